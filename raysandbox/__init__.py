@@ -1,0 +1,1 @@
+"""Data-model co-development experiments on Ray: probe, refine, process, train, evaluate."""

@@ -1,0 +1,97 @@
+"""The base of every configurable component: a frozen pydantic model, its fields its configuration."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from raysandbox.core.registry import Registry
+
+__all__ = ["Component", "InputPath", "InputPaths", "ModelPath", "OutputPath", "PathRef", "PathRole", "path_refs"]
+
+
+class PathRole(Enum):
+    """What a path in a configuration is to the component that holds it."""
+
+    INPUT = "input"
+    OUTPUT = "output"
+    MODEL = "model"  # a directory or file, or a name that a model hub or the component knows
+
+
+InputPath = Annotated[str, PathRole.INPUT]
+InputPaths = Annotated[str | list[str], PathRole.INPUT]
+OutputPath = Annotated[str, PathRole.OUTPUT]
+ModelPath = Annotated[str, PathRole.MODEL]
+
+
+class Component(BaseModel):
+    """A configurable thing: operator, evaluator, executor, pool, refinement.
+
+    Class attributes:
+        registry: where classes of this kind are registered.
+        type_name: the name in a configuration, set by `register`.
+        example: a valid configuration: documentation and contract test in one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=True)
+
+    registry: ClassVar[Registry]
+    type_name: ClassVar[str] = ""
+    example: ClassVar[Mapping[str, Any]] = {}
+
+    @classmethod
+    def summary(cls) -> str:
+        """The first line of the class's docstring."""
+        return (cls.__doc__ or "").strip().split("\n", 1)[0]
+
+
+@dataclass(frozen=True)
+class PathRef:
+    """One path in a configuration: its dotted key (list elements by index), value and role."""
+
+    key: tuple[str | int, ...]
+    path: str
+    role: PathRole
+
+
+def path_refs(model: type[BaseModel], raw: Mapping[str, Any]) -> Iterator[PathRef]:
+    """Yields the paths that a raw configuration holds, by the roles its model's fields declare.
+
+    Works on the raw mapping, so that a configuration which is still incomplete can be planned.
+    """
+    for name, field in model.model_fields.items():
+        key = field.alias if field.alias in raw else name
+        value = raw.get(key, field.default)
+        role = next((item for item in field.metadata if isinstance(item, PathRole)), None)
+        if role is None:
+            role = _optional_role(field.annotation)
+        nested = _nested_model(field.annotation)
+        if role is not None:
+            paths = enumerate(value) if isinstance(value, list) else [(None, value)]
+            for index, path in paths:
+                if isinstance(path, str) and path:
+                    yield PathRef((key,) if index is None else (key, index), path, role)
+        elif nested is not None and isinstance(value, Mapping):
+            for ref in path_refs(nested, value):
+                yield PathRef((key, *ref.key), ref.path, ref.role)
+
+
+def _optional_role(annotation: Any) -> PathRole | None:
+    """`InputPath | None` keeps its metadata inside the union."""
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        for option in typing.get_args(annotation):
+            for item in getattr(option, "__metadata__", ()):
+                if isinstance(item, PathRole):
+                    return item
+    return None
+
+
+def _nested_model(annotation: Any) -> type[BaseModel] | None:
+    options = typing.get_args(annotation) or (annotation,)
+    return next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)

@@ -1,0 +1,90 @@
+"""Names of work by its content: digests of configurations, files and code."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from raysandbox.core.files import atomic_write
+
+__all__ = ["DigestMemo", "canonical_json", "code_version", "digest", "package_version"]
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys: equal values give equal text. Other types raise TypeError."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def digest(value: Any) -> str:
+    """SHA-256 (hexadecimal) of a JSON-like value; the order of mapping keys does not matter."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+@cache
+def package_version() -> str:
+    """Version of the installed package."""
+    try:
+        return version("raysandbox")
+    except PackageNotFoundError:
+        return "0+unknown"
+
+
+@cache
+def _source_digest(module: str) -> str:
+    spec = importlib.util.find_spec(module)
+    if spec is None or not spec.origin or not os.path.exists(spec.origin):
+        return ""
+    return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
+
+
+def code_version(*classes: type) -> str:
+    """Package version and hash of the modules that define the classes."""
+    return digest([package_version(), sorted({_source_digest(cls.__module__) for cls in classes})])
+
+
+class DigestMemo:
+    """Content digests of files and directories, memoised by size and modification time.
+
+    Args:
+        folder: where the memo is kept, one small JSON file per path.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def of(self, path: Path) -> str | None:
+        """SHA-256 of a file's content, or of a directory's sorted (relative path, digest) pairs.
+
+        Returns None when nothing stands at the path.
+        """
+        if path.is_dir():
+            files = sorted(item for item in path.rglob("*") if item.is_file())
+            return digest([[str(item.relative_to(path)), self._file(item)] for item in files])
+        return self._file(path) if path.is_file() else None
+
+    def _file(self, path: Path) -> str:
+        stat = path.stat()
+        stamp = {"path": str(path.resolve()), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+        memo = self._folder / f"{digest(stamp['path'])}.json"
+        known = _read_memo(memo)
+        if {key: known.get(key) for key in stamp} == stamp:
+            return str(known["sha256"])
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        atomic_write(memo, json.dumps({**stamp, "sha256": sha256}))
+        return sha256
+
+
+def _read_memo(memo: Path) -> Mapping[str, Any]:
+    try:
+        content = json.loads(memo.read_text())
+    except (OSError, ValueError):
+        return {}  # absent or torn: the digest is computed again
+    return content if isinstance(content, dict) else {}

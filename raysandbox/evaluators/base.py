@@ -1,0 +1,36 @@
+"""Data evaluators: what `EvaluateDataHook` runs, chosen by `extra_configs.type`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from raysandbox.core.component import Component
+from raysandbox.core.registry import Registry
+from raysandbox.core.runner import Report, Scorers
+
+__all__ = ["DATA_EVALUATORS", "DataEvaluator"]
+
+DATA_EVALUATORS = Registry(
+    "data evaluator",
+    ["raysandbox.evaluators"],
+    planned=["vbench_video_evaluator", "video_inception_evaluator", "accuracy", "mse"],
+)
+
+
+class DataEvaluator(Component):
+    """Scores a data set."""
+
+    registry: ClassVar[Registry] = DATA_EVALUATORS
+
+    def evaluate(self, scorers: Scorers, report: Report) -> float | Mapping[str, Any]:
+        """Returns the score, or a mapping of scores.
+
+        Args:
+            scorers: applies row scorers to data sets.
+            report: receives the metrics worth watching.
+
+        Raises:
+            JobFailed: there is nothing to score, or the result is not a number.
+        """
+        raise NotImplementedError

@@ -1,0 +1,125 @@
+"""A batch of rows with the views that its operators share: computed once, kept while they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+import pyarrow as pa
+
+__all__ = ["META_COLUMN", "STATS_COLUMN", "Batch", "FieldKeys", "RowAligned"]
+
+STATS_COLUMN = "__dj__stats__"
+META_COLUMN = "__dj__meta__"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class FieldKeys:
+    """Names of the columns that operators read, as a recipe sets them."""
+
+    text: str = "text"
+    image: str = "images"
+    video: str = "videos"
+    audio: str = "audios"
+
+
+@runtime_checkable
+class RowAligned(Protocol):
+    """A view with one entry per row that can drop rows by itself."""
+
+    def select_rows(self, keep: np.ndarray) -> Any:
+        """Returns the view of the rows where `keep` (bool, one per row) holds."""
+        ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of an Arrow table, their statistics so far, and shared views of their content.
+
+    Immutable: operators return new batches. Views (words, lines, code points, frames …) are
+    memoised per batch; `select` carries them over, replacing the text drops them.
+
+    Attributes:
+        table: the rows, without the statistics column.
+        keys: column names.
+        stats: statistic name → Arrow array of one value per row.
+    """
+
+    table: pa.Table
+    keys: FieldKeys = field(default_factory=FieldKeys)
+    stats: Mapping[str, pa.Array] = field(default_factory=dict)
+    _views: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def num_rows(self) -> int:
+        """Number of rows."""
+        return self.table.num_rows
+
+    @classmethod
+    def from_table(cls, table: pa.Table, keys: FieldKeys | None = None) -> Batch:
+        """A batch of a table whose statistics column, if any, becomes the batch's statistics."""
+        keys = keys or FieldKeys()
+        if STATS_COLUMN not in table.column_names:
+            return cls(table, keys)
+        struct = table.column(STATS_COLUMN).combine_chunks()
+        stats = {}
+        if pa.types.is_struct(struct.type):
+            stats = {name: struct.field(name) for name in (f.name for f in struct.type)}
+        return cls(table.drop_columns([STATS_COLUMN]), keys, stats)
+
+    def to_table(self, *, with_stats: bool) -> pa.Table:
+        """The rows, with the statistics as the struct column `__dj__stats__` when asked."""
+        if not with_stats or not self.stats:
+            return self.table
+        struct = pa.StructArray.from_arrays(list(self.stats.values()), names=list(self.stats))
+        return self.table.append_column(STATS_COLUMN, struct)
+
+    @property
+    def texts(self) -> list[str]:
+        """The text column as Python strings."""
+        return self.view("texts", lambda: self.table.column(self.keys.text).to_pylist())
+
+    def view(self, name: Any, make: Callable[[], T]) -> T:
+        """Returns the shared view `name`, making it on first use.
+
+        A view must have one entry per row: a list, a NumPy array whose first axis is rows, or a
+        `RowAligned`. Its name must say everything that it depends on besides the batch.
+        """
+        if name not in self._views:
+            self._views[name] = make()
+        return self._views[name]
+
+    def select(self, keep: np.ndarray) -> Batch:
+        """The rows where `keep` (bool, one per row) holds; views and statistics go along."""
+        if keep.all():
+            return self
+        mask = pa.array(keep)
+        return Batch(
+            self.table.filter(mask),
+            self.keys,
+            {name: values.filter(mask) for name, values in self.stats.items()},
+            {name: _select_view(view, keep) for name, view in self._views.items()},
+        )
+
+    def with_texts(self, texts: list[str] | pa.Array | pa.ChunkedArray) -> Batch:
+        """The same rows with other texts; views of the old texts are dropped."""
+        column = texts if isinstance(texts, pa.Array | pa.ChunkedArray) else pa.array(texts, pa.large_string())
+        index = self.table.column_names.index(self.keys.text)
+        views = {"texts": texts} if isinstance(texts, list) else {}
+        return Batch(self.table.set_column(index, self.keys.text, column), self.keys, self.stats, views)
+
+    def with_stats(self, stats: Mapping[str, pa.Array]) -> Batch:
+        """The same rows with more statistics."""
+        return Batch(self.table, self.keys, {**self.stats, **stats}, self._views)
+
+
+def _select_view(view: Any, keep: np.ndarray) -> Any:
+    if isinstance(view, RowAligned):
+        return view.select_rows(keep)
+    if isinstance(view, np.ndarray):
+        return view[keep]
+    return [item for item, kept in zip(view, keep.tolist(), strict=True) if kept]
