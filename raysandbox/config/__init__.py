@@ -1,1 +1,1 @@
-"""config."""
+"""Reading configurations: located documents, overrides, the sandbox schema."""

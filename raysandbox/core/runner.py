@@ -62,7 +62,7 @@ class TrainSession(Protocol):
 
     @property
     def device(self) -> str:
-        """ "cuda" when the bundle holds a GPU, else "cpu"."""
+        """The torch device: "cuda" when the bundle holds a GPU, else "cpu"."""
         ...
 
     @property

@@ -1,0 +1,196 @@
+"""YAML and JSON documents that remember the line of every key."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from raysandbox.core.errors import ConfigError, Problem
+
+__all__ = ["Document", "KeyPath", "load_document", "show_path", "to_yaml"]
+
+KeyPath = tuple[str | int, ...]
+
+_MAX_NODES = 1_000_000  # aliases can expand a small file without bound
+_ENV = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)(?:,([^}]*))?\}")
+
+# libyaml's loader where PyYAML was built with it; the pure one reads the same.
+_Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_Base):
+    """Safe YAML, with YAML 1.2's floats: 3e-4 is a number, as in JSON."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
+    list("-+.0123456789"),
+)
+
+
+@dataclass(frozen=True)
+class Document:
+    """A parsed file.
+
+    Attributes:
+        data: its content.
+        source: the file's name as the user gave it.
+        lines: 1-based line of every key and list element.
+    """
+
+    data: Any
+    source: str
+    lines: Mapping[KeyPath, int] = field(default_factory=dict)
+
+    def line(self, path: KeyPath) -> int | None:
+        """Line of a key, or of the nearest parent that has one."""
+        for length in range(len(path), -1, -1):
+            if path[:length] in self.lines:
+                return self.lines[path[:length]]
+        return None
+
+    def problem(self, path: KeyPath, message: str, fix: str = "", **more: Any) -> Problem:
+        """A finding at a key of this document."""
+        return Problem(self.source, self.line(path), show_path(path), message, fix, **more)
+
+
+def show_path(path: KeyPath) -> str:
+    """Dotted form of a key path: `probe_job_configs[0].hook`."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return text.lstrip(".")
+
+
+def load_document(path: str | Path, source: str | None = None) -> Document:
+    """Reads a YAML or JSON file.
+
+    `${env:NAME}` and `${env:NAME,default}` in strings are replaced; no other environment
+    variable is ever consulted.
+
+    Raises:
+        ConfigError: unreadable file, syntax error, duplicate keys, an unset variable; all at once
+            where parsing can go on.
+    """
+    source = source or str(path)
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError([Problem(source, None, "", f"cannot be read: {error.strerror}", "check the path")]) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            [Problem(source, None, "", f"is not UTF-8 at byte {error.start}", "save it as UTF-8")]
+        ) from error
+    # JSON allows tabs between tokens and forbids them inside strings; YAML's indentation does not.
+    loader = _Loader(text.replace("\t", " ") if source.endswith(".json") else text)
+    try:
+        return _parse(loader, source)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        message = getattr(error, "problem", None) or str(error).split("\n", 1)[0]
+        line = mark.line + 1 if mark else None
+        raise ConfigError(
+            [Problem(source, line, "", f"is not valid YAML: {message}", "check indentation and quotes")]
+        ) from error
+    finally:
+        loader.dispose()
+
+
+def _parse(loader: Any, source: str) -> Document:
+    node = loader.get_single_node()
+    if node is None:
+        return Document(None, source)
+    builder = _Builder(loader, source)
+    data = builder.build(node, ())
+    if builder.problems:
+        raise ConfigError(builder.problems)
+    return Document(data, source, builder.lines)
+
+
+class _Builder:
+    """Turns a YAML node tree into data, noting lines and problems."""
+
+    def __init__(self, loader: Any, source: str) -> None:
+        self.loader = loader
+        self.source = source
+        self.lines: dict[KeyPath, int] = {}
+        self.problems: list[Problem] = []
+        self._open: set[int] = set()
+        self._count = 0
+
+    def build(self, node: yaml.Node, path: KeyPath) -> Any:
+        line = node.start_mark.line + 1
+        self.lines.setdefault(path, line)
+        self._count += 1
+        if self._count > _MAX_NODES or id(node) in self._open:
+            raise ConfigError(
+                [Problem(self.source, line, show_path(path), "expands without bound", "remove the alias")]
+            )
+        self._open.add(id(node))
+        try:
+            if isinstance(node, yaml.MappingNode):
+                return dict(self._items(node, path))
+            if isinstance(node, yaml.SequenceNode):
+                return [self.build(item, (*path, index)) for index, item in enumerate(node.value)]
+            return self._scalar(node, path)
+        finally:
+            self._open.discard(id(node))
+
+    def _items(self, node: yaml.MappingNode, path: KeyPath) -> Iterator[tuple[Any, Any]]:
+        seen: dict[Any, int] = {}
+        for key_node, _ in node.value:
+            key, line = key_node.value, key_node.start_mark.line + 1
+            if isinstance(key_node, yaml.ScalarNode) and key != "<<":
+                if key in seen:
+                    self._note(line, (*path, key), f"is given twice (first in line {seen[key]})", "keep one")
+                seen[key] = line
+        self.loader.flatten_mapping(node)
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                self._note(key_node.start_mark.line + 1, path, "has a key that is not a scalar", "use a plain name")
+                continue
+            key = self.loader.construct_object(key_node)
+            key = key if isinstance(key, str) else str(key_node.value)
+            self.lines[(*path, key)] = key_node.start_mark.line + 1
+            yield key, self.build(value_node, (*path, key))
+
+    def _scalar(self, node: yaml.Node, path: KeyPath) -> Any:
+        try:
+            value = self.loader.construct_object(node)
+        except (ValueError, yaml.YAMLError) as error:  # an impossible date, an unknown tag
+            self._note(
+                node.start_mark.line + 1, path, f"cannot be read: {str(error).splitlines()[0]}", "quote the value"
+            )
+            return None
+        if isinstance(value, str):
+            return self._expand(value, node.start_mark.line + 1, path)
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        return str(node.value)  # dates and bytes have no meaning in a configuration
+
+    def _expand(self, value: str, line: int, path: KeyPath) -> str:
+        def replace(match: re.Match[str]) -> str:
+            name, default = match.groups()
+            if name not in os.environ and default is None:
+                self._note(
+                    line, path, f"environment variable {name} is not set", f"set it, or write ${{env:{name},default}}"
+                )
+                return ""
+            return os.environ.get(name, default or "")
+
+        return _ENV.sub(replace, value) if "${env:" in value else value
+
+    def _note(self, line: int, path: KeyPath, message: str, fix: str) -> None:
+        self.problems.append(Problem(self.source, line, show_path(path), message, fix))
+
+
+def to_yaml(value: Any) -> str:
+    """YAML text of a JSON-like value, key order kept, readable unicode."""
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=120)

@@ -1,0 +1,68 @@
+"""The journal of a run: one JSON object per line, appended, never rewritten."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from raysandbox.core.redact import redact
+
+__all__ = ["Journal", "read_events", "repair_tail"]
+
+
+class Journal:
+    """Appends events `{"t", "seq", "run", "event", …}`; each is on disk when `emit` returns.
+
+    Args:
+        path: the file; an earlier run's events in it are kept and its numbering goes on.
+        run_id: name of this run.
+    """
+
+    def __init__(self, path: Path, run_id: str) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        repair_tail(path)
+        self._run = run_id
+        self._seq = max((event.get("seq", -1) for event in read_events(path)), default=-1) + 1
+        self._file = path.open("a", encoding="utf-8")
+
+    def emit(self, event: str, **fields: Any) -> None:
+        """Appends one event; values are redacted."""
+        line = {"t": round(time.time(), 3), "seq": self._seq, "run": self._run, "event": event, **redact(fields)}
+        self._seq += 1
+        self._file.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+def read_events(path: Path) -> Iterator[Mapping[str, Any]]:
+    """Yields the whole lines of a journal, oldest first; a torn last line is passed over."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(event, dict):
+                yield event
+
+
+def repair_tail(path: Path) -> None:
+    """Cuts off a last line that a kill left without its end, so that appending stays readable."""
+    if not path.exists() or path.stat().st_size == 0:
+        return
+    with path.open("rb+") as file:
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) == b"\n":
+            return
+        content = path.read_bytes()
+        file.truncate(content.rfind(b"\n") + 1)

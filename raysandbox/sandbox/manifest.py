@@ -1,0 +1,73 @@
+"""Markers of finished jobs: a job is done when its artefacts stand and its marker is in place.
+
+A marker is one JSON file named by the job's key, written last and by rename. It says what the
+job returned and which files it made, with their digests.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from raysandbox.core.files import atomic_write
+from raysandbox.core.keys import DigestMemo
+
+__all__ = ["Manifest", "Marker"]
+
+
+@dataclass(frozen=True)
+class Marker:
+    """What is known of a finished job.
+
+    Attributes:
+        key: the job's key.
+        job: its id when it ran.
+        outputs: output name → value.
+        writes: the outputs that its configuration names, where they really are.
+        artifacts: its own folder.
+        digests: path → content digest of everything it made.
+        seconds: how long it took.
+    """
+
+    key: str
+    job: str
+    outputs: Mapping[str, Any]
+    writes: Sequence[str]
+    artifacts: str
+    digests: Mapping[str, str]
+    seconds: float
+
+
+class Manifest:
+    """The markers of a run.
+
+    Args:
+        folder: where they stand.
+        memo: digests of files.
+    """
+
+    def __init__(self, folder: Path, memo: DigestMemo) -> None:
+        self._folder = folder
+        self._memo = memo
+
+    def find(self, key: str) -> Marker | None:
+        """The marker of a finished job whose artefacts still stand unchanged, or None."""
+        path = self._folder / f"{key}.json"
+        try:
+            marker = Marker(**json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None  # absent, empty or torn: the job runs again
+        stands = all(self._memo.of(Path(file)) == digest for file, digest in marker.digests.items())
+        return marker if stands else None
+
+    def digests(self, paths: Iterable[str]) -> dict[str, str]:
+        """Content digests of the paths that exist."""
+        found = {path: self._memo.of(Path(path)) for path in paths}
+        return {path: digest for path, digest in found.items() if digest is not None}
+
+    def write(self, marker: Marker) -> None:
+        """Puts a marker in place."""
+        atomic_write(self._folder / f"{marker.key}.json", json.dumps(asdict(marker), ensure_ascii=False))

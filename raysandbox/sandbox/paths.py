@@ -1,0 +1,97 @@
+"""Where the paths of a configuration are: iterations, cluster jobs, `RAYSANDBOX_ROOT`."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from raysandbox.sandbox.drafts import same_path
+
+__all__ = ["PathMap", "exists", "is_inside", "output_root"]
+
+_ROOT_VARIABLE = "RAYSANDBOX_ROOT"
+
+
+def output_root(in_cluster_job: bool) -> Path | None:
+    """Folder that relative outputs start at, or None for the current directory.
+
+    A cluster job runs in a temporary copy of the submitted folder: what is written there is lost.
+    """
+    if not in_cluster_job:
+        return None
+    return Path(os.environ.get(_ROOT_VARIABLE) or Path.home() / "raysandbox").absolute()
+
+
+def is_inside(path: str, folder: str) -> bool:
+    """Whether a normalised path is the folder or lies below it."""
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
+def exists(path: str) -> bool:
+    """Whether a path, or anything that its pattern matches, stands."""
+    return os.path.exists(os.path.expanduser(path)) or (glob.has_magic(path) and any(glob.iglob(path, recursive=True)))
+
+
+@dataclass(frozen=True)
+class PathMap:
+    """Maps the paths of a configuration to where they really are.
+
+    Attributes:
+        work_dir: the run's folder.
+        root: where relative outputs start, None for the current directory.
+        written: declared outputs so far, normalised → folder below work_dir of the iteration,
+            trial or element that made them, "" for none.
+    """
+
+    work_dir: Path
+    root: Path | None = None
+    written: Mapping[str, str] = field(default_factory=dict)
+
+    def scope(self, path: str) -> str | None:
+        """Scope of the declared output that a path is or lies in; None for other paths."""
+        normal = same_path(path) if path else ""
+        return next((scope for folder, scope in self.written.items() if is_inside(normal, folder)), None)
+
+    def locate(self, path: str) -> str:
+        """Where a path is: an output of this or an earlier job, or a file of the user's."""
+        scope = self.scope(path)
+        relative = not os.path.isabs(os.path.expanduser(path))
+        rooted = str(self.root / path) if self.root is not None and relative else path
+        if scope is None:
+            return rooted if rooted != path and not exists(path) and exists(rooted) else path
+        absolute, work = same_path(rooted), same_path(str(self.work_dir))
+        if scope and is_inside(absolute, work):
+            return os.path.join(work, scope, os.path.relpath(absolute, work))
+        return rooted
+
+    def unscoped(self, value: Any) -> Any:
+        """A configuration value with scoped paths as they would be without scope.
+
+        The number of an iteration or trial is thereby no part of a job's key.
+        """
+        if isinstance(value, Mapping):
+            return {key: self.unscoped(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self.unscoped(item) for item in value]
+        if isinstance(value, str):
+            work = same_path(str(self.work_dir))
+            for scope in sorted(set(self.written.values()) - {""}, key=len, reverse=True):
+                if is_inside(value, os.path.join(work, scope)):
+                    return os.path.join(work, os.path.relpath(value, os.path.join(work, scope)))
+        return value
+
+    def apply(self, value: Any, inputs: Collection[str] = ()) -> Any:
+        """Maps the paths in a configuration: outputs wherever they stand, and the named inputs."""
+        if isinstance(value, Mapping):
+            return {key: self.apply(item, inputs) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self.apply(item, inputs) for item in value]
+        if not isinstance(value, str) or not value or "\n" in value:
+            return value
+        if " " in value and self.scope(value) is None:  # a weighted mix: `0.3 a.jsonl 0.7 b.jsonl`
+            return " ".join(self.apply(token, inputs) for token in value.split(" "))
+        return self.locate(value) if value in inputs or self.scope(value) is not None else value

@@ -1,0 +1,276 @@
+"""What will run: the jobs in order, what each reads and writes, and everything wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from raysandbox.config.documents import KeyPath
+from raysandbox.config.schema import JobEntry, SandboxConfig
+from raysandbox.config.validation import model_problems
+from raysandbox.core.errors import Problem, UnknownNameError, UserError
+from raysandbox.hooks.base import HOOKS, Hook, JobPaths
+from raysandbox.recipe.schema import recipe_problems
+from raysandbox.runtime.placement import Resources
+from raysandbox.sandbox.drafts import UNKNOWN, Draft, Drafts, put_together, same_path
+from raysandbox.sandbox.paths import PathMap, exists, is_inside
+from raysandbox.sandbox.references import ITEM, Target, resolve_reference
+
+__all__ = ["ExperimentPlan", "PlannedJob", "make_plan", "split_update"]
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """A job as it is known before anything ran.
+
+    Attributes:
+        entry: the job.
+        hook: its hook.
+        paths: what it reads and writes.
+        needs: earlier jobs whose outputs it reads.
+        recipe_known: whether its recipe is known, at least up to its thresholds.
+    """
+
+    entry: JobEntry
+    hook: type[Hook]
+    paths: JobPaths
+    needs: tuple[JobEntry, ...]
+    recipe_known: bool
+
+
+@dataclass(frozen=True)
+class ExperimentPlan:
+    """All jobs in the order they run, and the targets.
+
+    Attributes:
+        config: what it was made from.
+        jobs: the jobs.
+        targets: parsed `iter_targets`.
+        problems: everything found wrong, errors and warnings.
+    """
+
+    config: SandboxConfig
+    jobs: tuple[PlannedJob, ...]
+    targets: tuple[Target, ...]
+    problems: tuple[Problem, ...]
+
+    @property
+    def uses_workers(self) -> bool:
+        """Whether any job runs in Ray actors."""
+        return any(job.hook.uses_workers for job in self.jobs)
+
+
+def make_plan(config: SandboxConfig, paths: PathMap | None = None) -> ExperimentPlan:
+    """Plans an experiment without running or importing anything heavy.
+
+    Args:
+        config: the configuration.
+        paths: where inputs are looked up; the current directory by default.
+    """
+    planner = _Planner(config, paths or PathMap(config.settings.work_path))
+    jobs = [job for entry in planner.entries if (job := planner.plan_job(entry)) is not None]
+    targets = tuple(planner.targets())
+    planner.check_updater()
+    if config.settings.hpo_config is not None:
+        planner.note(("hpo_config",), "is not in this version of raysandbox", "remove it")
+    return ExperimentPlan(config, tuple(jobs), targets, tuple(planner.problems))
+
+
+@dataclass
+class _Planner:
+    config: SandboxConfig
+    map: PathMap
+    problems: list[Problem] = field(default_factory=list)
+    written: dict[str, JobEntry] = field(default_factory=dict)
+    predicted: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    probes: set[tuple[str, str | None]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.entries = list(self.config.jobs())
+        self.main = self.config.document
+
+    def note(self, path: KeyPath, message: str, fix: str = "", **more: Any) -> None:
+        self.problems.append(self.main.problem(path, message, fix, **more))
+
+    def plan_job(self, entry: JobEntry) -> PlannedJob | None:
+        try:
+            hook: type[Hook] = HOOKS.get(entry.config.hook)
+        except UnknownNameError as error:
+            self.note((*entry.path, "hook"), str(error))
+            return None
+        needs = self._check_references(entry)
+        self.problems += model_problems(
+            Resources,
+            entry.config.resources,
+            lambda path, message, fix="": self.main.problem((*entry.path, "resources", *path), message, fix),
+        )
+        drafts = put_together(entry, self.main, lambda text: UNKNOWN, open_side=self._open_side)
+        self.problems += drafts.problems
+        self._check_parts(entry, hook, drafts)
+        recipe = drafts.recipe.data if drafts.recipe else None
+        paths = hook.paths(recipe, drafts.extra.data if drafts.extra else {})
+        sides = [p for p in (entry.config.dj_configs, entry.config.extra_configs) if isinstance(p, str)]
+        needs |= self._check_reads(entry, drafts, paths, sides)
+        self._check_probe(entry, hook)
+        self._check_writes(entry, paths)
+        for path in paths.writes:
+            if path != UNKNOWN:
+                self.written[same_path(path)] = entry
+        self.predicted |= {same_path(path): content for path, content in paths.recipes.items()}
+        ordered = tuple(e for e in self.entries if e in needs)
+        return PlannedJob(entry, hook, paths, ordered, recipe is not None)
+
+    def _open_side(self, path: str) -> Path | Mapping[str, Any] | None:
+        normal = same_path(path)
+        if self._writer(normal) is None:
+            return Path(self.map.locate(path)).expanduser()
+        return self.predicted.get(normal)
+
+    def _writer(self, normal: str) -> JobEntry | None:
+        return next((entry for folder, entry in self.written.items() if is_inside(normal, folder)), None)
+
+    def _check_references(self, entry: JobEntry) -> set[JobEntry]:
+        needs: set[JobEntry] = set()
+        references = [((*entry.path, "input", key), text) for key, text in entry.config.input.items()]
+        if entry.config.foreach is not None:
+            references.append(((*entry.path, "foreach"), entry.config.foreach))
+        for where, text in references:
+            if text == ITEM and entry.config.foreach is not None:
+                continue
+            try:
+                needs.add(resolve_reference(text, self.entries, entry).entry)
+            except UserError as error:
+                self.note(where, str(error))
+        return needs
+
+    def _check_parts(self, entry: JobEntry, hook: type[Hook], drafts: Drafts) -> None:
+        if hook.takes_recipe:
+            if drafts.recipe is not None:
+                self._check_recipe(drafts.recipe)
+            elif "dj_configs" not in drafts.deferred:
+                self.note(entry.path, f"{entry.config.hook} needs a recipe", "add dj_configs: a path or a mapping")
+        elif entry.config.dj_configs is not None:
+            self.note((*entry.path, "dj_configs"), f"has no meaning for {entry.config.hook}", severity="warning")
+        if "extra_configs" in drafts.deferred:
+            return
+        extra = drafts.extra or Draft({}, self.main, (*entry.path, "extra_configs"), self.main)
+        try:
+            model = hook.model(extra.data)
+        except UnknownNameError as error:
+            self.problems.append(extra.problem(("type",), str(error)))
+            return
+        raw = {k: v for k, v in extra.data.items() if k != "type" or hook.components is None}
+        self.problems += model_problems(model, raw, extra.problem, extra.is_unknown)
+
+    def _check_recipe(self, draft: Draft) -> None:
+        for found in recipe_problems(draft.data):
+            if not draft.is_unknown(found.path) or not found.path:
+                self.problems.append(draft.problem(found.path, found.message, found.fix, severity=found.severity))
+
+    def _check_reads(self, entry: JobEntry, drafts: Drafts, paths: JobPaths, sides: Sequence[str]) -> set[JobEntry]:
+        needs = set()
+        for path in (*paths.reads, *paths.models, *sides, *_strings(drafts)):
+            writer = self._writer(same_path(path)) if path != UNKNOWN else None
+            if writer is not None:
+                needs.add(writer)
+            elif path != UNKNOWN and self._is_missing(path, paths):
+                draft, where = _find(drafts, path)
+                found = f"'{path}' does not exist"
+                fix = "make it, or correct the path"
+                problem = draft.problem(where, found, fix) if draft else self.main.problem(entry.path, found, fix)
+                self.problems.append(_as_missing(problem))
+        return needs
+
+    def _is_missing(self, path: str, paths: JobPaths) -> bool:
+        wanted = path in paths.reads or (path in paths.models and path.startswith(("/", "./", "../", "~")))
+        return wanted and not exists(self.map.locate(path))
+
+    def _check_probe(self, entry: JobEntry, hook: type[Hook]) -> None:
+        key = (entry.pipeline, entry.config.meta_name)
+        if hook.needs_probe and key not in self.probes:
+            names = ", ".join(str(name) for pipeline, name in self.probes if pipeline == entry.pipeline)
+            fix = f"probes before it: {names}" if names else "add a probe job before it"
+            self.note((*entry.path, "meta_name"), f"no earlier probe has the meta_name {entry.config.meta_name!r}", fix)
+        if hook.is_probe:
+            self.probes.add(key)
+
+    def _check_writes(self, entry: JobEntry, paths: JobPaths) -> None:
+        work_dir = same_path(str(self.config.settings.work_path))
+        for path in paths.writes:
+            if path == UNKNOWN:
+                continue
+            if is_inside(work_dir, same_path(path)):
+                self.note(entry.path, f"output '{path}' would replace the run's work_dir", "choose a folder below it")
+            if entry.config.foreach is not None and not is_inside(same_path(path), work_dir):
+                fix = "put it below work_dir: each element then has a folder of its own"
+                self.note(entry.path, f"the runs of a foreach job would all write '{path}'", fix)
+
+    def targets(self) -> Iterator[Target]:
+        for index, text in enumerate(self.config.settings.iter_targets):
+            try:
+                yield Target.parse(text, self.entries)
+            except UserError as error:
+                self.note(("iter_targets", index), str(error))
+
+    def check_updater(self) -> None:
+        for source, targets in self.config.settings.iter_updater.items():
+            try:
+                resolve_reference(source, self.entries)
+            except UserError as error:
+                self.note(("iter_updater", source), str(error))
+            for target in [targets] if isinstance(targets, str) else targets:
+                try:
+                    split_update(target, self.entries)
+                except UserError as error:
+                    self.note(("iter_updater", source), str(error))
+
+
+def split_update(target: str, jobs: Sequence[JobEntry]) -> tuple[JobEntry, str]:
+    """Splits `<pipeline>.<meta_name>.<dj_configs|extra_configs>.<key>` into the job and its key.
+
+    Raises:
+        UserError: it names no job, several jobs, or no key.
+    """
+    found = []
+    for entry in jobs:
+        key = target.removeprefix(f"{entry.pipeline}.{entry.config.meta_name}.")
+        if key != target and key.startswith(("dj_configs.", "extra_configs.")):
+            found.append((entry, key))
+    if len(found) != 1:
+        problem = "is ambiguous: several jobs share the name" if found else "names no job's configuration"
+        raise UserError(f"'{target}' {problem}; write <pipeline>.<meta_name>.<dj_configs|extra_configs>.<key>")
+    return found[0]
+
+
+def _strings(drafts: Drafts) -> Iterator[str]:
+    """Single-line strings of both configurations: any may be the path of an earlier output."""
+    stack: list[Any] = [draft.data for draft in drafts.parts.values() if draft]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, Mapping):
+            stack.extend(value.values())
+        elif isinstance(value, list):
+            stack.extend(value)
+        elif isinstance(value, str) and value and "\n" not in value:
+            yield value
+
+
+def _find(drafts: Drafts, path: str) -> tuple[Draft | None, KeyPath]:
+    """Where a path stands in a job's configurations, for its line."""
+    for draft in drafts.parts.values():
+        stack: list[tuple[Any, KeyPath]] = [(draft.data, ())] if draft else []
+        while stack:
+            value, where = stack.pop()
+            if isinstance(value, Mapping):
+                stack.extend((item, (*where, key)) for key, item in value.items())
+            elif isinstance(value, list):
+                stack.extend((item, (*where, index)) for index, item in enumerate(value))
+            elif isinstance(value, str) and path in (value, *value.split()):
+                return draft, where
+    return None, ()
+
+
+def _as_missing(problem: Problem) -> Problem:
+    return Problem(problem.file, problem.line, problem.path, problem.message, problem.fix, "warning", missing_path=True)

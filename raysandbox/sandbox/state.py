@@ -1,0 +1,143 @@
+"""The folder of a run: its lock, its status, and earlier states of it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Literal
+
+from raysandbox.core.errors import WorkDirBusyError
+from raysandbox.core.files import atomic_write
+from raysandbox.core.redact import redact_text
+
+__all__ = ["RunFolder", "Status", "set_aside"]
+
+State = Literal["running", "done", "failed", "config_error", "interrupted"]
+JobState = Literal["done", "cached", "failed", "pending"]
+
+# What a run leaves besides the outputs that its configuration names.
+_OWN = (
+    "status.json",
+    "config.yaml",
+    "context_infos.json",
+    "journal.jsonl",
+    "metrics.jsonl",
+    "metrics.wandb.json",
+    "logs",
+    "artifacts",
+    "quarantine",
+    "report.md",
+    "report.html",
+    "wandb",
+)
+_PREVIOUS = "previous"
+_LOCK = ".lock"
+
+
+@dataclass
+class Status:
+    """`status.json`: the state of a run, replaced atomically at every change.
+
+    Attributes:
+        path: the file.
+        jobs: job id → state.
+    """
+
+    path: Path
+    jobs: dict[str, JobState] = field(default_factory=dict)
+    state: State = "running"
+    exit: int | None = None
+    error: str | None = None
+    notes: list[str] = field(default_factory=list)
+    started: float = field(default_factory=time.time)
+
+    def begin(self, jobs: Iterable[str]) -> None:
+        """Notes the jobs that will run."""
+        self.jobs = dict.fromkeys(jobs, "pending")
+        self._save()
+
+    def job(self, job: str, state: JobState) -> None:
+        """Notes the state of a job."""
+        self.jobs[job] = state
+        self._save()
+
+    def end(self, state: State, exit_status: int, error: str | None = None) -> None:
+        """Notes how the run ended."""
+        self.state, self.exit = state, exit_status
+        self.error = None if error is None else redact_text(error)
+        self._save(ended=time.time())
+
+    def _save(self, ended: float | None = None) -> None:
+        content = {
+            "state": self.state,
+            "exit": self.exit,
+            "pid": os.getpid(),
+            "started": self.started,
+            "ended": ended,
+            "jobs": self.jobs,
+            "error": self.error,
+            "notes": self.notes,
+        }
+        atomic_write(self.path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+class RunFolder:
+    """A work_dir held by this process; a second run on it is refused.
+
+    The lock is the operating system's: it ends with the process, however that ends.
+    """
+
+    def __init__(self, work_dir: Path) -> None:
+        self.path = work_dir
+        self._lock: IO[str] | None = None
+
+    def __enter__(self) -> RunFolder:
+        """Takes the lock.
+
+        Raises:
+            WorkDirBusyError: another live process holds it; the message gives its pid.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = (self.path / _LOCK).open("a+")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.seek(0)
+            pid = lock.read().strip() or "unknown"
+            lock.close()
+            message = (
+                f"work_dir {self.path} is in use by the run with pid {pid}; wait for it, end it, or choose another"
+            )
+            raise WorkDirBusyError(message) from error
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        self._lock = lock
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+
+def set_aside(work_dir: Path) -> Path | None:
+    """Moves the state of an earlier run to `previous/N`; outputs that a configuration names stay.
+
+    A `status.json` alone, left by a configuration that was refused, is no state worth keeping.
+    """
+    own = [work_dir / name for name in _OWN if (work_dir / name).exists()]
+    own += [path for path in (work_dir / "trials", *work_dir.glob("iter_*")) if path.exists()]
+    if not own or [path.name for path in own] == ["status.json"]:
+        return None
+    numbers = [int(path.name) for path in (work_dir / _PREVIOUS).glob("*") if path.name.isdigit()]
+    target = work_dir / _PREVIOUS / str(max(numbers, default=0) + 1)
+    target.mkdir(parents=True)
+    for path in own:
+        os.replace(path, target / path.name)
+    return target

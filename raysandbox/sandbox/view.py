@@ -1,0 +1,32 @@
+"""What a run tells while it goes on; the command line draws it, libraries stay silent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from raysandbox.core.progress import Progress
+
+if TYPE_CHECKING:
+    from raysandbox.config.schema import JobEntry
+    from raysandbox.sandbox.plan import ExperimentPlan
+
+__all__ = ["RunView"]
+
+
+class RunView(Progress):
+    """Receives the events of a run. This one shows nothing."""
+
+    def run_started(self, plan: ExperimentPlan, work_dir: str) -> None:
+        """The run begins."""
+
+    def note(self, text: str) -> None:
+        """Something that a person should know."""
+
+    def iteration_started(self, number: int, of: int) -> None:
+        """An iteration begins; only told when there are several."""
+
+    def job_started(self, entry: JobEntry) -> None:
+        """A job begins."""
+
+    def job_ended(self, entry: JobEntry, state: str, seconds: float) -> None:
+        """A job ended: "done", "cached" or "failed"."""
