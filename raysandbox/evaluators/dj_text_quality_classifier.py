@@ -1,0 +1,205 @@
+"""GPT-3's text quality classifier, as Data-Juicer publishes it; runs without Spark."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field
+
+from raysandbox.core.component import InputPath, ModelPath, OutputPath
+from raysandbox.core.errors import JobFailed, MissingExtraError, UserError
+from raysandbox.core.files import cache_dir
+from raysandbox.core.registry import register
+from raysandbox.core.runner import Report, Scorers
+from raysandbox.evaluators._spark_features import piece_features, word_features
+from raysandbox.evaluators._spark_model import HashedRegression, read_pipeline
+from raysandbox.evaluators.base import DataEvaluator
+
+__all__ = ["QualityScorer", "TextQualityClassifier", "find_model"]
+
+KeepMethod = Literal["label", "gpt3"]
+
+# Name → (sentencepiece model or None, keep method): the models that Data-Juicer publishes.
+_PUBLISHED: dict[str, tuple[str | None, KeepMethod]] = {
+    "gpt3": (None, "gpt3"),
+    "chinese": ("zh.sp.model", "label"),
+    "code": ("code.sp.model", "label"),
+}
+_PARETO_SHAPE = 9.0
+
+
+@register("dj_text_quality_classifier")
+class TextQualityClassifier(DataEvaluator):
+    """Scores texts with the GPT-3 style quality classifier; the result is the mean score.
+
+    A row is kept when its score is above 0.5 (`label`), or above 1 - x with x drawn from a Pareto
+    distribution of shape 9 (`gpt3`, the rule of the GPT-3 paper, appendix A).
+    """
+
+    example: ClassVar[Mapping[str, Any]] = {
+        "dataset_path": "./outputs/demo/processed.jsonl",
+        "model": "gpt3",
+        "export_path": "./outputs/demo/quality.jsonl",
+    }
+
+    dataset_path: InputPath = Field(description="file, folder, glob or weighted mix to score")
+    model: ModelPath = Field(
+        "gpt3", description="gpt3, chinese, code, or the path of a saved Spark ML pipeline (directory or zip)"
+    )
+    tokenizer: ModelPath | None = Field(
+        None, description="sentencepiece model that splits the text; by default the one that belongs to the model"
+    )
+    keep_method: KeepMethod | None = Field(None, description="label or gpt3; by default the model's own")
+    text_key: str = Field("text", description="column of the text")
+    export_path: OutputPath | None = Field(None, description="where to write the rows with doc_score and should_keep")
+    seed: int = Field(42, description="seed of the Pareto draws of keep method gpt3")
+
+    def evaluate(self, scorers: Scorers, report: Report) -> float:
+        """Returns the mean doc_score; reports it with the share of rows kept and their number."""
+        export_path = Path(self.export_path) if self.export_path else None
+        scores = scorers.score(self.dataset_path, self.scorer(), export_path)
+        if scores.num_rows == 0:
+            raise JobFailed(f"{self.dataset_path} has no rows: there is no quality to measure")
+        values = scores.column("doc_score").to_numpy()
+        unscored = int(np.count_nonzero(np.isnan(values)))
+        if unscored:
+            raise JobFailed(
+                f"{unscored} of {len(values)} rows of {self.dataset_path} have no score: "
+                f"their '{self.text_key}' is missing, or the model {self.model} holds values that are no numbers"
+            )
+        mean = float(np.mean(values))
+        kept = float(np.mean(scores.column("should_keep").to_numpy()))
+        report({"doc_score": mean, "kept_share": kept, "rows": float(len(values))})
+        return mean
+
+    def scorer(self) -> QualityScorer:
+        """The row scorer of this configuration.
+
+        Raises:
+            UserError: the model or its tokenizer is not on this machine.
+        """
+        own_tokenizer, own_method = _PUBLISHED.get(self.model, (None, "label"))
+        return QualityScorer(
+            model=str(find_model(self.model)),
+            tokenizer=_find_tokenizer(self.tokenizer, own_tokenizer),
+            keep_method=self.keep_method or own_method,
+            text_key=self.text_key,
+            seed=self.seed,
+        )
+
+
+@dataclass(frozen=True)
+class QualityScorer:
+    """Adds `doc_score` (probability of good text) and `should_keep` (0 or 1) to rows of text."""
+
+    model: str
+    tokenizer: str | None
+    keep_method: KeepMethod
+    text_key: str
+    seed: int
+
+    def load(self) -> tuple[HashedRegression, Any]:
+        """Reads the pipeline and the sentencepiece model, if one belongs to it.
+
+        Raises:
+            UserError: pipeline and tokenizer do not fit together.
+        """
+        regression = read_pipeline(Path(self.model))
+        if regression.splits_text and self.tokenizer:
+            raise UserError(f"{self.model} splits texts by itself: remove `tokenizer` ({self.tokenizer})")
+        if not regression.splits_text and not self.tokenizer:
+            raise UserError(f"{self.model} needs the sentencepiece model it was trained with: set `tokenizer`")
+        return regression, _load_tokenizer(self.tokenizer) if self.tokenizer else None
+
+    def score(self, table: pa.Table, state: tuple[HashedRegression, Any]) -> Mapping[str, pa.Array]:
+        """Returns `doc_score` (null where the text is null) and `should_keep` for every row.
+
+        Raises:
+            UserError: there is no column of text under `text_key`.
+        """
+        regression, tokenizer = state
+        texts = self._texts(table)
+        filled = texts.fill_null("")
+        if tokenizer is None:
+            features = word_features(filled, regression.num_features)
+        else:
+            features = piece_features(filled.to_pylist(), tokenizer.encode_as_pieces, regression.num_features)
+        scores = regression.probabilities(features)
+        missing = texts.is_null().to_numpy(zero_copy_only=False)
+        kept = (scores > self._limits(filled)) & ~missing
+        return {"doc_score": pa.array(scores, mask=missing), "should_keep": pa.array(kept.astype(np.int32))}
+
+    def _texts(self, table: pa.Table) -> pa.LargeStringArray:
+        if self.text_key not in table.column_names:
+            raise UserError(
+                f"the data has no column '{self.text_key}' (it has {', '.join(table.column_names)}): set `text_key`"
+            )
+        column = table.column(self.text_key)
+        if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+            raise UserError(f"column '{self.text_key}' holds {column.type}, not text: set `text_key`")
+        return pc.cast(column, pa.large_string()).combine_chunks()
+
+    def _limits(self, texts: pa.LargeStringArray) -> np.ndarray | float:
+        """The score above which each row is kept.
+
+        Each draw depends on the seed and the row's text only, so that the choice is the same for
+        every layout of blocks. NumPy's `pareto` is the Lomax distribution, drawn here by inversion.
+        """
+        if self.keep_method == "label":
+            return 0.5
+        key = str(self.seed).encode()
+        digests = (hashlib.blake2b(text.encode(), digest_size=8, key=key).digest() for text in texts.to_pylist())
+        uniform = (np.frombuffer(b"".join(digests), dtype="<u8") >> 11) / 2.0**53  # in [0, 1), exactly
+        return 1.0 - ((1.0 - uniform) ** (-1.0 / _PARETO_SHAPE) - 1.0)
+
+
+def find_model(model: str) -> Path:
+    """Where a model is: a published one by its name below the cache, another by its path.
+
+    Raises:
+        UserError: it is not there; the message says where it is expected.
+    """
+    if model not in _PUBLISHED:
+        if Path(model).exists():
+            return Path(model)
+        raise UserError(
+            f"there is no quality model at {model}: `model` is gpt3, chinese, code, "
+            f"or the path of a saved Spark ML pipeline (directory or zip)"
+        )
+    folder = _weights_folder() / f"{model}_quality_model"
+    archive = folder.with_suffix(".zip")
+    for candidate in (folder, archive):
+        if candidate.exists():
+            return candidate
+    raise UserError(
+        f"the quality model '{model}' is not on this machine: put Data-Juicer's {archive.name} to {archive}, "
+        f"or unpack it to {folder}, or set `model` to the path of a saved Spark ML pipeline"
+    )
+
+
+def _find_tokenizer(tokenizer: str | None, published: str | None) -> str | None:
+    if tokenizer is None and published is None:
+        return None
+    path = Path(tokenizer) if tokenizer else _weights_folder() / str(published)
+    if path.is_file():
+        return str(path)
+    raise UserError(f"there is no sentencepiece model at {path}: put it there, or set `tokenizer` to its path")
+
+
+def _weights_folder() -> Path:
+    return cache_dir() / "models" / "quality"
+
+
+def _load_tokenizer(path: str) -> Any:
+    try:
+        from sentencepiece import SentencePieceProcessor
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("sentencepiece", "quality", "The quality classifier's tokenizer") from error
+    return SentencePieceProcessor(model_file=path)
