@@ -1,0 +1,141 @@
+"""Finds a model for ModelScope before ModelScope does, without its half minute of hub retries."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from raysandbox.core.errors import JobFailed
+
+__all__ = ["no_freshness_check", "read_configuration", "resolve_model"]
+
+CONFIGURATION = "configuration.json"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*/[\w.\-]+")
+_HUB_URL = "https://www.modelscope.cn"
+_REACH_TIMEOUT_S = 5
+_FRESHNESS_CHECK = "check_local_model_is_latest"
+_ASKING_MODULES = (
+    "modelscope.hub.check_model",
+    "modelscope.models.base.base_model",
+    "modelscope.pipelines.base",
+    "modelscope.preprocessors.base",
+    "modelscope.trainers.base",
+    "modelscope.trainers.trainer",
+)
+
+
+def resolve_model(name: str, revision: str | None = None, *, allow_download: bool = False) -> Path:
+    """Returns the directory of a model: a local one, else a cached snapshot, else a download.
+
+    Args:
+        name: local directory or hub id ("owner/name").
+        revision: revision of a hub id; the hub's default when None.
+        allow_download: whether to fetch a hub id that is not cached.
+
+    Raises:
+        JobFailed: there is no such model, or it is no model directory of ModelScope.
+    """
+    local = Path(name).expanduser()
+    if local.exists():
+        return _checked(local.resolve())
+    if not _HUB_ID.fullmatch(name):
+        raise JobFailed(f"model_name: the directory {name} does not exist")
+    snapshot = _cached(name, revision)
+    if snapshot is None and allow_download:
+        snapshot = _download(name, revision)
+    if snapshot is None:
+        raise JobFailed(
+            f"model_name: '{name}' is neither a local directory nor a cached ModelScope model in {_cache_root()} "
+            f"(pass a local path, or set allow_download: true to fetch it from {_HUB_URL})"
+        )
+    return _checked(snapshot)
+
+
+def read_configuration(model_dir: Path) -> dict[str, object]:
+    """The model's `configuration.json`.
+
+    Raises:
+        JobFailed: it is not a JSON object.
+    """
+    path = model_dir / CONFIGURATION
+    try:
+        configuration = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise JobFailed(f"model_name: {path} is not JSON: {error}") from error
+    if not isinstance(configuration, dict):
+        raise JobFailed(f"model_name: {path} does not hold a JSON object")
+    return configuration
+
+
+def _checked(model_dir: Path) -> Path:
+    if not (model_dir / CONFIGURATION).is_file():
+        raise JobFailed(f"model_name: {model_dir} is no ModelScope model directory: it has no {CONFIGURATION}")
+    return model_dir
+
+
+def _cache_root() -> Path:
+    return Path(os.environ.get("MODELSCOPE_CACHE", "~/.cache/modelscope")).expanduser()
+
+
+def _cached(name: str, revision: str | None) -> Path | None:
+    from modelscope.hub.errors import HubError
+    from modelscope.hub.snapshot_download import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, revision, local_files_only=True))
+    except (HubError, ValueError, OSError):
+        return None
+
+
+def _download(name: str, revision: str | None) -> Path:
+    from modelscope.hub.errors import HubError
+    from modelscope.hub.snapshot_download import snapshot_download
+
+    _require_hub(name)
+    try:
+        return Path(snapshot_download(name, revision))
+    except (HubError, OSError) as error:  # requests' errors are OSErrors
+        raise JobFailed(f"model_name: '{name}' could not be fetched from {_HUB_URL}: {error}") from error
+
+
+def _require_hub(name: str) -> None:
+    """One short request: ModelScope itself retries an unreachable hub for half a minute."""
+    try:
+        urllib.request.urlopen(_HUB_URL, timeout=_REACH_TIMEOUT_S).close()
+    except urllib.error.HTTPError:
+        return  # it answered
+    except OSError as error:
+        raise JobFailed(
+            f"model_name: '{name}' is not cached in {_cache_root()} and {_HUB_URL} cannot be reached ({error}); "
+            f"pass a local path"
+        ) from error
+
+
+@contextmanager
+def no_freshness_check() -> Iterator[None]:
+    """Within the block, ModelScope does not ask the hub whether a local model is its latest version.
+
+    Without a network that question costs 7 s of retries per model, preprocessor and pipeline, and
+    its answer is only logged. The function is imported by name into several modules; these are
+    loaded first, so that what they keep afterwards is the original.
+    """
+    modules = [importlib.import_module(name) for name in _ASKING_MODULES]
+    original = getattr(modules[0], _FRESHNESS_CHECK)
+    for module in modules:
+        setattr(module, _FRESHNESS_CHECK, _not_asked)
+    try:
+        yield
+    finally:
+        for module in modules:
+            setattr(module, _FRESHNESS_CHECK, original)
+
+
+def _not_asked(*args: object, **kwargs: object) -> None:
+    """Stands in for the freshness check."""
