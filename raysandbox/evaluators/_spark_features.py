@@ -8,8 +8,6 @@ from functools import cache
 
 import mmh3
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from raysandbox.evaluators._java_text import java_lower
 
@@ -38,26 +36,15 @@ class Features:
         return Features(starts, (keys % self.num_features).astype(np.int32), self.num_features)
 
 
-def word_features(texts: pa.LargeStringArray, num_features: int) -> Features:
-    """Features of the lower-cased, space-separated words of texts without nulls."""
+def word_features(texts: Iterable[str], num_features: int) -> Features:
+    """Features of the lower-cased words of each text."""
     from raysandbox.evaluators import _word_hash
 
-    lowered = _lower(texts)
-    _, offsets_buffer, data_buffer = lowered.buffers()
-    offsets = np.frombuffer(offsets_buffer, dtype=np.int64)[lowered.offset : lowered.offset + len(lowered) + 1]
-    data = np.frombuffer(data_buffer or b"", dtype=np.uint8)
+    encoded = [java_lower(text).encode() for text in texts]
+    offsets = np.concatenate([[0], np.cumsum([len(text) for text in encoded], dtype=np.int64)])
+    data = np.frombuffer(b"".join(encoded), dtype=np.uint8)
     starts = _word_hash.count_words(data, offsets)
     return Features(starts, _word_hash.hash_words(data, offsets, starts, num_features), num_features)
-
-
-def _lower(texts: pa.LargeStringArray) -> pa.LargeStringArray:
-    ascii_only = pc.string_is_ascii(texts)
-    lowered = pc.ascii_lower(texts)
-    if pc.all(ascii_only, min_count=0).as_py():
-        return lowered
-    others = pc.invert(ascii_only)
-    replacements = [java_lower(text) for text in texts.filter(others).to_pylist()]
-    return pc.replace_with_mask(lowered, others, pa.array(replacements, pa.large_string()))
 
 
 def piece_features(texts: Iterable[str], pieces_of: Callable[[str], list[str]], num_features: int) -> Features:

@@ -54,7 +54,8 @@ def write_pipeline(model: HashedRegression, folder: Path) -> None:
         for index, (name, cls, parameters) in enumerate(stages):
             stage = temporary / "stages" / f"{index}_{uids[index]}"
             _write_metadata(stage, cls, uids[index], parameters, _PARAMETER_DEFAULTS[name])
-        _write_data(stage, model)
+            if cls == REGRESSION:
+                _write_data(stage / "data", model)
 
 
 def _write_metadata(
@@ -74,7 +75,7 @@ def _write_metadata(
     (target / "_SUCCESS").touch()
 
 
-def _write_data(stage: Path, model: HashedRegression) -> None:
+def _write_data(target: Path, model: HashedRegression) -> None:
     """One row: the intercept as a dense vector, the coefficients as a sparse matrix by rows."""
     columns = np.flatnonzero(model.coefficients)
     row = {
@@ -95,7 +96,6 @@ def _write_data(stage: Path, model: HashedRegression) -> None:
     # Spark turns the structs into its vector and matrix types only when the footer says so.
     spark_schema = {"type": "struct", "fields": [_spark_field(field) for field in _SCHEMA]}
     schema = _SCHEMA.with_metadata({"org.apache.spark.sql.parquet.row.metadata": json.dumps(spark_schema)})
-    target = stage / "data"
     target.mkdir()
     pq.write_table(pa.Table.from_pylist([row], schema=schema), target / "part-00000.snappy.parquet")
     (target / "_SUCCESS").touch()

@@ -41,7 +41,7 @@ def _murmur3(data: np.ndarray, start: int, end: int) -> int:
     state ^= state >> np.uint64(13)
     state = (state * np.uint64(0xC2B2AE35)) & mask
     state ^= state >> np.uint64(16)
-    return np.int64(np.int32(np.uint32(state)))
+    return int(np.int32(np.uint32(state)))
 
 
 @njit(cache=True)

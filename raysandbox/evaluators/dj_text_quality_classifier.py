@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import Field
 
 from raysandbox.core.component import InputPath, ModelPath, OutputPath
@@ -126,17 +125,17 @@ class QualityScorer:
         """
         regression, tokenizer = state
         texts = self._texts(table)
-        filled = texts.fill_null("")
+        missing = np.array([text is None for text in texts], dtype=np.bool_)
+        filled = [text or "" for text in texts]
         if tokenizer is None:
             features = word_features(filled, regression.num_features)
         else:
-            features = piece_features(filled.to_pylist(), tokenizer.encode_as_pieces, regression.num_features)
+            features = piece_features(filled, tokenizer.encode_as_pieces, regression.num_features)
         scores = regression.probabilities(features)
-        missing = texts.is_null().to_numpy(zero_copy_only=False)
         kept = (scores > self._limits(filled)) & ~missing
         return {"doc_score": pa.array(scores, mask=missing), "should_keep": pa.array(kept.astype(np.int32))}
 
-    def _texts(self, table: pa.Table) -> pa.LargeStringArray:
+    def _texts(self, table: pa.Table) -> list[str | None]:
         if self.text_key not in table.column_names:
             raise UserError(
                 f"the data has no column '{self.text_key}' (it has {', '.join(table.column_names)}): set `text_key`"
@@ -144,9 +143,9 @@ class QualityScorer:
         column = table.column(self.text_key)
         if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
             raise UserError(f"column '{self.text_key}' holds {column.type}, not text: set `text_key`")
-        return pc.cast(column, pa.large_string()).combine_chunks()
+        return column.to_pylist()
 
-    def _limits(self, texts: pa.LargeStringArray) -> np.ndarray | float:
+    def _limits(self, texts: list[str]) -> np.ndarray | float:
         """The score above which each row is kept.
 
         Each draw depends on the seed and the row's text only, so that the choice is the same for
@@ -155,7 +154,7 @@ class QualityScorer:
         if self.keep_method == "label":
             return 0.5
         key = str(self.seed).encode()
-        digests = (hashlib.blake2b(text.encode(), digest_size=8, key=key).digest() for text in texts.to_pylist())
+        digests = (hashlib.blake2b(text.encode(), digest_size=8, key=key).digest() for text in texts)
         uniform = (np.frombuffer(b"".join(digests), dtype="<u8") >> 11) / 2.0**53  # in [0, 1), exactly
         return 1.0 - ((1.0 - uniform) ** (-1.0 / _PARETO_SHAPE) - 1.0)
 
