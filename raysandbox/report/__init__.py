@@ -1,1 +1,1 @@
-"""report."""
+"""A run's folder as tables, plots and a report."""

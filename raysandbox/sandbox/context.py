@@ -20,11 +20,11 @@ class ContextInfos:
     """Outputs of the jobs, by iteration; on disk after every job.
 
     Attributes:
-        path: `context_infos.json` of the run.
+        path: `context_infos.json` of the run; None keeps them in memory.
         pipelines: names of the pipelines, in order.
     """
 
-    path: Path
+    path: Path | None
     pipelines: tuple[str, ...]
     _iterations: list[dict[JobEntry, dict[str, Any]]] = field(default_factory=list)
 
@@ -40,7 +40,8 @@ class ContextInfos:
     def record(self, entry: JobEntry, outputs: Mapping[str, Any]) -> None:
         """Files a job's outputs and replaces the file atomically."""
         self._iterations[-1][entry] = dict(outputs)
-        atomic_write(self.path, json.dumps(self.to_list(), indent=2, ensure_ascii=False) + "\n")
+        if self.path is not None:
+            atomic_write(self.path, json.dumps(self.to_list(), indent=2, ensure_ascii=False) + "\n")
 
     def outputs(self, entry: JobEntry) -> Mapping[str, Any]:
         """Outputs of a job in this iteration; empty when it has not run."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from raysandbox.config.dotted import set_dotted
 from raysandbox.config.schema import JobEntry
 from raysandbox.core.errors import ConfigError, Problem
 
-__all__ = ["UNKNOWN", "Draft", "Drafts", "Part", "put_together", "same_path"]
+__all__ = ["UNKNOWN", "Draft", "Drafts", "Part", "put_together", "same_path", "strings"]
 
 Part = Literal["dj_configs", "extra_configs"]
 _PARTS: tuple[Part, Part] = ("dj_configs", "extra_configs")
@@ -25,6 +25,17 @@ UNKNOWN = "<known when it runs>"
 def same_path(path: str) -> str:
     """One spelling for all spellings of a path."""
     return os.path.abspath(os.path.expanduser(path))
+
+
+def strings(value: Any) -> Iterator[str]:
+    """The single-line strings in a configuration: any may be the path of an earlier output."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from strings(item)
+    elif isinstance(value, str) and value and "\n" not in value:
+        yield value
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from raysandbox.sandbox.manifest import Manifest
 from raysandbox.sandbox.paths import PathMap, output_root
 from raysandbox.sandbox.plan import ExperimentPlan, make_plan, split_update
 from raysandbox.sandbox.references import resolve_reference
+from raysandbox.sandbox.resolve import Resolver
 from raysandbox.sandbox.state import RunFolder, Status, set_aside
 from raysandbox.sandbox.view import RunView
 from raysandbox.watcher.watcher import WatchConfig
@@ -50,7 +51,12 @@ class RunResult:
 
 
 def run_experiment(
-    config: SandboxConfig, *, resume: bool = False, use_cache: bool = True, view: RunView | None = None
+    config: SandboxConfig,
+    *,
+    resume: bool = False,
+    use_cache: bool = True,
+    view: RunView | None = None,
+    at_end: Callable[[Path], object] = lambda work_dir: None,
 ) -> RunResult:
     """Runs an experiment to its end.
 
@@ -59,6 +65,7 @@ def run_experiment(
         resume: go on with the run in work_dir: finished jobs whose keys stand are not run again.
         use_cache: whether caches that runs share may be read.
         view: shows progress.
+        at_end: called with the work_dir when jobs have run, however the run ended.
 
     Raises:
         ConfigError: nothing was started.
@@ -71,14 +78,22 @@ def run_experiment(
     if root is not None:
         work_dir = root / work_dir
     plan = make_plan(config, PathMap(work_dir, root))
-    experiment = _Experiment(plan, work_dir, root, view or RunView(), resume or config.settings.resume, use_cache)
+    resume = resume or config.settings.resume
+    experiment = _Experiment(plan, work_dir, root, view or RunView(), resume, use_cache, at_end)
     with RunFolder(work_dir):
         return experiment.run()
 
 
 class _Experiment:
     def __init__(
-        self, plan: ExperimentPlan, work_dir: Path, root: Path | None, view: RunView, resume: bool, use_cache: bool
+        self,
+        plan: ExperimentPlan,
+        work_dir: Path,
+        root: Path | None,
+        view: RunView,
+        resume: bool,
+        use_cache: bool,
+        at_end: Callable[[Path], object],
     ) -> None:
         self.plan = plan
         self.settings = plan.config.settings
@@ -87,6 +102,7 @@ class _Experiment:
         self.view = view
         self.resume = resume
         self.use_cache = use_cache
+        self.at_end = at_end
         self.run_id = f"{self.settings.experiment_name}-{uuid.uuid4().hex[:8]}"
 
     def run(self) -> RunResult:
@@ -99,12 +115,16 @@ class _Experiment:
             self.view.note(f"outputs go below {self.root} (the cluster's copy of the working directory is temporary)")
         try:
             with ExitStack() as stack:
-                return self._run_inside(stack)
+                result = self._run_inside(stack)
+            self.status.end("done", 0)
+            self.at_end(self.work_dir)
+            return result
         except RunInterrupted as error:
             self.status.end("interrupted", 128 + error.signum, str(error))
             raise
         except SandboxError as error:
             self.status.end("failed", 1, str(error))
+            self.at_end(self.work_dir)
             raise
 
     def _refuse_errors(self) -> None:
@@ -131,12 +151,10 @@ class _Experiment:
         memo = DigestMemo(cache_dir(self.settings.cache_dir) / "digests")
         context = ContextInfos(self.work_dir / "context_infos.json", tuple(p.name for p in self.plan.config.pipelines))
         runner = JobRunner(
-            plan=self.plan,
             work_dir=self.work_dir,
-            root=self.root,
+            resolver=Resolver(self.plan, self.work_dir, self.root, context, memo),
             context=context,
             manifest=Manifest(self.work_dir / "artifacts" / "markers", memo),
-            memo=memo,
             status=self.status,
             journal=journal,
             watcher=watcher,
@@ -152,7 +170,6 @@ class _Experiment:
         if unmet:
             self.status.notes.append(f"targets not met: {'; '.join(unmet)}")
             self.view.note(self.status.notes[-1])
-        self.status.end("done", 0)
         return RunResult(self.work_dir, context.to_list(), context.iteration, unmet)
 
     def _prepare_folder(self) -> None:
@@ -190,7 +207,8 @@ class _Experiment:
             if several:
                 self.view.iteration_started(number, self.settings.max_iter_num)
                 runner.journal.emit("iteration_started", iteration=number)
-            runner.begin_iteration()
+            runner.context.begin_iteration()
+            runner.resolver.begin_iteration()
             for job in self.plan.jobs:
                 runner.run(job, f"iter_{number}" if several else "", updates.get(job.entry, {}))
             met = {t.text: t.met(runner.context.outputs(t.reference.entry)) for t in self.plan.targets}

@@ -12,9 +12,9 @@ from raysandbox.config.schema import JobEntry, SandboxConfig
 from raysandbox.config.validation import model_problems
 from raysandbox.core.errors import Problem, UnknownNameError, UserError
 from raysandbox.hooks.base import HOOKS, Hook, JobPaths
-from raysandbox.recipe.schema import recipe_problems
+from raysandbox.recipe.problems import recipe_problems
 from raysandbox.runtime.placement import Resources
-from raysandbox.sandbox.drafts import UNKNOWN, Draft, Drafts, put_together, same_path
+from raysandbox.sandbox.drafts import UNKNOWN, Draft, Drafts, put_together, same_path, strings
 from raysandbox.sandbox.paths import PathMap, exists, is_inside
 from raysandbox.sandbox.references import ITEM, Target, resolve_reference
 
@@ -85,7 +85,7 @@ class _Planner:
     problems: list[Problem] = field(default_factory=list)
     written: dict[str, JobEntry] = field(default_factory=dict)
     predicted: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    probes: set[tuple[str, str | None]] = field(default_factory=set)
+    probes: dict[tuple[str, str | None], JobEntry] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.entries = list(self.config.jobs())
@@ -113,7 +113,7 @@ class _Planner:
         paths = hook.paths(recipe, drafts.extra.data if drafts.extra else {})
         sides = [p for p in (entry.config.dj_configs, entry.config.extra_configs) if isinstance(p, str)]
         needs |= self._check_reads(entry, drafts, paths, sides)
-        self._check_probe(entry, hook)
+        needs |= self._check_probe(entry, hook)
         self._check_writes(entry, paths)
         for path in paths.writes:
             if path != UNKNOWN:
@@ -171,7 +171,12 @@ class _Planner:
 
     def _check_reads(self, entry: JobEntry, drafts: Drafts, paths: JobPaths, sides: Sequence[str]) -> set[JobEntry]:
         needs = set()
-        for path in (*paths.reads, *paths.models, *sides, *_strings(drafts)):
+        for path in (
+            *paths.reads,
+            *paths.models,
+            *sides,
+            *strings([draft.data for draft in drafts.parts.values() if draft]),
+        ):
             writer = self._writer(same_path(path)) if path != UNKNOWN else None
             if writer is not None:
                 needs.add(writer)
@@ -187,14 +192,16 @@ class _Planner:
         wanted = path in paths.reads or (path in paths.models and path.startswith(("/", "./", "../", "~")))
         return wanted and not exists(self.map.locate(path))
 
-    def _check_probe(self, entry: JobEntry, hook: type[Hook]) -> None:
+    def _check_probe(self, entry: JobEntry, hook: type[Hook]) -> set[JobEntry]:
         key = (entry.pipeline, entry.config.meta_name)
-        if hook.needs_probe and key not in self.probes:
+        probe = self.probes.get(key)
+        if hook.needs_probe and probe is None:
             names = ", ".join(str(name) for pipeline, name in self.probes if pipeline == entry.pipeline)
             fix = f"probes before it: {names}" if names else "add a probe job before it"
             self.note((*entry.path, "meta_name"), f"no earlier probe has the meta_name {entry.config.meta_name!r}", fix)
         if hook.is_probe:
-            self.probes.add(key)
+            self.probes[key] = entry
+        return {probe} if hook.needs_probe and probe is not None else set()
 
     def _check_writes(self, entry: JobEntry, paths: JobPaths) -> None:
         work_dir = same_path(str(self.config.settings.work_path))
@@ -242,19 +249,6 @@ def split_update(target: str, jobs: Sequence[JobEntry]) -> tuple[JobEntry, str]:
         problem = "is ambiguous: several jobs share the name" if found else "names no job's configuration"
         raise UserError(f"'{target}' {problem}; write <pipeline>.<meta_name>.<dj_configs|extra_configs>.<key>")
     return found[0]
-
-
-def _strings(drafts: Drafts) -> Iterator[str]:
-    """Single-line strings of both configurations: any may be the path of an earlier output."""
-    stack: list[Any] = [draft.data for draft in drafts.parts.values() if draft]
-    while stack:
-        value = stack.pop()
-        if isinstance(value, Mapping):
-            stack.extend(value.values())
-        elif isinstance(value, list):
-            stack.extend(value)
-        elif isinstance(value, str) and value and "\n" not in value:
-            yield value
 
 
 def _find(drafts: Drafts, path: str) -> tuple[Draft | None, KeyPath]:

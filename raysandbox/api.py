@@ -1,0 +1,59 @@
+"""What a program calls: the functions behind the verbs of the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from raysandbox.config.load import load_config, read_config
+from raysandbox.config.schema import SandboxConfig
+from raysandbox.core.errors import ConfigError, Problem, SandboxError
+from raysandbox.report.markdown import write_report
+from raysandbox.sandbox.experiment import RunResult, run_experiment
+from raysandbox.sandbox.plan import make_plan
+from raysandbox.sandbox.view import RunView
+
+__all__ = ["check", "run"]
+
+
+def run(
+    config: str | Path | SandboxConfig,
+    overrides: Sequence[str] = (),
+    *,
+    resume: bool = False,
+    use_cache: bool = True,
+    view: RunView | None = None,
+) -> RunResult:
+    """Runs a sandbox experiment and writes its report.
+
+    Args:
+        config: path of a configuration, or a loaded one.
+        overrides: `path=value` strings, as after `-o`.
+        resume: go on with the run that stands in the work_dir.
+        use_cache: whether caches that runs share may be read.
+        view: shows progress; nothing by default.
+
+    Raises:
+        ConfigError: the configuration or an input is wrong; nothing was started.
+        JobFailed: a job failed.
+        RunInterrupted: a signal ended the run; it can be resumed.
+    """
+    loaded = config if isinstance(config, SandboxConfig) else load_config(config, overrides)
+    return run_experiment(loaded, resume=resume, use_cache=use_cache, view=view, at_end=write_report)
+
+
+def check(config: str | Path, overrides: Sequence[str] = ()) -> list[Problem]:
+    """Everything that is wrong with a configuration, as far as it can be known without running.
+
+    Returns:
+        errors and warnings, in the order of their lines; empty when all is well.
+    """
+    try:
+        loaded, problems = read_config(config, overrides)
+    except ConfigError as error:
+        return list(error.problems)
+    except SandboxError as error:
+        return [Problem(str(config), None, "", str(error))]
+    if loaded is not None:
+        problems = problems + list(make_plan(loaded).problems)
+    return sorted(problems, key=lambda problem: (problem.file != str(config), problem.file or "", problem.line or 0))

@@ -1,0 +1,112 @@
+"""How the command line draws: tables, and the progress of a run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table as RichTable
+
+from raysandbox.sandbox.view import RunView
+
+if TYPE_CHECKING:
+    from raysandbox.config.schema import JobEntry
+    from raysandbox.report.summary import Table
+    from raysandbox.sandbox.plan import ExperimentPlan
+
+__all__ = ["ConsoleView", "console", "print_table"]
+
+# Not a terminal: wide enough that tables in a log are not wrapped.
+console = Console(highlight=False, soft_wrap=False, width=None if Console().is_terminal else 160)
+
+_MARKS = {"done": "[green]done[/]", "cached": "[cyan]cached[/]", "failed": "[red]failed[/]"}
+
+
+def print_table(table: Table) -> None:
+    """Prints a table; the first column left, the others right."""
+    drawn = RichTable(title=escape(table.title), title_justify="left", header_style="bold")
+    for number, column in enumerate(table.columns):
+        drawn.add_column(escape(column), justify="left" if number == 0 else "right", overflow="fold")
+    for row in table.rows:
+        drawn.add_row(*map(escape, row))
+    console.print(drawn)
+
+
+class ConsoleView(RunView):
+    """Shows a run: a line per job, and on a terminal a bar for what is going on."""
+
+    def __init__(self) -> None:
+        self._bars = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task: TaskID | None = None
+        self._number, self._total = 0, 0
+
+    def __enter__(self) -> ConsoleView:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def run_started(self, plan: ExperimentPlan, work_dir: str) -> None:
+        """Says where the run is."""
+        self._total = len(plan.jobs)
+        console.print(f"{self._total} jobs, work_dir {escape(work_dir)}")
+
+    def note(self, text: str) -> None:
+        """Prints a note."""
+        console.print(f"[yellow]note[/] {escape(text)}")
+
+    def iteration_started(self, number: int, of: int) -> None:
+        """Prints the iteration."""
+        self._number = 0
+        console.print(f"iteration {number} of at most {of}")
+
+    def job_started(self, entry: JobEntry) -> None:
+        """Shows the job as going on."""
+        self._number += 1
+        if console.is_terminal:
+            self.begin(f"[{self._number}/{self._total}] {entry.id}", None, "")
+
+    def job_ended(self, entry: JobEntry, state: str, seconds: float) -> None:
+        """Prints the job's line."""
+        self.end()
+        name = f"{escape(f'[{self._number}/{self._total}]')} {escape(entry.id)}"
+        console.print(f"{name} ({entry.config.hook}) {_MARKS[state]} {seconds:.1f} s")
+
+    def begin(self, description: str, total: float | None = None, unit: str = "rows") -> None:
+        """Starts a bar."""
+        self.end()
+        suffix = f" ({unit})" if unit else ""
+        self._task = self._bars.add_task(escape(description + suffix), total=total)
+
+    def advance(self, amount: float) -> None:
+        """Moves the bar on."""
+        if self._task is not None:
+            self._bars.advance(self._task, amount)
+
+    def end(self) -> None:
+        """Takes the bar away."""
+        if self._task is not None:
+            self._bars.remove_task(self._task)
+            self._task = None

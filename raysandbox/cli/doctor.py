@@ -1,0 +1,91 @@
+"""`raysandbox doctor`: this machine, the cluster, the installed extras."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["command"]
+
+# Extra → (package it brings, module that must be importable).
+_EXTRAS = {
+    "modelscope": ("modelscope", "modelscope"),
+    "video": ("diffusers", "diffusers"),
+    "hpo": ("optuna", "optuna"),
+    "wandb": ("wandb", "wandb"),
+    "datajuicer": ("py-data-juicer", "data_juicer"),
+    "quality": ("scikit-learn", "sklearn"),
+}
+_CORE = ("raysandbox", "ray", "pyarrow", "numpy", "pydantic", "torch")
+
+
+def command(
+    cluster: Annotated[bool, typer.Option("--cluster", help="Connect to Ray and show the cluster.")] = False,
+) -> None:
+    """Show versions, resources, extras and model folders; with --cluster also Ray's nodes."""
+    from raysandbox.cli.console import print_table
+    from raysandbox.report.summary import Table
+
+    rows = [*_machine(), *_versions(), *_extras(), *_models()]
+    if cluster:
+        rows += _cluster()
+    print_table(Table("doctor", ("what", "state", "found"), tuple(rows)))
+
+
+def _machine() -> Iterator[tuple[str, str, str]]:
+    yield "python", "ok", f"{platform.python_version()} on {platform.platform()}"
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    yield "machine", "ok", f"{os.cpu_count()} CPUs, {memory:.0f} GiB memory"
+    free = shutil.disk_usage(Path.cwd()).free / 2**30
+    yield "disk here", "ok" if free > 5 else "low", f"{free:.0f} GiB free"
+    shared = shutil.disk_usage("/dev/shm").free / 2**30 if Path("/dev/shm").exists() else 0.0
+    yield "shared memory", "ok" if shared > 1 else "low", f"{shared:.1f} GiB free in /dev/shm"
+
+
+def _versions() -> Iterator[tuple[str, str, str]]:
+    for package in _CORE:
+        found = _version(package)
+        yield package, "ok" if found else "absent", found or "not installed"
+
+
+def _extras() -> Iterator[tuple[str, str, str]]:
+    for extra, (package, module) in _EXTRAS.items():
+        if importlib.util.find_spec(module) is None:
+            yield f"extra {extra}", "absent", f"pip install 'raysandbox[{extra}]'"
+        else:
+            yield f"extra {extra}", "ok", f"{package} {_version(package)}"
+
+
+def _models() -> Iterator[tuple[str, str, str]]:
+    from raysandbox.core.files import cache_dir
+
+    folders = {
+        "quality models": cache_dir() / "models" / "quality",
+        "modelscope cache": Path(os.environ.get("MODELSCOPE_CACHE", Path.home() / ".cache" / "modelscope")),
+        "huggingface cache": Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface")),
+    }
+    for name, folder in folders.items():
+        yield name, "ok" if folder.exists() else "absent", str(folder)
+
+
+def _cluster() -> Iterator[tuple[str, str, str]]:
+    from raysandbox.runtime.session import cluster_summary, ensure_ray
+
+    ensure_ray()
+    for line in cluster_summary().lines():
+        yield "cluster", "ok", line
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

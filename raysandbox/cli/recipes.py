@@ -1,0 +1,28 @@
+"""Reading a recipe file for the verbs that take one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from raysandbox.config.documents import load_document
+from raysandbox.config.dotted import apply_overrides
+from raysandbox.core.errors import ConfigError
+from raysandbox.recipe.problems import recipe_problems
+
+__all__ = ["load_recipe"]
+
+
+def load_recipe(path: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """Reads and checks a recipe; its problems carry the file's lines.
+
+    Raises:
+        ConfigError: every problem of the recipe.
+    """
+    document = apply_overrides(load_document(path), overrides)
+    if not isinstance(document.data, dict):
+        raise ConfigError([document.problem((), "is not a mapping", "write keys such as dataset_path: and process:")])
+    errors = [problem for problem in recipe_problems(document.data) if problem.severity == "error"]
+    if errors:
+        raise ConfigError([document.problem(p.path, p.message, p.fix) for p in errors])
+    return document.data

@@ -1,0 +1,33 @@
+"""`raysandbox run CFG`: one experiment."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from raysandbox.cli.options import Config, Overrides, one_config
+
+__all__ = ["command"]
+
+
+def command(
+    config: Config = None,
+    config_option: Annotated[str | None, typer.Option("--config", help="The same, as an option.")] = None,
+    override: Overrides = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on: finished jobs do not run again.")] = False,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Do not read what earlier runs left in cache_dir.")
+    ] = False,
+) -> None:
+    """Run an experiment; `check` comes first, and nothing starts when it finds an error."""
+    from raysandbox.api import run
+    from raysandbox.cli.console import ConsoleView, console, print_table
+    from raysandbox.report.summary import collect
+
+    with ConsoleView() as view:
+        path = one_config(config, config_option)
+        result = run(path, override or [], resume=resume, use_cache=not no_cache, view=view)
+    for table in collect(result.work_dir).tables():
+        print_table(table)
+    console.print(f"report: {result.work_dir / 'report.md'}", soft_wrap=True)

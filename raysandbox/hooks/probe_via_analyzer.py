@@ -1,0 +1,43 @@
+"""Looking at a data set: the statistics of a recipe's filters, summarised and drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from raysandbox.core.registry import register
+from raysandbox.hooks.base import Hook, Job, JobContext, JobPaths
+from raysandbox.recipe.api import analyze
+from raysandbox.recipe.paths import recipe_paths
+
+__all__ = ["ProbeViaAnalyzerHook"]
+
+
+@register("ProbeViaAnalyzerHook")
+class ProbeViaAnalyzerHook(Hook):
+    """Analyses a data set by a recipe's filters; returns the path of the data with statistics."""
+
+    takes_recipe = True
+    is_probe = True
+    returns = ("path of the data set with statistics, or of the statistics",)
+
+    @classmethod
+    def paths(cls, recipe: Mapping[str, Any] | None, extra: Mapping[str, Any]) -> JobPaths:
+        """Reads the recipe's data; writes the data with statistics when the recipe asks for it."""
+        recipe = recipe or {}
+        reads, export_path = recipe_paths(recipe)
+        exports = bool(recipe.get("export_original_dataset")) and bool(export_path)
+        return JobPaths(reads=reads, writes=(str(export_path),) if exports else ())
+
+    def run(self, job: Job, context: JobContext) -> Sequence[Any]:
+        """Analyses; mean and standard deviation of every statistic go to the metrics."""
+        result = analyze(
+            job.recipe or {},
+            out_dir=context.artifacts,
+            quarantine_dir=context.quarantine,
+            progress=context.progress,
+        )
+        context.report({"rows": float(result.rows)})
+        for name, summary in result.analysis.numeric.items():
+            context.report({f"{name}.mean": summary.mean, f"{name}.std": summary.std})
+        return [result.path]

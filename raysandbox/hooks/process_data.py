@@ -1,0 +1,41 @@
+"""Processing a data set by a recipe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from raysandbox.core.files import atomic_write
+from raysandbox.core.registry import register
+from raysandbox.hooks.base import Hook, Job, JobContext, JobPaths
+from raysandbox.recipe.api import process
+from raysandbox.recipe.paths import recipe_paths
+
+__all__ = ["ProcessDataHook"]
+
+
+@register("ProcessDataHook")
+class ProcessDataHook(Hook):
+    """Processes a data set by a recipe; returns the `export_path`."""
+
+    takes_recipe = True
+    returns = ("export_path",)
+
+    @classmethod
+    def paths(cls, recipe: Mapping[str, Any] | None, extra: Mapping[str, Any]) -> JobPaths:
+        """Reads the recipe's data, writes its `export_path`."""
+        reads, export_path = recipe_paths(recipe or {})
+        return JobPaths(reads=reads, writes=(export_path,) if export_path else ())
+
+    def run(self, job: Job, context: JobContext) -> Sequence[Any]:
+        """Runs the recipe; row counts go to the metrics, those of every operator to `operators.json`."""
+        result = process(
+            job.recipe or {}, quarantine_dir=context.quarantine, progress=context.progress, cache=context.use_cache
+        )
+        counts = {"rows_in": result.rows_in, "rows_out": result.rows_out, "quarantined": result.quarantined}
+        context.report({name: float(value) for name, value in counts.items()})
+        operators = [asdict(count) for count in result.ops]
+        atomic_write(context.artifacts / "operators.json", json.dumps(operators, indent=2) + "\n")
+        return [result.path]

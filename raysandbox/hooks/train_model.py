@@ -1,0 +1,26 @@
+"""Training a model in Ray actors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from raysandbox.core.registry import register
+from raysandbox.executors.base import TRAINERS
+from raysandbox.hooks.base import Hook, Job, JobContext
+from raysandbox.runtime.workers import run_in_worker
+
+__all__ = ["TrainModelHook"]
+
+
+@register("TrainModelHook")
+class TrainModelHook(Hook):
+    """Trains a model by the trainer that `type` names; returns the checkpoint or model directory."""
+
+    components = TRAINERS
+    uses_workers = True
+    returns = ("checkpoint or model directory",)
+
+    def run(self, job: Job, context: JobContext) -> Sequence[Any]:
+        """Trains on the bundles that `resources` asks for; losses are reported while it runs."""
+        return [run_in_worker(self.component(job.extra), job, context)]

@@ -1,0 +1,167 @@
+"""What a run found, read from its folder: jobs, metrics side by side, curves, operators."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from raysandbox.core.events import read_events
+
+if TYPE_CHECKING:
+    from raysandbox.analysis.summary import Analysis
+
+__all__ = ["Curve", "Summary", "Table", "analysis_table", "collect", "operator_table", "show_number"]
+
+_CURVE_STEPS = 10  # a metric with at least as many steps is a curve, not a score
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of texts: a title, column heads, rows."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A metric reported over steps.
+
+    Attributes:
+        name: `meta_name.key`.
+        steps: the steps.
+        values: its value at each.
+    """
+
+    name: str
+    steps: tuple[int, ...]
+    values: tuple[float, ...]
+
+    def tenths(self) -> tuple[float, float]:
+        """Mean of the first and of the last tenth of the steps."""
+        size = max(len(self.values) // 10, 1)
+        return fmean(self.values[:size]), fmean(self.values[-size:])
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A run in numbers.
+
+    Attributes:
+        status: content of `status.json`.
+        scores: metric key → job → last value, jobs in the order they reported.
+        curves: metrics over steps.
+        operators: job → counts of its recipe's operators.
+        seconds: job id → how long it took when it last ran.
+    """
+
+    status: Mapping[str, Any]
+    scores: Mapping[str, Mapping[str, float]]
+    curves: Sequence[Curve]
+    operators: Mapping[str, Sequence[Mapping[str, Any]]]
+    seconds: Mapping[str, float]
+
+    def tables(self) -> list[Table]:
+        """The tables of the report, those without rows left out."""
+        operators = [operator_table(f"Operators of {job}", counts) for job, counts in self.operators.items()]
+        tables = [self._jobs(), *operators, self._curves(), self._scores()]
+        return [table for table in tables if table.rows]
+
+    def _jobs(self) -> Table:
+        jobs = self.status.get("jobs", {})
+        rows = tuple(
+            (job, state, f"{self.seconds[job]:.1f}" if job in self.seconds else "") for job, state in jobs.items()
+        )
+        return Table("Jobs", ("job", "state", "seconds"), rows)
+
+    def _curves(self) -> Table:
+        rows = []
+        for curve in self.curves:
+            first, last = curve.tenths()
+            rows.append(
+                (curve.name, str(len(curve.values)), show_number(first), show_number(last), _change(first, last))
+            )
+        return Table("Curves", ("metric", "steps", "first tenth", "last tenth", "change"), tuple(rows))
+
+    def _scores(self) -> Table:
+        jobs = list(dict.fromkeys(job for values in self.scores.values() for job in values))
+        rows = []
+        for key, values in self.scores.items():
+            shown = [show_number(values[job]) if job in values else "" for job in jobs]
+            ends = list(values.values())
+            rows.append((key, *shown, _change(ends[0], ends[-1]) if len(ends) > 1 else ""))
+        return Table("Statistics and scores", ("metric", *jobs, "change"), tuple(rows))
+
+
+def collect(work_dir: Path) -> Summary:
+    """Reads the folder of a run; what is missing is left out."""
+    series: dict[tuple[str, str], list[tuple[int | None, float]]] = {}
+    for event in read_events(work_dir / "metrics.jsonl"):
+        job, _, key = str(event["name"]).partition(".")
+        if isinstance(event["value"], int | float):
+            series.setdefault((key, job), []).append((event["step"], float(event["value"])))
+    scores: dict[str, dict[str, float]] = {}
+    curves = []
+    for (key, job), points in series.items():
+        steps = dict((step, value) for step, value in points if step is not None)
+        if len(steps) >= _CURVE_STEPS:
+            ordered = sorted(steps)
+            curves.append(Curve(f"{job}.{key}", tuple(ordered), tuple(steps[step] for step in ordered)))
+        else:
+            scores.setdefault(key, {})[job] = points[-1][1]
+    done = [event for event in read_events(work_dir / "journal.jsonl") if event.get("event") == "job_done"]
+    return Summary(
+        status=_read_json(work_dir / "status.json") or {},
+        scores=scores,
+        curves=curves,
+        operators={path.parent.name: _read_json(path) for path in sorted(work_dir.glob("artifacts/**/operators.json"))},
+        seconds={event["job"]: event["seconds"] for event in done},
+    )
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def operator_table(title: str, counts: Sequence[Mapping[str, Any]]) -> Table:
+    """Rows in, dropped, kept and failed of every operator of a recipe, in the executed order."""
+    rows = tuple(
+        (
+            str(count["name"]),
+            f"{count['rows_in']:,}",
+            f"{count['rows_in'] - count['rows_out'] - count['failed']:,}",
+            f"{count['rows_out']:,}",
+            f"{count['failed']:,}",
+            f"{count['seconds']:.2f}",
+        )
+        for count in counts
+    )
+    return Table(title, ("operator", "rows in", "dropped", "kept", "failed", "seconds"), rows)
+
+
+def analysis_table(analysis: Analysis) -> Table:
+    """Count, mean, deviation and range of every numeric statistic."""
+    rows = tuple(
+        (name, f"{s.count:,}", *(show_number(value) for value in (s.mean, s.std, s.min, s.max)))
+        for name, s in analysis.numeric.items()
+    )
+    return Table("Statistics", ("statistic", "count", "mean", "std", "min", "max"), rows)
+
+
+def show_number(value: float) -> str:
+    """A number as a person reads it: four significant digits, whole numbers whole."""
+    if math.isfinite(value) and value == int(value) and abs(value) < 1e9:
+        return f"{int(value):,}"
+    return f"{value:.4g}"
+
+
+def _change(first: float, last: float) -> str:
+    if not (math.isfinite(first) and math.isfinite(last)):
+        return ""
+    return f"{(last - first) / abs(first):+.1%}" if first else f"{last - first:+.4g}"

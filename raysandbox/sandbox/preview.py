@@ -1,0 +1,59 @@
+"""What a run would do now: which jobs are done already, and which would run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from raysandbox.core.errors import UserError
+from raysandbox.core.files import cache_dir
+from raysandbox.core.keys import DigestMemo
+from raysandbox.sandbox.context import ContextInfos
+from raysandbox.sandbox.manifest import Manifest
+from raysandbox.sandbox.plan import ExperimentPlan, PlannedJob
+from raysandbox.sandbox.resolve import Resolver
+
+__all__ = ["Preview", "preview"]
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A job and what `run --resume` would do with it.
+
+    Attributes:
+        job: the job.
+        state: "cached" when its marker stands, "run" when it would run, "depends" when that shows
+            only once the jobs before it have run.
+    """
+
+    job: PlannedJob
+    state: Literal["cached", "run", "depends"]
+
+
+def preview(plan: ExperimentPlan, work_dir: Path, root: Path | None) -> list[Preview]:
+    """Looks up the jobs of the first iteration; starts and writes nothing but file digests."""
+    settings = plan.config.settings
+    memo = DigestMemo(cache_dir(settings.cache_dir) / "digests")
+    context = ContextInfos(None, tuple(pipeline.name for pipeline in plan.config.pipelines))
+    context.begin_iteration()
+    resolver = Resolver(plan, work_dir, root, context, memo)
+    manifest = Manifest(work_dir / "artifacts" / "markers", memo)
+    scope = "iter_1" if settings.max_iter_num > 1 else ""
+    cached: set[object] = set()
+    found = []
+    for planned in plan.jobs:
+        state: Literal["cached", "run", "depends"] = "depends"
+        if planned.entry.config.foreach is None and cached.issuperset(planned.needs):
+            state = "run"
+            try:
+                marker = manifest.find(resolver.resolve(planned, scope, {}, planned.entry.slug).key)
+            except UserError:
+                marker = None  # `check` says what is wrong
+            if marker is not None:
+                state = "cached"
+                cached.add(planned.entry)
+                context.record(planned.entry, marker.outputs)
+                resolver.finished(planned, marker)
+        found.append(Preview(planned, state))
+    return found

@@ -1,0 +1,189 @@
+"""A job's complete configuration and its key: everything known of it when it is about to run."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from raysandbox.config.schema import JobEntry
+from raysandbox.config.validation import model_problems
+from raysandbox.core.errors import JobFailed, Problem
+from raysandbox.core.keys import DigestMemo, code_version, digest
+from raysandbox.hooks.base import Hook, Job, JobPaths
+from raysandbox.ops.base import OPERATORS
+from raysandbox.recipe.problems import recipe_problems
+from raysandbox.runtime.placement import Resources
+from raysandbox.sandbox.context import ContextInfos
+from raysandbox.sandbox.drafts import Drafts, put_together, same_path, strings
+from raysandbox.sandbox.manifest import Marker
+from raysandbox.sandbox.paths import PathMap, is_inside
+from raysandbox.sandbox.plan import ExperimentPlan, PlannedJob
+from raysandbox.sandbox.references import ITEM, resolve_reference
+
+__all__ = ["NO_ITEM", "ReadyJob", "Resolver"]
+
+NO_ITEM = object()
+
+
+@dataclass(frozen=True)
+class ReadyJob:
+    """A job whose configuration and key are known.
+
+    Attributes:
+        planned: the job as planned.
+        job: what its hook gets.
+        paths: what it reads and writes, where that really is.
+        slug: its name in the file system.
+        scope: folder below work_dir of its iteration or element, "" for none.
+        key: names its work by content.
+        probe: artefacts of the probe that it uses, if any.
+    """
+
+    planned: PlannedJob
+    job: Job
+    paths: JobPaths
+    slug: str
+    scope: str
+    key: str
+    probe: Path | None
+
+    @property
+    def folder(self) -> str:
+        """Where its own files stand below `artifacts/`, `logs/` and `quarantine/`."""
+        return os.path.join(self.scope, self.slug)
+
+
+@dataclass
+class Resolver:
+    """Puts the configurations of jobs together, in the order they run.
+
+    Attributes:
+        plan: the jobs.
+        work_dir: the run's folder.
+        root: where relative outputs start, None for the current directory.
+        context: outputs so far.
+        memo: digests of files.
+    """
+
+    plan: ExperimentPlan
+    work_dir: Path
+    root: Path | None
+    context: ContextInfos
+    memo: DigestMemo
+    _written: dict[str, str] = field(default_factory=dict)
+    _probes: dict[tuple[str, str | None], Path] = field(default_factory=dict)
+
+    def begin_iteration(self) -> None:
+        """Forgets what the jobs of the iteration before wrote."""
+        self._written.clear()
+        self._probes.clear()
+
+    def finished(self, planned: PlannedJob, marker: Marker) -> None:
+        """Notes the artefacts of a probe for the refinements after it."""
+        if planned.hook.is_probe:
+            self._probes[planned.entry.pipeline, planned.entry.config.meta_name] = Path(marker.artifacts)
+
+    def value(self, entry: JobEntry, text: str, item: Any = NO_ITEM) -> Any:
+        """The value that a reference of a job means; `item` is the element of a foreach job.
+
+        Raises:
+            MissingMetricError: the referenced job made no such value.
+        """
+        if text == ITEM and item is not NO_ITEM:
+            return item
+        reference = resolve_reference(text, [job.entry for job in self.plan.jobs], entry)
+        return reference.value_in(self.context.outputs(reference.entry))
+
+    def resolve(
+        self, planned: PlannedJob, scope: str, updates: Mapping[str, Any], slug: str, item: Any = NO_ITEM
+    ) -> ReadyJob:
+        """Puts a job's configuration together and computes its key.
+
+        Args:
+            planned: the job.
+            scope: folder below work_dir of its iteration or element.
+            updates: values of `iter_updater`.
+            slug: its name in the file system.
+            item: the element, for a foreach job.
+
+        Raises:
+            JobFailed: the configuration is wrong in a way that only running could show.
+        """
+        entry, hook = planned.entry, planned.hook
+        before = PathMap(self.work_dir, self.root, dict(self._written))
+        recipe, extra = self._configurations(planned, before, updates, item)
+        raw = hook.paths(recipe, extra)
+        self._written |= {same_path(path): scope for path in raw.writes}
+        paths = PathMap(self.work_dir, self.root, self._written)
+        inputs = {*raw.reads, *raw.models}
+        job = Job(
+            entry.id,
+            entry.config.meta_name or entry.config.hook,
+            None if recipe is None else paths.apply(recipe, inputs),
+            paths.apply(extra, inputs),
+            Resources.model_validate(entry.config.resources),
+            entry.config.runtime_env,
+        )
+        probe = self._probes.get((entry.pipeline, entry.config.meta_name)) if hook.needs_probe else None
+        key = digest(
+            {
+                "code": code_version(hook, *_component_classes(hook, recipe, extra)),
+                "hook": hook.type_name,
+                "output": entry.config.output,
+                "recipe": paths.unscoped(recipe),
+                "extra": paths.unscoped(extra),
+                "runtime_env": dict(entry.config.runtime_env),
+                "reads": self._input_digests(before, raw, [recipe, extra]),
+                "probe": None if probe is None else self.memo.of(probe / "analysis.json"),
+            }
+        )
+        return ReadyJob(planned, job, hook.paths(job.recipe, job.extra), slug, scope, key, probe)
+
+    def _configurations(
+        self, planned: PlannedJob, before: PathMap, updates: Mapping[str, Any], item: Any
+    ) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+        entry, hook = planned.entry, planned.hook
+        drafts = put_together(
+            entry,
+            self.plan.config.document,
+            lambda text: self.value(entry, text, item),
+            open_side=lambda path: Path(before.locate(path)).expanduser(),
+            updates=updates,
+        )
+        problems = drafts.problems or _problems(hook, drafts)
+        if problems:
+            raise JobFailed(f"job {entry.id}: " + "\n".join(str(problem) for problem in problems))
+        recipe = drafts.recipe.data if drafts.recipe and hook.takes_recipe else None
+        return recipe, drafts.extra.data if drafts.extra else {}
+
+    def _input_digests(self, before: PathMap, raw: JobPaths, configurations: Any) -> dict[str, Any]:
+        """Digests of the files that a job reads: its declared inputs, and whatever it names of the run's."""
+        work_dir = same_path(str(self.work_dir))
+        named = [t for t in strings(configurations) if before.scope(t) is not None or is_inside(same_path(t), work_dir)]
+        found: dict[str, Any] = {}
+        for path in {*raw.reads, *raw.models, *named} - set(raw.writes):
+            place = os.path.expanduser(before.locate(path))
+            matches = sorted(glob.glob(place, recursive=True)) if glob.has_magic(place) else [place]
+            found[before.unscoped(path)] = [self.memo.of(Path(match)) for match in matches]
+        return {path: digests for path, digests in found.items() if any(digests)}
+
+
+def _problems(hook: type[Hook], drafts: Drafts) -> list[Problem]:
+    problems: list[Problem] = []
+    if drafts.recipe is not None and hook.takes_recipe:
+        found = [problem for problem in recipe_problems(drafts.recipe.data) if problem.severity == "error"]
+        problems += [drafts.recipe.problem(p.path, p.message, p.fix) for p in found]
+    if drafts.extra is not None:
+        raw = {k: v for k, v in drafts.extra.data.items() if k != "type" or hook.components is None}
+        problems += model_problems(hook.model(drafts.extra.data), raw, drafts.extra.problem)
+    return problems
+
+
+def _component_classes(hook: type[Hook], recipe: Mapping[str, Any] | None, extra: Mapping[str, Any]) -> Iterator[type]:
+    yield hook.model(extra)
+    for step in (recipe or {}).get("process") or []:
+        yield OPERATORS.get(step if isinstance(step, str) else next(iter(step)))
