@@ -134,7 +134,8 @@ class Filter(Operator):
     def keep(self, stats: Mapping[str, pa.Array]) -> np.ndarray:
         """Returns a bool per row: whether every statistic lies within its bounds.
 
-        A missing value (null or NaN) is never within bounds.
+        A missing value (null or NaN) is never within bounds. With `reversed_range`, the intervals
+        say which bounds are kept, as in Data-Juicer: a closed bound is kept as well.
         """
         verdicts = [self._within(stat, stats[stat.key]) for stat in self.stats]
         return np.logical_and.reduce(verdicts)
@@ -145,9 +146,9 @@ class Filter(Operator):
         upper = getattr(self, stat.upper) if stat.upper else None
         inside = ~np.isnan(numbers)
         if lower is not None:
-            inside &= numbers >= lower if self.min_closed_interval else numbers > lower
+            inside &= numbers >= lower if self.min_closed_interval != self.reversed_range else numbers > lower
         if upper is not None:
-            inside &= numbers <= upper if self.max_closed_interval else numbers < upper
+            inside &= numbers <= upper if self.max_closed_interval != self.reversed_range else numbers < upper
         return ~inside if self.reversed_range else inside
 
 

@@ -1,0 +1,565 @@
+"""Compiled loops over code points, shared by the text operators.
+
+Texts arrive as one uint32 array of code points; row `i` is `codes[starts[i]:ends[i]]`. Importing
+this module imports numba, so operators import it inside the function that computes. numba keeps the
+compiled code beside the source, or in the user's cache directory where that is read-only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+__all__ = [
+    "any_in",
+    "char_ngram_repetition",
+    "count_in",
+    "decode",
+    "email_spans",
+    "line_lengths",
+    "link_spans",
+    "rewrite",
+    "suspect_segments",
+    "translate",
+    "word_ngram_repetition",
+    "word_spans",
+]
+
+Array = np.ndarray[Any, Any]
+
+_CARRIAGE_RETURN = 13
+_NEWLINE = 10
+_DOT, _SLASH, _COLON, _AT, _W = 46, 47, 58, 64, 119
+
+# Classes of code points, and reasons for looking at a segment, for `suspect_segments`.
+SIMPLE = np.uint8(1)  # ftfy drops it or replaces it by one other code point
+COMPLEX = np.uint8(2)  # ftfy may do something else with it
+ENTITY = np.uint8(4)  # the ampersand
+MARKUP = np.uint8(8)  # the less-than sign
+WEAK = np.uint8(16)  # mojibake only beside a strong sign
+STRONG = np.uint8(32)  # mojibake only beside a weak or strong sign
+SUSPECT = np.uint8(64)  # can be mojibake in other neighbourhoods
+COMPOSES = np.uint8(128)  # normalisation may change it or its neighbour
+
+DROPPED = np.uint32(0xFFFFFFFF)  # in the table of `rewrite`
+
+_HASH_BASE = np.uint64(0x9E3779B97F4A7C15 | 1)
+_HASH_MIX = np.uint64(0xD6E8FEB86659FD93)
+_SHIFT = np.uint64(32)
+
+
+@njit(cache=True, nogil=True)
+def decode(data: Array, offsets: Array) -> tuple[Array, Array]:
+    """Decodes UTF-8.
+
+    Args:
+        data: uint8, valid UTF-8.
+        offsets: int64 of shape (rows + 1,), where each row's bytes start and end.
+
+    Returns:
+        the code points (uint32) and their offsets (int64, shape (rows + 1,)).
+    """
+    rows = offsets.size - 1
+    total = 0
+    for i in range(offsets[0], offsets[rows]):
+        total += (data[i] & 0xC0) != 0x80
+    codes = np.empty(total, np.uint32)
+    bounds = np.empty(rows + 1, np.int64)
+    n = 0
+    for row in range(rows):
+        bounds[row] = n
+        i = offsets[row]
+        end = offsets[row + 1]
+        while i < end:
+            lead = np.uint32(data[i])
+            if lead < 0x80:
+                codes[n] = lead
+                i += 1
+            elif lead < 0xE0:
+                codes[n] = ((lead & 0x1F) << 6) | (data[i + 1] & 0x3F)
+                i += 2
+            elif lead < 0xF0:
+                codes[n] = ((lead & 0x0F) << 12) | (np.uint32(data[i + 1] & 0x3F) << 6) | (data[i + 2] & 0x3F)
+                i += 3
+            else:
+                codes[n] = (
+                    ((lead & 0x07) << 18)
+                    | (np.uint32(data[i + 1] & 0x3F) << 12)
+                    | (np.uint32(data[i + 2] & 0x3F) << 6)
+                    | (data[i + 3] & 0x3F)
+                )
+                i += 4
+            n += 1
+    bounds[rows] = n
+    return codes, bounds
+
+
+@njit(cache=True, nogil=True)
+def translate(codes: Array, table: Array) -> Array:
+    """Returns `table[codes]`, without the index conversion that makes NumPy slow here."""
+    out = np.empty(codes.size, np.uint32)
+    for i in range(codes.size):
+        out[i] = table[codes[i]]
+    return out
+
+
+@njit(cache=True, nogil=True)
+def count_in(codes: Array, starts: Array, ends: Array, table: Array) -> Array:
+    """Counts per row the code points whose `table` entry (0 or 1) is set."""
+    counts = np.empty(starts.size, np.int64)
+    for row in range(starts.size):
+        count = 0
+        for i in range(starts[row], ends[row]):
+            count += table[codes[i]]
+        counts[row] = count
+    return counts
+
+
+@njit(cache=True, nogil=True)
+def any_in(codes: Array, starts: Array, ends: Array, table: Array) -> Array:
+    """Tells per row whether it holds a code point whose `table` entry is set."""
+    found = np.zeros(starts.size, np.bool_)
+    for row in range(starts.size):
+        for i in range(starts[row], ends[row]):
+            if table[codes[i]]:
+                found[row] = True
+                break
+    return found
+
+
+@njit(cache=True, nogil=True)
+def line_lengths(codes: Array, starts: Array, ends: Array, breaks: Array) -> Array:
+    """Number of lines and length of the longest, as `str.splitlines` counts them.
+
+    Args:
+        codes: code points.
+        starts: where each row starts.
+        ends: where each row ends.
+        breaks: table that is set for line boundaries.
+
+    Returns:
+        int64 of shape (rows, 2).
+    """
+    out = np.zeros((starts.size, 2), np.int64)
+    for row in range(starts.size):
+        begin = starts[row]
+        end = ends[row]
+        lines = 0
+        longest = 0
+        i = begin
+        while i < end:
+            if breaks[codes[i]]:
+                lines += 1
+                longest = max(longest, i - begin)
+                if codes[i] == _CARRIAGE_RETURN and i + 1 < end and codes[i + 1] == _NEWLINE:
+                    i += 1
+                begin = i + 1
+            i += 1
+        if begin < end:
+            lines += 1
+            longest = max(longest, end - begin)
+        out[row, 0] = lines
+        out[row, 1] = longest
+    return out
+
+
+@njit(cache=True, nogil=True)
+def word_spans(codes: Array, starts: Array, ends: Array, classes: Array) -> tuple[Array, Array, Array]:
+    """Splits rows into words and strips the words' special characters from both ends.
+
+    Args:
+        codes: code points.
+        starts: where each row starts.
+        ends: where each row ends.
+        classes: table, bit 0 for separators, bit 1 for special characters.
+
+    Returns:
+        starts and ends of the words that are left, and the offsets of each row's words in them.
+    """
+    rows = starts.size
+    capacity = rows
+    for row in range(rows):
+        for i in range(starts[row], ends[row]):
+            capacity += classes[codes[i]] & 1
+    word_starts = np.empty(capacity, np.int64)
+    word_ends = np.empty(capacity, np.int64)
+    offsets = np.empty(rows + 1, np.int64)
+    n = 0
+    for row in range(rows):
+        offsets[row] = n
+        begin = starts[row]
+        for i in range(starts[row], ends[row] + 1):
+            if i < ends[row] and not classes[codes[i]] & 1:
+                continue
+            left = begin
+            right = i
+            while left < right and classes[codes[left]] & 2:
+                left += 1
+            while left < right and classes[codes[right - 1]] & 2:
+                right -= 1
+            if left < right:
+                word_starts[n] = left
+                word_ends[n] = right
+                n += 1
+            begin = i + 1
+    offsets[rows] = n
+    return word_starts[:n].copy(), word_ends[:n].copy(), offsets
+
+
+@njit(cache=True, nogil=True)
+def _power(base: np.uint64, exponent: int) -> np.uint64:
+    result = np.uint64(1)
+    for _ in range(exponent):
+        result *= base
+    return result
+
+
+@njit(cache=True, nogil=True)
+def _slots(count: int) -> int:
+    size = 16
+    while size < 2 * count:
+        size *= 2
+    return size
+
+
+@njit(cache=True, nogil=True)
+def _same_codes(codes: Array, a: int, b: int, length: int) -> bool:
+    k = 0
+    while k < length and codes[a + k] == codes[b + k]:
+        k += 1
+    return k == length
+
+
+@njit(cache=True, nogil=True)
+def _top_repeats(counts: Array, size: int, distinct: int) -> int:
+    """Sum of the counts of the most frequent n-grams; see `char_ngram_repetition`."""
+    repeated = np.empty(distinct, np.int32)
+    n = 0
+    for slot in range(size):
+        if counts[slot] > 1:
+            repeated[n] = counts[slot]
+            n += 1
+    top = min(int(np.sqrt(distinct)), n)
+    ordered = np.sort(repeated[:n])
+    total = 0
+    for k in range(n - top, n):
+        total += ordered[k]
+    return total
+
+
+@njit(cache=True, nogil=True)
+def char_ngram_repetition(codes: Array, starts: Array, ends: Array, n: int) -> Array:
+    """Share of a row's character n-grams that its most frequent repeated n-grams make up.
+
+    Of D distinct n-grams, the floor(sqrt(D)) most frequent ones that occur more than once count.
+    Counting is exact: n-grams with equal hashes are compared.
+
+    Returns:
+        float64 per row, 0 for rows without an n-gram.
+    """
+    rows = starts.size
+    ratios = np.zeros(rows, np.float64)
+    longest = 0
+    for row in range(rows):
+        longest = max(longest, ends[row] - starts[row])
+    capacity = _slots(longest)
+    firsts = np.empty(capacity, np.int32)
+    counts = np.empty(capacity, np.int32)
+    hashes = np.empty(capacity, np.uint64)
+    leading = _power(_HASH_BASE, n - 1)
+    for row in range(rows):
+        start = starts[row]
+        total = ends[row] - start - n + 1
+        if total <= 0:
+            continue
+        size = _slots(total)
+        mask = np.uint64(size - 1)
+        counts[:size] = 0
+        distinct = 0
+        value = np.uint64(0)
+        for i in range(n - 1):
+            value = value * _HASH_BASE + np.uint64(codes[start + i])
+        for i in range(total):
+            value = value * _HASH_BASE + np.uint64(codes[start + i + n - 1])
+            mixed = value * _HASH_MIX
+            slot = (mixed ^ (mixed >> _SHIFT)) & mask
+            while counts[slot] and not (
+                hashes[slot] == value and _same_codes(codes, start + firsts[slot], start + i, n)
+            ):
+                slot = (slot + np.uint64(1)) & mask
+            if counts[slot] == 0:
+                firsts[slot] = i
+                hashes[slot] = value
+                distinct += 1
+            counts[slot] += 1
+            value -= np.uint64(codes[start + i]) * leading
+        if distinct < total:
+            ratios[row] = _top_repeats(counts, size, distinct) / total
+    return ratios
+
+
+@njit(cache=True, nogil=True)
+def _same_words(codes: Array, starts: Array, ends: Array, a: int, b: int, length: int) -> bool:
+    for k in range(length):
+        size = ends[a + k] - starts[a + k]
+        if ends[b + k] - starts[b + k] != size or not _same_codes(codes, starts[a + k], starts[b + k], size):
+            return False
+    return True
+
+
+@njit(cache=True, nogil=True)
+def word_ngram_repetition(
+    codes: Array, starts: Array, ends: Array, firsts_of_rows: Array, lasts_of_rows: Array, n: int
+) -> Array:
+    """Share of a row's word n-grams that occur more than once; exact, as for characters.
+
+    Args:
+        codes: code points.
+        starts: where each word starts.
+        ends: where each word ends.
+        firsts_of_rows: index of each row's first word.
+        lasts_of_rows: index after each row's last word.
+        n: words in an n-gram.
+
+    Returns:
+        float64 per row, 0 for rows without an n-gram.
+    """
+    words = starts.size
+    values = np.empty(words, np.uint64)
+    for word in range(words):
+        value = np.uint64(0)
+        for i in range(starts[word], ends[word]):
+            value = (value + np.uint64(codes[i]) + np.uint64(1)) * _HASH_BASE
+        values[word] = value ^ (value >> _SHIFT)
+    rows = firsts_of_rows.size
+    ratios = np.zeros(rows, np.float64)
+    longest = 0
+    for row in range(rows):
+        longest = max(longest, lasts_of_rows[row] - firsts_of_rows[row])
+    capacity = _slots(longest)
+    firsts = np.empty(capacity, np.int32)
+    counts = np.empty(capacity, np.int32)
+    hashes = np.empty(capacity, np.uint64)
+    leading = _power(_HASH_BASE, n - 1)
+    for row in range(rows):
+        first = firsts_of_rows[row]
+        total = lasts_of_rows[row] - first - n + 1
+        if total <= 0:
+            continue
+        size = _slots(total)
+        mask = np.uint64(size - 1)
+        counts[:size] = 0
+        repeated = 0
+        value = np.uint64(0)
+        for i in range(n - 1):
+            value = value * _HASH_BASE + values[first + i]
+        for i in range(total):
+            value = value * _HASH_BASE + values[first + i + n - 1]
+            mixed = value * _HASH_MIX
+            slot = (mixed ^ (mixed >> _SHIFT)) & mask
+            while counts[slot] and not (
+                hashes[slot] == value and _same_words(codes, starts, ends, first + firsts[slot], first + i, n)
+            ):
+                slot = (slot + np.uint64(1)) & mask
+            if counts[slot] == 0:
+                firsts[slot] = i
+                hashes[slot] = value
+            else:
+                repeated += 2 if counts[slot] == 1 else 1
+            counts[slot] += 1
+            value -= values[first + i] * leading
+        ratios[row] = repeated / total
+    return ratios
+
+
+@njit(cache=True, nogil=True)
+def _is_link_prefix(codes: Array, begin: int, end: int, i: int, letters: Array) -> bool:
+    """Whether a link's prefix may have its characteristic sign at position `i` of a token."""
+    code = codes[i]
+    if code == _COLON:  # scheme:/ or scheme:name
+        return begin < i and i + 1 < end and bool(codes[i + 1] == _SLASH or letters[codes[i + 1]] & 5)
+    if code == _DOT:  # name.com/
+        k = i + 1
+        while k < end and letters[codes[k]] & 1 and k - i <= 5:
+            k += 1
+        if 3 <= k - i <= 5 and k < end and codes[k] == _SLASH:
+            return True
+        # www. and www1. to www123.
+        k = i - 1
+        while k >= begin and i - k <= 3 and letters[codes[k]] & 2:
+            k -= 1
+        if k - 2 >= begin:
+            return bool(codes[k] | 32 == _W and codes[k - 1] | 32 == _W and codes[k - 2] | 32 == _W)
+    return False
+
+
+@njit(cache=True, nogil=True)
+def link_spans(codes: Array, starts: Array, ends: Array, outside: Array, letters: Array) -> Array:
+    """Finds the tokens that may hold a link of `clean_links_mapper`'s own pattern.
+
+    No match of that pattern holds white space, `<` or `>`, and its only look around is a word
+    boundary at its start; matching each token alone is therefore matching the text.
+
+    Args:
+        codes: code points.
+        starts: where each row starts.
+        ends: where each row ends.
+        outside: table that is set for characters that no match holds.
+        letters: table, bit 0 for [a-z] in any case, bit 1 for digits, bit 2 for [0-9%].
+
+    Returns:
+        int64 of shape (tokens, 3): row, start, end.
+    """
+    spans = np.empty((64, 3), np.int64)
+    n = 0
+    for row in range(starts.size):
+        begin = starts[row]
+        end = ends[row]
+        i = begin
+        while i < end:
+            code = codes[i]
+            if outside[code]:
+                begin = i + 1
+            elif code in (_COLON, _DOT) and _is_link_prefix(codes, begin, end, i, letters):
+                while i < end and not outside[codes[i]]:
+                    i += 1
+                spans = _append(spans, n, row, begin, i)
+                n += 1
+                begin = i + 1
+            i += 1
+    return spans[:n].copy()
+
+
+@njit(cache=True, nogil=True)
+def email_spans(codes: Array, starts: Array, ends: Array, inside: Array) -> Array:
+    """Finds the runs that may hold an address of `clean_email_mapper`'s own pattern.
+
+    Args:
+        codes: code points.
+        starts: where each row starts.
+        ends: where each row ends.
+        inside: table that is set for the characters that a match can hold.
+
+    Returns:
+        int64 of shape (runs, 3): row, start, end; each has an `@` with neighbours.
+    """
+    spans = np.empty((64, 3), np.int64)
+    n = 0
+    for row in range(starts.size):
+        begin = starts[row]
+        end = ends[row]
+        i = begin
+        while i < end:
+            if codes[i] == _AT and i > begin and i + 1 < end and inside[codes[i - 1]] and inside[codes[i + 1]]:
+                left = i
+                while left > begin and inside[codes[left - 1]]:
+                    left -= 1
+                while i < end and inside[codes[i]]:
+                    i += 1
+                spans = _append(spans, n, row, left, i)
+                n += 1
+            i += 1
+    return spans[:n].copy()
+
+
+@njit(cache=True, nogil=True)
+def _append(spans: Array, n: int, row: int, start: int, end: int) -> Array:
+    """Writes a span at index `n`, in a larger array when it is full."""
+    if n == spans.shape[0]:
+        larger = np.empty((2 * n, 3), np.int64)
+        larger[:n] = spans
+        spans = larger
+    spans[n, 0] = row
+    spans[n, 1] = start
+    spans[n, 2] = end
+    return spans
+
+
+@njit(cache=True, nogil=True)
+def suspect_segments(codes: Array, starts: Array, ends: Array, classes: Array, max_length: int) -> tuple[Array, Array]:
+    """Finds the segments that `ftfy.fix_text` might change; see `fix_unicode_mapper`.
+
+    Args:
+        codes: code points.
+        starts: where each row starts.
+        ends: where each row ends.
+        classes: table of the classes above.
+        max_length: length at which ftfy cuts a line.
+
+    Returns:
+        int64 of shape (segments, 3): row, start, end; and each segment's reasons (uint8), to which
+        `MARKUP` is added where ftfy leaves entities alone.
+    """
+    spans = np.empty((64, 3), np.int64)
+    reasons = np.empty(64, np.uint8)
+    n = 0
+    for row in range(starts.size):
+        begin = starts[row]
+        end = ends[row]
+        markup = 0
+        seen = 0
+        previous = 0
+        for i in range(begin, end):
+            code = codes[i]
+            current = int(classes[code])
+            if current == ENTITY:
+                if i + 1 < end and _may_start_entity(codes[i + 1]):
+                    seen |= ENTITY
+            elif current:
+                seen |= current & (SIMPLE | COMPLEX | MARKUP | SUSPECT | COMPOSES)
+                if current & (WEAK | STRONG) and previous & (WEAK | STRONG) and (previous | current) & STRONG:
+                    seen |= SUSPECT
+            previous = current
+            if code == _NEWLINE or i + 1 == end or i + 1 - begin == max_length:
+                markup |= seen & MARKUP
+                seen &= ~(ENTITY | MARKUP) if markup else ~MARKUP
+                if seen:
+                    spans = _append(spans, n, row, begin, i + 1)
+                    if n == reasons.size:
+                        reasons = np.concatenate((reasons, np.empty(n, np.uint8)))
+                    reasons[n] = seen | markup
+                    n += 1
+                begin = i + 1
+                seen = 0
+                previous = 0
+    return spans[:n].copy(), reasons[:n].copy()
+
+
+@njit(cache=True, nogil=True)
+def _may_start_entity(code: int) -> bool:
+    """[#0-9A-Za-z]."""
+    return code == 35 or 48 <= code <= 57 or 65 <= code <= 90 or 97 <= code <= 122
+
+
+@njit(cache=True, nogil=True)
+def rewrite(codes: Array, spans: Array, table: Array) -> tuple[Array, Array, Array]:
+    """Replaces code points by those of a table and turns CRLF and CR into LF.
+
+    Args:
+        codes: code points.
+        spans: int64 of shape (n, 3), as `suspect_segments` returns them.
+        table: uint32, the replacement of each code point, or `DROPPED`.
+
+    Returns:
+        the new code points (uint32) and where each span's start and end (int64).
+    """
+    total = 0
+    for k in range(spans.shape[0]):
+        total += spans[k, 2] - spans[k, 1]
+    out = np.empty(total, np.uint32)
+    starts = np.empty(spans.shape[0], np.int64)
+    ends = np.empty(spans.shape[0], np.int64)
+    n = 0
+    for k in range(spans.shape[0]):
+        starts[k] = n
+        for i in range(spans[k, 1], spans[k, 2]):
+            if codes[i] == _CARRIAGE_RETURN and i + 1 < spans[k, 2] and codes[i + 1] == _NEWLINE:
+                continue
+            code = table[codes[i]]
+            if code != DROPPED:
+                out[n] = code
+                n += 1
+        ends[k] = n
+    return out[:n].copy(), starts, ends

@@ -1,0 +1,202 @@
+"""Views of a batch's texts that operators share, and edits of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raysandbox.ops import tables
+from raysandbox.ops.batch import Batch
+
+__all__ = ["CodePoints", "Words", "code_points", "edit", "line_lengths", "replace_rows", "share_in", "words"]
+
+
+@dataclass(frozen=True)
+class CodePoints:
+    """The code points of all rows in one array.
+
+    Attributes:
+        codes: uint32; rows that were dropped or replaced may leave gaps.
+        starts: int64, where each row starts.
+        ends: int64, where each row ends.
+    """
+
+    codes: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Number of code points of each row (int64)."""
+        return self.ends - self.starts
+
+    def select_rows(self, keep: np.ndarray) -> CodePoints:
+        """The rows where `keep` holds; the code points stay where they are."""
+        return CodePoints(self.codes, self.starts[keep], self.ends[keep])
+
+    def slice(self, start: int, end: int) -> str:
+        """The code points from `start` to `end` as a string."""
+        return self.codes[start:end].tobytes().decode("utf-32-le")
+
+    def text(self, row: int) -> str:
+        """A row as a string."""
+        return self.slice(self.starts[row], self.ends[row])
+
+    def replace(self, rows: Sequence[int], texts: Sequence[str]) -> CodePoints:
+        """Other texts for some rows."""
+        new = np.frombuffer("".join(texts).encode("utf-32-le"), np.uint32)
+        bounds = np.concatenate(([0], np.cumsum([len(text) for text in texts]))) + self.codes.size
+        starts, ends = self.starts.copy(), self.ends.copy()
+        starts[rows], ends[rows] = bounds[:-1], bounds[1:]
+        return CodePoints(np.concatenate((self.codes, new)), starts, ends)
+
+
+@dataclass(frozen=True)
+class Words:
+    """The words of all rows: split at spaces, tabs and newlines, stripped of special characters.
+
+    Attributes:
+        codes: uint32, the code points that the spans refer to.
+        starts: int64, where each word starts.
+        ends: int64, where each word ends.
+        firsts: int64, index of each row's first word.
+        lasts: int64, index after each row's last word.
+    """
+
+    codes: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+    firsts: np.ndarray
+    lasts: np.ndarray
+
+    def select_rows(self, keep: np.ndarray) -> Words:
+        """The words of the rows where `keep` holds."""
+        return Words(self.codes, self.starts, self.ends, self.firsts[keep], self.lasts[keep])
+
+
+def text_array(batch: Batch) -> pa.LargeStringArray:
+    """The text column as one array with 64-bit offsets."""
+    column = batch.table.column(batch.keys.text).cast(pa.large_string())
+    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays([*column.chunks, pa.array([], column.type)])
+
+
+def code_points(batch: Batch) -> CodePoints:
+    """The code points of the batch's texts."""
+    return batch.view("code_points", lambda: _decode(text_array(batch)))
+
+
+def _decode(texts: pa.LargeStringArray) -> CodePoints:
+    from raysandbox.ops import kernels
+
+    _, offsets, data = texts.buffers()
+    bounds = np.zeros(1, np.int64)
+    if len(texts):
+        bounds = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1]
+    content = np.frombuffer(data, np.uint8) if data is not None and data.size else np.zeros(0, np.uint8)
+    codes, bounds = kernels.decode(content, bounds)
+    return CodePoints(codes, bounds[:-1].copy(), bounds[1:].copy())
+
+
+def share_in(batch: Batch, table: np.ndarray) -> pa.Array:
+    """Share of each row's code points for which the uint8 `table` is 1 (float64); 0 for an empty text."""
+    from raysandbox.ops import kernels
+
+    points = code_points(batch)
+    counts = kernels.count_in(points.codes, points.starts, points.ends, table)
+    return pa.array(counts / np.maximum(points.lengths, 1))
+
+
+def line_lengths(batch: Batch) -> np.ndarray:
+    """Number of lines and length of the longest line of each row; int64 of shape (rows, 2)."""
+
+    def make() -> np.ndarray:
+        from raysandbox.ops import kernels
+
+        points = code_points(batch)
+        return kernels.line_lengths(points.codes, points.starts, points.ends, tables.line_breaks())
+
+    return batch.view("line_lengths", make)
+
+
+def words(batch: Batch, *, lower: bool) -> Words:
+    """The batch's words, in lower case if asked.
+
+    The letters are lowered before the words are stripped, as Data-Juicer does: a few special
+    characters are letters.
+    """
+
+    def make() -> Words:
+        from raysandbox.ops import kernels
+
+        points = _lowered(code_points(batch)) if lower else code_points(batch)
+        starts, ends, offsets = kernels.word_spans(points.codes, points.starts, points.ends, tables.word_classes())
+        return Words(points.codes, starts, ends, offsets[:-1].copy(), offsets[1:].copy())
+
+    return batch.view(("words", lower), make)
+
+
+def _lowered(points: CodePoints) -> CodePoints:
+    from raysandbox.ops import kernels
+
+    lowered = CodePoints(kernels.translate(points.codes, tables.lower()), points.starts, points.ends)
+    irregular = kernels.any_in(points.codes, points.starts, points.ends, tables.lowers_in_context())
+    rows = np.flatnonzero(irregular).tolist()
+    return lowered.replace(rows, [points.text(row).lower() for row in rows]) if rows else lowered
+
+
+def replace_rows(batch: Batch, rows: Sequence[int], texts: Sequence[str]) -> Batch:
+    """The batch with other texts in some rows.
+
+    The column keeps its type, and the code points of the other rows are not computed again.
+
+    Args:
+        batch: the rows.
+        rows: indices of the rows to change, ascending.
+        texts: their new texts.
+    """
+    if not rows:
+        return batch
+    mask = np.zeros(batch.num_rows, bool)
+    mask[rows] = True
+    old = text_array(batch)
+    column = pc.call_function("replace_with_mask", [old, pa.array(mask), pa.array(texts, pa.large_string())])
+    changed = batch.with_texts(column.cast(batch.table.schema.field(batch.keys.text).type))
+    points = code_points(batch)
+    changed.view("code_points", lambda: points.replace(rows, texts))
+    return changed
+
+
+def edit(batch: Batch, spans: np.ndarray, change: Callable[[str, int], str]) -> Batch:
+    """The batch with some spans of its texts changed.
+
+    Args:
+        batch: the rows.
+        spans: int64 of shape (n, 3): row, start, end in the batch's code points; ascending and
+            without overlap.
+        change: from a span's text and its index to the new text.
+    """
+    points = code_points(batch)
+    rows: list[int] = []
+    pieces: list[list[str]] = []
+    copied = 0
+    ends = points.ends.tolist()
+    for index, (row, start, end) in enumerate(spans.tolist()):
+        old = points.slice(start, end)
+        new = change(old, index)
+        if new == old:
+            continue
+        if not rows or rows[-1] != row:
+            if rows:
+                pieces[-1].append(points.slice(copied, ends[rows[-1]]))
+            rows.append(row)
+            pieces.append([])
+            copied = int(points.starts[row])
+        pieces[-1] += [points.slice(copied, start), new]
+        copied = end
+    if rows:
+        pieces[-1].append(points.slice(copied, ends[rows[-1]]))
+    return replace_rows(batch, rows, ["".join(parts) for parts in pieces])
