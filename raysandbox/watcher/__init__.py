@@ -1,1 +1,1 @@
-"""watcher."""
+"""Watching a run: metrics to `metrics.jsonl` first and to wandb second."""

@@ -1,0 +1,149 @@
+"""What a job's workers need, and the placement group that holds it for them."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from raysandbox.core.errors import JobFailed
+from raysandbox.runtime.session import Cluster, Node, cluster_summary
+
+if TYPE_CHECKING:
+    from ray.util.placement_group import PlacementGroup
+
+__all__ = ["Resources", "bundle", "placement_group_for", "resources_problem"]
+
+_POLL_S = 0.5  # waiting inside Ray cannot be interrupted
+
+
+class Resources(BaseModel):
+    """The key `resources` of a job: what each of its workers needs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_workers: int = Field(1, ge=1, description="how many workers the job runs on")
+    num_gpus: float = Field(0, ge=0, description="GPUs of each worker; a fraction shares a GPU with other jobs")
+    num_cpus: float = Field(1, ge=0, description="CPUs of each worker")
+    strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = Field(
+        "PACK", description="whether workers share nodes: as far as possible (PACK, SPREAD) or strictly"
+    )
+    accelerator_type: str | None = Field(None, description="kind of GPU, by Ray's name: A100, H100, …")
+    label_selector: dict[str, str] = Field({}, description="labels that the workers' nodes must have")
+    timeout_s: float = Field(600, gt=0, description="seconds to wait for resources that other work holds")
+
+    @model_validator(mode="after")
+    def _something_to_hold(self) -> Resources:
+        if not self.num_cpus and not self.num_gpus:
+            raise ValueError("num_cpus and num_gpus are both 0: a worker needs some of one")
+        if self.num_gpus > 1 and self.num_gpus != int(self.num_gpus):
+            raise ValueError("num_gpus above 1 must be a whole number")
+        return self
+
+
+def bundle(resources: Resources) -> dict[str, float]:
+    """What one worker holds, by Ray's resource names."""
+    wanted = {"CPU": resources.num_cpus, "GPU": resources.num_gpus}
+    held = {name: amount for name, amount in wanted.items() if amount}
+    if resources.accelerator_type:
+        held[f"accelerator_type:{resources.accelerator_type}"] = 0.001
+    return held
+
+
+def resources_problem(resources: Resources, cluster: Cluster) -> str | None:
+    """Why a cluster, all of it free, cannot hold what is asked; None when it can."""
+    one = bundle(resources)
+    nodes = [node for node in cluster.nodes if _labels_fit(node, resources)]
+    if not nodes:
+        return f"no node has the labels {resources.label_selector}"
+    for name in one:
+        largest = max(node.resources.get(name, 0.0) for node in nodes)
+        if largest < one[name]:
+            if name.startswith("accelerator_type:"):
+                return f"no node has a GPU of type {resources.accelerator_type}"
+            return f"a worker needs {one[name]:g} {name} on one node, the largest node has {largest:g}"
+    fits = [_how_many(node, one) for node in nodes]
+    if not any(fits):
+        return f"no single node has all of {_text(one)}"
+    workers = resources.num_workers
+    if resources.strategy == "STRICT_PACK" and max(fits) < workers:
+        return f"STRICT_PACK needs {workers} workers on one node, the best node holds {max(fits)}"
+    if resources.strategy == "STRICT_SPREAD" and sum(map(bool, fits)) < workers:
+        return f"STRICT_SPREAD needs {workers} nodes that hold a worker each, there are {sum(map(bool, fits))}"
+    if sum(fits) < workers:
+        return f"{workers} workers are asked for, the cluster holds {sum(fits)}"
+    return None
+
+
+def _labels_fit(node: Node, resources: Resources) -> bool:
+    return all(_label_fits(node.labels.get(key), wanted) for key, wanted in resources.label_selector.items())
+
+
+def _label_fits(value: str | None, wanted: str) -> bool:
+    """Ray's operators: `x`, `!x`, `in(x,y)`, `!in(x,y)`."""
+    negated, text = wanted.startswith("!"), wanted.removeprefix("!")
+    inside = text.removeprefix("in(").removesuffix(")") if text.startswith("in(") else text
+    return (value in [item.strip() for item in inside.split(",")]) != negated
+
+
+def _how_many(node: Node, one: dict[str, float]) -> int:
+    return min(int(node.resources.get(name, 0.0) / amount + 1e-9) for name, amount in one.items())
+
+
+@contextlib.contextmanager
+def placement_group_for(resources: Resources, timeout_s: float | None = None) -> Iterator[PlacementGroup]:
+    """Holds one bundle per worker while the block runs.
+
+    What a local Ray can never hold fails at once; a cluster may grow, and other work ends, so those
+    are waited for.
+
+    Args:
+        resources: what is asked.
+        timeout_s: seconds to wait; `resources.timeout_s` by default.
+
+    Raises:
+        JobFailed: the message says what is asked, what there is, what is free and what is missing.
+    """
+    import ray.util
+
+    cluster = cluster_summary()
+    problem = resources_problem(resources, cluster)
+    if problem and cluster.local:
+        raise JobFailed(_refusal(resources, cluster, problem))
+    group = ray.util.placement_group(
+        [bundle(resources)] * resources.num_workers,
+        strategy=resources.strategy,
+        bundle_label_selector=[resources.label_selector] * resources.num_workers if resources.label_selector else [],
+    )
+    try:
+        _wait(group, resources, timeout_s or resources.timeout_s)
+        yield group
+    finally:
+        ray.util.remove_placement_group(group)
+
+
+def _wait(group: Any, resources: Resources, timeout_s: float) -> None:
+    end = time.monotonic() + timeout_s
+    while not group.wait(_POLL_S):
+        if time.monotonic() > end:
+            cluster = cluster_summary()
+            problem = resources_problem(resources, cluster) or "other work holds what is missing"
+            raise JobFailed(_refusal(resources, cluster, f"{problem} (waited {timeout_s:g} s)"))
+
+
+def _refusal(resources: Resources, cluster: Cluster, problem: str) -> str:
+    total = {name: cluster.total(name) for name in ("CPU", "GPU")}
+    free = {name: cluster.free.get(name, 0.0) for name in ("CPU", "GPU")}
+    nodes = f"{len(cluster.nodes)} node{'s' if len(cluster.nodes) != 1 else ''}"
+    return (
+        f"resources: {resources.num_workers} × ({_text(bundle(resources))}), {resources.strategy}, "
+        f"cannot be had: {problem}; the cluster has {_text(total)} on {nodes}, free now: {_text(free)} "
+        f"(ask for less in the job's `resources`, or add nodes)"
+    )
+
+
+def _text(amounts: dict[str, float]) -> str:
+    return ", ".join(f"{amount:g} {name}" for name, amount in amounts.items() if not name.startswith("accelerator_"))

@@ -1,0 +1,185 @@
+"""The Ray session: the cluster that the user names, or a local one on loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import raysandbox
+from raysandbox.core.errors import UserError
+
+__all__ = ["NAMESPACE", "Cluster", "Node", "cluster_summary", "ensure_ray", "in_ray_job", "is_local", "shutdown_ray"]
+
+NAMESPACE = "raysandbox"
+_LOOPBACK = "127.0.0.1"
+# Without this, Ray replaces 127.0.0.1 by the machine's address and listens on every interface.
+_LOOPBACK_SWITCH = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+
+_started: str | None = None  # "local" or "cluster" once this process has connected
+
+
+@dataclass(frozen=True)
+class Node:
+    """One machine of the cluster.
+
+    Attributes:
+        name: its address.
+        resources: totals by Ray's resource names.
+        labels: its labels.
+    """
+
+    name: str
+    resources: Mapping[str, float]
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def cpus(self) -> float:
+        """Number of logical CPUs."""
+        return self.resources.get("CPU", 0.0)
+
+    @property
+    def gpus(self) -> float:
+        """Number of logical GPUs."""
+        return self.resources.get("GPU", 0.0)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What there is to run on.
+
+    Attributes:
+        nodes: the machines that are alive.
+        free: resources that nothing holds now, by Ray's names.
+        local: whether it was started by this process and cannot grow.
+        versions: of ray and python.
+    """
+
+    nodes: tuple[Node, ...]
+    free: Mapping[str, float]
+    local: bool = True
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def total(self, resource: str) -> float:
+        """Sum over the nodes."""
+        return sum(node.resources.get(resource, 0.0) for node in self.nodes)
+
+
+def in_ray_job() -> bool:
+    """Whether this process is the driver of `ray job submit`."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
+def is_local() -> bool:
+    """Whether this process runs on a Ray of its own."""
+    return _started == "local"
+
+
+def ensure_ray(*, num_cpus: int | None = None, num_gpus: int | None = None) -> None:
+    """Connects to the cluster in RAY_ADDRESS, or starts a local Ray on loopback; once per process.
+
+    A cluster is joined only when RAY_ADDRESS names it (as `ray job submit` does), never because one
+    happens to run on this machine. A Ray that the program itself has started is used as it is.
+
+    Args:
+        num_cpus: logical CPUs of a local Ray; the machine's by default.
+        num_gpus: logical GPUs of a local Ray; the machine's by default.
+
+    Raises:
+        UserError: the cluster cannot be reached or refuses the token.
+    """
+    global _started
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
+    if ray.is_initialized():
+        return
+    common = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": logging.ERROR}
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        _connect(address, common)
+        _started = "cluster"
+    else:
+        with _loopback_only():
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                num_gpus=num_gpus,
+                include_dashboard=False,
+                _node_ip_address=_LOOPBACK,
+                **common,
+            )
+        _started = "local"
+
+
+def shutdown_ray() -> None:
+    """Disconnects, and ends a local Ray, if `ensure_ray` made the connection."""
+    global _started
+    if _started is not None:
+        import ray
+
+        ray.shutdown()
+        _started = None
+
+
+def cluster_summary() -> Cluster:
+    """The cluster that this process is connected to."""
+    import ray
+
+    nodes = tuple(
+        Node(node["NodeManagerAddress"], dict(node["Resources"]), dict(node["Labels"]))
+        for node in ray.nodes()
+        if node["Alive"]
+    )
+    versions = {"ray": ray.__version__, "python": platform.python_version()}
+    return Cluster(nodes, dict(ray.available_resources()), is_local(), versions)
+
+
+def _connect(address: str, common: Mapping[str, Any]) -> None:
+    import ray
+    from ray.exceptions import AuthenticationError
+
+    try:
+        ray.init(address=address, runtime_env=_code_for_workers(), **common)
+    except AuthenticationError as error:
+        raise UserError(
+            f"the Ray cluster at {address} refuses this token: export RAY_AUTH_MODE=token and "
+            f"RAY_AUTH_TOKEN_PATH=FILE with the cluster's token (`ray get-auth-token` on its head node)"
+        ) from error
+    except (ConnectionError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"cannot connect to the Ray cluster at {address} (RAY_ADDRESS): {reason} "
+            f"(unset RAY_ADDRESS for a local Ray)"
+        ) from error
+
+
+def _code_for_workers() -> dict[str, Any]:
+    """Sends this package to the workers, unless the job's working directory already holds it.
+
+    The workers then run the driver's code, whatever their image has installed.
+    """
+    package = Path(raysandbox.__file__).parent
+    if in_ray_job() and package.is_relative_to(Path.cwd()):
+        return {}
+    return {"py_modules": [str(package)]}
+
+
+@contextlib.contextmanager
+def _loopback_only() -> Iterator[None]:
+    """Makes `ray.init` keep the loopback address, so that no port is open to the network."""
+    from ray._private import ray_constants
+
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    os.environ[_LOOPBACK_SWITCH] = "0"  # for the processes that Ray starts
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+        del os.environ[_LOOPBACK_SWITCH]

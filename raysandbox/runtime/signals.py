@@ -1,0 +1,135 @@
+"""Signals and time limits that end blocking work in the main thread.
+
+The handlers raise KeyboardInterrupt, because that is the one exception that Ray's blocking calls
+let through from a signal handler (any other becomes a SystemError), and because `except Exception`
+in somebody's library does not swallow it. It becomes the error that is meant where it leaves the
+`with` block.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import FrameType
+
+from raysandbox.core.errors import JobTimeout, RunInterrupted
+
+__all__ = ["deadline", "interruptible"]
+
+_AGAIN_S = 10.0  # an exception raised inside a destructor is lost: then raise it again
+_SOON_S = 0.001  # a timer of 0 would never ring
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Turns SIGINT and SIGTERM into `RunInterrupted` where they leave the block.
+
+    Must be entered after `ray.init()`, which installs handlers of its own. Inside the block the
+    signal appears as KeyboardInterrupt. A second SIGINT ends the process as if there were no
+    handler. Outside the main thread, where Python has no signals, nothing happens.
+
+    Raises:
+        RunInterrupted: a signal arrived.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    arrived: list[int] = []
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if not arrived:
+            arrived.append(signum)
+            raise KeyboardInterrupt
+
+    before = {signum: signal.signal(signum, handle) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except BaseException as error:
+        if arrived:
+            raise RunInterrupted(arrived[0]) from error
+        raise
+    else:
+        if arrived:
+            raise RunInterrupted(arrived[0])
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+@dataclass
+class _Limit:
+    """A deadline that holds now."""
+
+    end: float
+    over: bool = False
+
+
+_limits: list[_Limit] = []  # outermost first
+
+
+@contextlib.contextmanager
+def deadline(seconds: float | None, what: str = "the work") -> Iterator[None]:
+    """Ends the block when its time is over; blocks may be nested.
+
+    Args:
+        seconds: time limit; None for none.
+        what: the message's subject.
+
+    Raises:
+        JobTimeout: the time is over. Inside the block it appears as KeyboardInterrupt.
+        RuntimeError: not called from the main thread, the only one that Python's signals reach.
+    """
+    if seconds is None:
+        yield
+        return
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError("deadline() works in the main thread only")
+    limit = _Limit(time.monotonic() + seconds)
+    with _alarm(limit):
+        try:
+            yield
+        except BaseException as error:
+            if limit.over:
+                raise JobTimeout(f"{what} ran past its limit of {seconds:g} s") from error
+            raise
+        if limit.over:
+            raise JobTimeout(f"{what} ran past its limit of {seconds:g} s")
+
+
+@contextlib.contextmanager
+def _alarm(limit: _Limit) -> Iterator[None]:
+    """Sets the alarm for a limit beside those that hold; afterwards the timer is as it was."""
+    began = time.monotonic()
+    outer_seconds, _ = signal.getitimer(signal.ITIMER_REAL)
+    outer_handler = signal.signal(signal.SIGALRM, _ring)
+    _limits.append(limit)
+    _set_timer()
+    try:
+        yield
+    finally:
+        _limits.remove(limit)
+        signal.signal(signal.SIGALRM, outer_handler)
+        if _limits:
+            _set_timer()
+        else:
+            left = outer_seconds - (time.monotonic() - began)
+            signal.setitimer(signal.ITIMER_REAL, max(left, _SOON_S) if outer_seconds else 0)
+
+
+def _ring(signum: int, frame: FrameType | None) -> None:
+    over = next((limit for limit in _limits if time.monotonic() >= limit.end), None)
+    if over is not None:
+        over.over = True
+    _set_timer()
+    if over is not None:
+        raise KeyboardInterrupt
+
+
+def _set_timer() -> None:
+    waits = [_AGAIN_S if limit.over else limit.end - time.monotonic() for limit in _limits]
+    signal.setitimer(signal.ITIMER_REAL, max(min(waits), _SOON_S))

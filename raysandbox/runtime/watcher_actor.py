@@ -1,0 +1,311 @@
+"""The watcher as an actor beside the driver, and the client that jobs report through."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from raysandbox.core.redact import redact
+from raysandbox.watcher.metrics import Metric, flatten
+from raysandbox.watcher.sinks import SinkState
+from raysandbox.watcher.watcher import SandboxWatcher, WatchConfig
+
+__all__ = ["Reporter", "WatcherClient", "start_watcher"]
+
+logger = logging.getLogger(__name__)
+NAMESPACE = "raysandbox"
+_BATCH = 100  # metrics that are sent without waiting for more
+_BATCH_S = 0.2  # how long a metric may wait for others
+_MAX_BATCH = 5000
+_CALL_S = 30.0  # patience with one call to the actor, which may be restarting
+_RETRY_S = 0.5
+_FLUSH_S = 30.0
+
+
+class Transport(Protocol):
+    """What a client needs from a watcher, in process or as an actor. May raise `OSError`."""
+
+    def append(self, client: str, first: int, metrics: Sequence[Metric]) -> None:
+        """Records a batch; a batch that is sent again is recorded once."""
+        ...
+
+    def query(self, name: str) -> Any:
+        """The last value of a metric, or None."""
+        ...
+
+    def watch_cfgs(self, cfgs: Sequence[tuple[Mapping[str, Any], str]]) -> None:
+        """Shows configurations."""
+        ...
+
+    def setup_sweep(self, hpo_config: Mapping[str, Any], project: str) -> str:
+        """Makes the run a part of a search."""
+        ...
+
+    def sync(self) -> None:
+        """Returns once everything recorded is on the disk."""
+        ...
+
+    def finish(self, timeout: float = ...) -> SinkState:
+        """Ends the watching."""
+        ...
+
+
+class WatcherClient:
+    """Sends metrics to the watcher of a run, from any process of the cluster; never raises, never blocks on sinks.
+
+    Metrics are sent in batches by a thread, and sent again when the watcher had to restart; the
+    watcher knows by client and number what it has. Pickled, it becomes a client of its own there.
+
+    Args:
+        transport: the way to the watcher.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._outbox = _Outbox(transport)
+
+    def __reduce__(self) -> tuple[type[WatcherClient], tuple[Transport]]:
+        return WatcherClient, (self._transport,)
+
+    def report(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Records named values that belong together."""
+        now = time.time()
+        self._outbox.put(
+            [Metric(key, item, step, now) for name, value in metrics.items() for key, item in flatten(name, value)]
+        )
+
+    def watch(self, value: Any, name: str, step: int | None = None) -> None:
+        """Records a number, or the leaves of a mapping under `name.key`."""
+        self.report({name: value}, step)
+
+    def scoped(self, name: str) -> Reporter:
+        """A reporter whose metrics are named `name.key`."""
+        return Reporter(self, name)
+
+    def query(self, name: str) -> Any:
+        """The last value of a metric, None when there is none.
+
+        Raises:
+            OSError: the watcher cannot be reached.
+        """
+        self.flush()
+        return self._transport.query(name)
+
+    def watch_cfgs(self, cfgs: Sequence[tuple[Mapping[str, Any], str]]) -> None:
+        """Shows configurations, redacted, in wandb: pairs of (configuration, name)."""
+        try:
+            self._transport.watch_cfgs([(redact(config), name) for config, name in cfgs])
+        except OSError as error:
+            logger.warning("the watcher did not take the configuration: %s", error)
+
+    def setup_sweep(self, hpo_config: Mapping[str, Any], project: str) -> str:
+        """Makes the run a part of a search in wandb; returns the search's id.
+
+        Raises:
+            OSError: the watcher cannot be reached.
+        """
+        return self._transport.setup_sweep(redact(hpo_config), project)
+
+    def flush(self, timeout: float = _FLUSH_S) -> bool:
+        """Sends everything and has it on the disk; returns whether that succeeded in time."""
+        sent = self._outbox.flush(timeout)
+        try:
+            self._transport.sync()
+        except OSError as error:
+            logger.warning("metrics are not surely on the disk: %s", error)
+            return False
+        return sent
+
+    def finish(self, timeout: float = _FLUSH_S) -> SinkState:
+        """Sends everything and ends the watcher; wandb gets at most `timeout` seconds for what is left."""
+        unsent = self._outbox.close(timeout)
+        if unsent:
+            logger.warning("%d metrics could not be recorded", unsent)
+        try:
+            return self._transport.finish(timeout)
+        except OSError as error:
+            return SinkState("unreachable", failures=1, error=str(error))
+
+
+@dataclass(frozen=True)
+class Reporter:
+    """Reports under a name; what components get as `report`. Picklable.
+
+    Attributes:
+        client: the way to the watcher.
+        name: first part of the metrics' names.
+    """
+
+    client: WatcherClient
+    name: str
+
+    def __call__(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Records named values, at a step when they belong to one."""
+        self.client.report({f"{self.name}.{key}": value for key, value in metrics.items()}, step)
+
+
+class _Outbox:
+    """Metrics on their way, in order; one thread sends them."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._client = uuid.uuid4().hex[:8]
+        self._waiting: list[Metric] = []
+        self._first = 0  # number of _waiting[0]
+        self._hurry = False
+        self._closed = False
+        self._change = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    def put(self, metrics: Sequence[Metric]) -> None:
+        """Takes metrics; what comes after the end is too late and passed over."""
+        with self._change:
+            if self._closed:
+                return
+            self._waiting.extend(metrics)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._send_all, name="metrics", daemon=True)
+                self._thread.start()
+                atexit.register(self.close, 1.0)
+            self._change.notify_all()
+
+    def flush(self, timeout: float) -> bool:
+        """Waits until everything is sent; returns whether it was."""
+        with self._change:
+            self._hurry = True
+            self._change.notify_all()
+            done = self._change.wait_for(lambda: not self._waiting, timeout)
+            self._hurry = False
+            return done
+
+    def close(self, timeout: float) -> int:
+        """Sends what is left and ends the thread; returns how many metrics are not sent."""
+        self.flush(timeout)
+        with self._change:
+            self._closed = True
+            self._change.notify_all()
+        if self._thread is not None:
+            self._thread.join(timeout)
+            atexit.unregister(self.close)
+        return len(self._waiting)
+
+    def _send_all(self) -> None:
+        while batch := self._next_batch():
+            try:
+                self._transport.append(self._client, self._first, batch)
+            except OSError as error:
+                logger.debug("metrics are sent again: %s", error)
+                with self._change:
+                    self._change.wait_for(lambda: self._closed, _RETRY_S)
+                continue
+            with self._change:
+                del self._waiting[: len(batch)]
+                self._first += len(batch)
+                self._change.notify_all()
+
+    def _next_batch(self) -> list[Metric]:
+        """Waits for metrics, then a little for more of them; empty at the end."""
+        with self._change:
+            self._change.wait_for(lambda: self._waiting or self._closed)
+            self._change.wait_for(lambda: self._hurry or self._closed or len(self._waiting) >= _BATCH, _BATCH_S)
+            return [] if self._closed else self._waiting[:_MAX_BATCH]
+
+
+@dataclass(frozen=True)
+class ActorTransport:
+    """Calls the watcher actor; its errors become `OSError`. Picklable.
+
+    Attributes:
+        actor: handle of the actor.
+    """
+
+    actor: Any
+
+    def append(self, client: str, first: int, metrics: Sequence[Metric]) -> None:
+        """See `Transport`."""
+        self._call("append", client, first, list(metrics))
+
+    def query(self, name: str) -> Any:
+        """See `Transport`."""
+        return self._call("query", name)
+
+    def watch_cfgs(self, cfgs: Sequence[tuple[Mapping[str, Any], str]]) -> None:
+        """See `Transport`."""
+        self._call("watch_cfgs", list(cfgs))
+
+    def setup_sweep(self, hpo_config: Mapping[str, Any], project: str) -> str:
+        """See `Transport`."""
+        return self._call("setup_sweep", hpo_config, project)
+
+    def sync(self) -> None:
+        """See `Transport`."""
+        self._call("sync")
+
+    def finish(self, timeout: float = _FLUSH_S) -> SinkState:
+        """See `Transport`; the actor ends."""
+        import ray
+
+        try:
+            return self._call("finish", timeout, patience=timeout + _CALL_S)
+        finally:
+            ray.kill(self.actor)
+
+    def _call(self, method: str, *args: Any, patience: float = _CALL_S) -> Any:
+        import ray
+        from ray.exceptions import RayError
+
+        try:
+            return ray.get(getattr(self.actor, method).remote(*args), timeout=patience)
+        except RayError as error:
+            raise OSError(f"watcher: {error}") from error
+
+
+def start_watcher(config: WatchConfig, actor: bool) -> WatcherClient:
+    """Starts the watcher of a run.
+
+    Args:
+        config: names and places; "auto" is settled here, where the user's environment is.
+        actor: whether other processes report to it; then it is an actor on this node.
+    """
+    config = replace(config, wandb=config.resolve_wandb(), work_dir=config.work_dir.absolute())
+    if not actor:
+        return WatcherClient(SandboxWatcher(config))
+    return WatcherClient(ActorTransport(_start_actor(config)))
+
+
+def _start_actor(config: WatchConfig) -> Any:
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    node = ray.get_runtime_context().get_node_id()
+    options = {
+        "name": f"watcher-{config.run_id}",
+        "namespace": NAMESPACE,
+        "num_cpus": 0,
+        "max_restarts": -1,
+        "max_task_retries": -1,  # every method may be repeated
+        "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False),  # work_dir is here
+    }
+    # The driver's wandb variables, as an argument: a runtime environment would write them to Ray's logs.
+    environment = {key: value for key, value in os.environ.items() if key.startswith("WANDB_")}
+    return ray.remote(_WatcherActor).options(**options).remote(config, environment)
+
+
+class _WatcherActor(SandboxWatcher):
+    """The watcher in a process of its own.
+
+    Args:
+        config: names and places.
+        environment: the driver's wandb variables.
+    """
+
+    def __init__(self, config: WatchConfig, environment: Mapping[str, str]) -> None:
+        os.environ.update(environment)
+        super().__init__(config)

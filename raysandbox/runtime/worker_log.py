@@ -1,0 +1,124 @@
+"""A worker's standard output and error: to a file where it runs, and from there to the job's log.
+
+The driver fetches the file's new bytes, by a small task on the worker's node when that is another
+one. So the last words of a worker that was killed are not lost as long as its node lives.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from raysandbox.core.redact import redact_text
+
+__all__ = ["LogFollower", "WorkerAddress", "redirect_output"]
+
+_CHUNK = 4 << 20  # bytes fetched at a time
+_TAIL_LINES = 20
+_FETCH_S = 30.0
+
+
+@dataclass(frozen=True)
+class WorkerAddress:
+    """Where a worker lives.
+
+    Attributes:
+        node_id: Ray's id of its node.
+        pid: its process.
+        output: file with its standard output and error, on that node.
+    """
+
+    node_id: str
+    pid: int
+    output: str
+
+
+def redirect_output() -> str:
+    """Sends this process's standard output and error, its children's too, to a new file; returns its path."""
+    descriptor, path = tempfile.mkstemp(prefix="raysandbox-", suffix=".log")  # readable by this user only
+    for stream in (1, 2):
+        os.dup2(descriptor, stream)
+    os.close(descriptor)
+    sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
+    return path
+
+
+def read_from(path: str, offset: int) -> bytes:
+    """Bytes of a file from an offset on, a bounded number; empty when there are none or no file."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(offset)
+            return file.read(_CHUNK)
+    except FileNotFoundError:
+        return b""
+
+
+def remove_file(path: str) -> None:
+    """Removes a file, if it is there."""
+    Path(path).unlink(missing_ok=True)
+
+
+class LogFollower:
+    """Copies a worker's output to the job's log, redacted, whole lines at a time.
+
+    Args:
+        address: where the worker lives.
+        log: the job's log; the output is appended.
+    """
+
+    def __init__(self, address: WorkerAddress, log: Path) -> None:
+        self._address = address
+        self._log = log
+        self._offset = 0
+        self._part = b""
+        self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
+
+    def pull(self, *, last: bool = False) -> None:
+        """Copies what is new; with `last` also a line without its end."""
+        while data := self._call(read_from, self._address.output, self._offset):
+            self._offset += len(data)
+            lines, end, part = (self._part + data).rpartition(b"\n")
+            self._part = part
+            self._write(lines + end)
+        if last:
+            self._write(self._part)
+            self._part = b""
+
+    def close(self) -> None:
+        """Removes the worker's file."""
+        self._call(remove_file, self._address.output)
+
+    @property
+    def tail(self) -> str:
+        """The last lines."""
+        return "\n".join(self._tail)
+
+    def _write(self, data: bytes) -> None:
+        if data:
+            text = redact_text(data.decode("utf-8", errors="replace"))
+            self._tail.extend(text.splitlines())
+            self._log.parent.mkdir(parents=True, exist_ok=True)
+            with self._log.open("a", encoding="utf-8") as file:
+                file.write(text)
+
+    def _call(self, function: Any, *args: Any) -> Any:
+        import ray
+        from ray.exceptions import RayError
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        node = self._address.node_id
+        if node == ray.get_runtime_context().get_node_id():
+            return function(*args)
+        there = NodeAffinitySchedulingStrategy(node, soft=False)
+        try:
+            return ray.get(
+                ray.remote(function).options(num_cpus=0, scheduling_strategy=there).remote(*args), timeout=_FETCH_S
+            )
+        except RayError:
+            return None  # the node is gone, and the file with it
