@@ -13,7 +13,7 @@ import yaml
 
 from raysandbox.core.errors import ConfigError, Problem
 
-__all__ = ["Document", "KeyPath", "load_document", "show_path", "to_yaml"]
+__all__ = ["Document", "KeyPath", "load_document", "parse_value", "show_path", "to_yaml"]
 
 KeyPath = tuple[str | int, ...]
 
@@ -189,6 +189,15 @@ class _Builder:
 
     def _note(self, line: int, path: KeyPath, message: str, fix: str) -> None:
         self.problems.append(Problem(self.source, line, show_path(path), message, fix))
+
+
+def parse_value(text: str) -> Any:
+    """A YAML value by the rules of configuration files.
+
+    Raises:
+        yaml.YAMLError: it is not valid YAML.
+    """
+    return yaml.load(text, Loader=_Loader)
 
 
 def to_yaml(value: Any) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from raysandbox.config.documents import Document, KeyPath
+from raysandbox.config.documents import Document, KeyPath, parse_value
 from raysandbox.core.errors import ConfigError, Problem, did_you_mean
 
 __all__ = ["apply_overrides", "get_dotted", "set_dotted"]
@@ -112,7 +112,7 @@ def apply_overrides(document: Document, overrides: Sequence[str]) -> Document:
             problems.append(Problem(f"-o {text}", None, "", "is not of the form path=value"))
             continue
         try:
-            set_dotted(data, path, yaml.safe_load(value))
+            set_dotted(data, path, parse_value(value))
         except KeyError as error:
             part = str(error.args[0])
             hint = did_you_mean(part, data)

@@ -81,9 +81,9 @@ class JobConfig(_Model):
         return value
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class JobEntry:
-    """A job and where it stands.
+    """A job and where it stands; each is itself only, however equal its configuration.
 
     Attributes:
         pipeline: name of its pipeline.

@@ -20,10 +20,11 @@ from raysandbox.hooks.base import Hook, JobContext
 from raysandbox.runtime.signals import deadline
 from raysandbox.runtime.watcher_actor import WatcherClient
 from raysandbox.sandbox.context import ContextInfos, plain
+from raysandbox.sandbox.drafts import same_path
 from raysandbox.sandbox.manifest import Manifest, Marker
 from raysandbox.sandbox.plan import PlannedJob
 from raysandbox.sandbox.resolve import ReadyJob, Resolver
-from raysandbox.sandbox.state import Status
+from raysandbox.sandbox.state import Status, own_files
 from raysandbox.sandbox.view import RunView
 
 __all__ = ["JobRunner"]
@@ -147,8 +148,9 @@ class JobRunner:
             self.watcher.watch(value, f"{ready.job.name}.{name}")
         self.watcher.flush()
         seconds = round(time.monotonic() - start, 3)
-        digests = self.manifest.digests([*ready.paths.writes, str(context.artifacts)])
         writes = list(ready.paths.writes)
+        others = {*own_files(self.work_dir), *self.resolver.written()} - {same_path(path) for path in writes}
+        digests = self.manifest.digests(writes, others) | self.manifest.digests([str(context.artifacts)], ())
         marker = Marker(ready.key, entry.id, outputs, writes, str(context.artifacts), digests, seconds)
         self.manifest.write(marker)
         self.journal.emit("job_done", job=entry.id, key=ready.key, scope=ready.scope, seconds=seconds)

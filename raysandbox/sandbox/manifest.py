@@ -7,7 +7,8 @@ job returned and which files it made, with their digests.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ class Marker:
         outputs: output name → value.
         writes: the outputs that its configuration names, where they really are.
         artifacts: its own folder.
-        digests: path → content digest of everything it made.
+        digests: file → content digest of everything it made.
         seconds: how long it took.
     """
 
@@ -63,11 +64,26 @@ class Manifest:
         stands = all(self._memo.of(Path(file)) == digest for file, digest in marker.digests.items())
         return marker if stands else None
 
-    def digests(self, paths: Iterable[str]) -> dict[str, str]:
-        """Content digests of the paths that exist."""
-        found = {path: self._memo.of(Path(path)) for path in paths}
-        return {path: digest for path, digest in found.items() if digest is not None}
+    def digests(self, paths: Iterable[str], others: Collection[str]) -> dict[str, str]:
+        """Content digests of every file at or below the paths.
+
+        Args:
+            paths: files and directories that a job made.
+            others: files and directories below them that belong to somebody else: outputs of other
+                jobs, the run's own state.
+        """
+        files = {file for path in paths for file in _files(Path(path).expanduser(), others)}
+        return {str(file): digest for file in sorted(files) if (digest := self._memo.of(file)) is not None}
 
     def write(self, marker: Marker) -> None:
         """Puts a marker in place."""
         atomic_write(self._folder / f"{marker.key}.json", json.dumps(asdict(marker), ensure_ascii=False))
+
+
+def _files(path: Path, others: Collection[str]) -> Iterator[Path]:
+    if path.is_dir():
+        for item in path.iterdir():
+            if os.path.abspath(item) not in others:
+                yield from _files(item, others)
+    else:
+        yield path

@@ -208,8 +208,6 @@ class _Planner:
         for path in paths.writes:
             if path == UNKNOWN:
                 continue
-            if is_inside(work_dir, same_path(path)):
-                self.note(entry.path, f"output '{path}' would replace the run's work_dir", "choose a folder below it")
             if entry.config.foreach is not None and not is_inside(same_path(path), work_dir):
                 fix = "put it below work_dir: each element then has a folder of its own"
                 self.note(entry.path, f"the runs of a foreach job would all write '{path}'", fix)

@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
+from raysandbox.config.documents import parse_value
 from raysandbox.config.dotted import get_dotted
 from raysandbox.config.schema import JobEntry
 from raysandbox.core.errors import MissingMetricError, UserError, did_you_mean
@@ -124,7 +123,7 @@ class Target:
         match = _TARGET.match(text)
         if match is None:
             raise UserError(f"'{text}' is not a condition of the form <pipeline>.<meta_name>.<output> >= number")
-        value = yaml.safe_load(match["value"])
+        value = parse_value(match["value"])
         if isinstance(value, list | dict) or (not isinstance(value, int | float) and match["sign"] != "=="):
             raise UserError(f"'{text}': {match['value']!r} is not a number")
         return cls(text, resolve_reference(match["reference"], jobs), match["sign"], value)

@@ -82,6 +82,11 @@ class Resolver:
         self._written.clear()
         self._probes.clear()
 
+    def written(self) -> list[str]:
+        """Where the outputs that this iteration's jobs declare really are."""
+        paths = PathMap(self.work_dir, self.root, self._written)
+        return [same_path(paths.locate(path)) for path in self._written]
+
     def finished(self, planned: PlannedJob, marker: Marker) -> None:
         """Notes the artefacts of a probe for the refinements after it."""
         if planned.hook.is_probe:

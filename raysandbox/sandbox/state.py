@@ -15,7 +15,7 @@ from raysandbox.core.errors import WorkDirBusyError
 from raysandbox.core.files import atomic_write
 from raysandbox.core.redact import redact_text
 
-__all__ = ["RunFolder", "Status", "set_aside"]
+__all__ = ["RunFolder", "Status", "own_files", "set_aside"]
 
 State = Literal["running", "done", "failed", "config_error", "interrupted"]
 JobState = Literal["done", "cached", "failed", "pending"]
@@ -124,6 +124,11 @@ class RunFolder:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+
+
+def own_files(work_dir: Path) -> list[str]:
+    """What in a work_dir belongs to the run itself, not to one of its jobs."""
+    return [os.path.abspath(work_dir / name) for name in (*_OWN, _PREVIOUS, _LOCK)]
 
 
 def set_aside(work_dir: Path) -> Path | None:

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import pytest
+
+from raysandbox.config.documents import Document
+from raysandbox.config.dotted import apply_overrides, get_dotted, set_dotted
+from raysandbox.core.errors import ConfigError
+
+
+def test_lists_are_entered_by_index_meta_name_and_operator() -> None:
+    data: dict = {
+        "jobs": [{"hook": "A", "meta_name": "train", "extra_configs": None}, {"hook": "B"}],
+        "process": [{"text_length_filter": {"min_len": 1}}, {"fix_unicode_mapper": None}],
+    }
+    assert set_dotted(data, "jobs.train.extra_configs.lr", 0.1) == ("jobs", 0, "extra_configs", "lr")
+    assert set_dotted(data, "jobs.1.hook", "C") == ("jobs", 1, "hook")
+    where = set_dotted(data, "process.text_length_filter.min_len", 5)
+    assert where == ("process", 0, "text_length_filter", "min_len")
+    set_dotted(data, "process.fix_unicode_mapper.normalization", "NFKC")
+    assert data["jobs"][0]["extra_configs"] == {"lr": 0.1}
+    assert data["jobs"][1]["hook"] == "C"
+    assert data["process"] == [
+        {"text_length_filter": {"min_len": 5}},
+        {"fix_unicode_mapper": {"normalization": "NFKC"}},
+    ]
+
+
+@pytest.mark.parametrize("path", ["a.b.c", "list.7", "list.x", "list.x.y"])
+def test_paths_that_lead_nowhere(path: str) -> None:
+    with pytest.raises(KeyError):
+        set_dotted({"a": {"b": 1}, "list": [1, 2]}, path, 0)
+
+
+def test_equal_operators_need_an_index() -> None:
+    with pytest.raises(KeyError, match="use an index"):
+        set_dotted({"process": [{"f": {}}, {"f": {}}]}, "process.f.x", 0)
+
+
+def test_overrides_are_yaml_and_all_errors_come_at_once() -> None:
+    document = apply_overrides(Document({"a": {"b": 1}}, "f"), ["a.b=[1, 2e-3]", "new.key=true", "text=x=y"])
+    assert document.data == {"a": {"b": [1, 2e-3]}, "new": {"key": True}, "text": "x=y"}
+    with pytest.raises(ConfigError) as caught:
+        apply_overrides(Document({"a": {"b": 1}}, "f"), ["no-equals", "a.b.c=1", "a=[", "=1"])
+    assert len(caught.value.problems) == 4
+
+
+def test_get_dotted() -> None:
+    assert get_dotted({"a": [{"b": 3}]}, ["a", "0", "b"]) == 3
+    for path in (["a", "5"], ["x"], ["a", "0", "b", "c"]):
+        with pytest.raises(KeyError):
+            get_dotted({"a": [{"b": 3}]}, path)

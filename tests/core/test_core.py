@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raysandbox.core.component import Component, InputPath, InputPaths, OutputPath, PathRole, path_refs
+from raysandbox.core.errors import Problem, UnknownNameError, UserError
+from raysandbox.core.events import Journal, read_events
+from raysandbox.core.files import atomic_dir, atomic_path, atomic_write, link_or_copy
+from raysandbox.core.keys import DigestMemo, digest
+from raysandbox.core.redact import REDACTED, redact, redact_text
+from raysandbox.core.registry import REGISTRIES, Registry, register
+
+
+class Nested(Component):
+    inner: InputPath = ""
+
+
+class Sample(Component):
+    registry: ClassVar[Registry] = Registry("test sample", planned=["later"])
+    data: InputPath
+    more: InputPaths = []
+    maybe: InputPath | None = None
+    out: OutputPath = "default-out"
+    nested: Nested = Nested()
+
+
+def test_paths_are_found_by_role_in_incomplete_configurations() -> None:
+    raw = {"more": ["b", "c"], "maybe": "d", "nested": {"inner": "e"}, "unknown": "x"}
+    found = {(ref.key, ref.path, ref.role) for ref in path_refs(Sample, raw)}
+    assert found == {
+        (("more", 0), "b", PathRole.INPUT),
+        (("more", 1), "c", PathRole.INPUT),
+        (("maybe",), "d", PathRole.INPUT),
+        (("out",), "default-out", PathRole.OUTPUT),
+        (("nested", "inner"), "e", PathRole.INPUT),
+    }
+
+
+def test_registry_suggests_refuses_twice_and_knows_what_comes() -> None:
+    register("sample")(Sample)
+    registry = Sample.registry
+    assert registry.get("sample") is Sample
+    with pytest.raises(UnknownNameError, match="unknown test sample 'sampel'; did you mean 'sample'?"):
+        registry.get("sampel")
+    with pytest.raises(UnknownNameError, match="is not in this version"):
+        registry.get("later")
+    with pytest.raises(UserError, match="registered twice"):
+        register("sample")(type("Other", (Sample,), {}))
+    del REGISTRIES["test sample"]
+
+
+def test_problem_reads_as_file_line_path_message_fix() -> None:
+    assert str(Problem("a.yaml", 3, "x.y", "is wrong", "mend it")) == "a.yaml:3: x.y: is wrong (mend it)"
+
+
+def test_atomic_files_keep_the_old_content_on_failure(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "file.txt"
+    atomic_write(target, "old")
+    with pytest.raises(RuntimeError), atomic_path(target) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert target.read_text() == "old"
+    folder = tmp_path / "folder"
+    with atomic_dir(folder) as temporary:
+        (temporary / "a").write_text("1")
+    with pytest.raises(RuntimeError), atomic_dir(folder) as temporary:
+        raise RuntimeError
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] in (["file.txt", "a"], ["a", "file.txt"])
+
+
+def test_link_or_copy_files_and_trees(tmp_path: Path) -> None:
+    (tmp_path / "tree" / "sub").mkdir(parents=True)
+    (tmp_path / "tree" / "sub" / "a").write_text("1")
+    link_or_copy(tmp_path / "tree", tmp_path / "copy")
+    link_or_copy(tmp_path / "tree" / "sub" / "a", tmp_path / "x" / "a")
+    assert (tmp_path / "copy" / "sub" / "a").read_text() == (tmp_path / "x" / "a").read_text() == "1"
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=3), children, max_size=3),
+)
+
+
+@given(st.dictionaries(st.text(max_size=4), json_values, max_size=5), st.randoms())
+def test_digest_ignores_the_order_of_keys_only(value: dict, random: object) -> None:
+    keys = list(value)
+    random.shuffle(keys)
+    assert digest({key: value[key] for key in keys}) == digest(value)
+    assert digest({**value, "one more": 1}) != digest({**value, "one more": 2})
+
+
+def test_digest_memo_sees_content_not_names(tmp_path: Path) -> None:
+    memo = DigestMemo(tmp_path / "memo")
+    for name in ("a", "b"):
+        (tmp_path / name).write_text("same")
+    first = memo.of(tmp_path / "a")
+    assert first == memo.of(tmp_path / "b") == memo.of(tmp_path / "a")
+    (tmp_path / "a").write_text("other")
+    assert memo.of(tmp_path / "a") != first
+    assert memo.of(tmp_path / "none") is None
+    for path in (tmp_path / "memo").iterdir():
+        path.write_text("")  # a torn memo is computed again
+    assert memo.of(tmp_path / "b") == first
+
+
+def test_journal_numbers_go_on_and_a_torn_tail_is_repaired(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    journal = Journal(path, "one")
+    journal.emit("a", value=1)
+    journal.emit("b", api_key="s3cret-value")
+    journal.close()
+    with path.open("a") as file:
+        file.write('{"t": 1, "torn')
+    journal = Journal(path, "two")
+    journal.emit("c")
+    journal.close()
+    events = list(read_events(path))
+    assert [(event["seq"], event["run"], event["event"]) for event in events] == [
+        (0, "one", "a"),
+        (1, "one", "b"),
+        (2, "two", "c"),
+    ]
+    assert "s3cret-value" not in path.read_text()
+
+
+def test_redaction_by_key_and_by_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_API_KEY", "canary-0123456789")
+    config = {
+        "api_key": "k",
+        "nested": [{"password": "pw-123456789", "text": "uses pw-123456789 here"}],
+        "image_special_token": "<img>",
+        "tokenizer": "bert",
+        "text": "and canary-0123456789",
+        "hf_token": "x",
+    }
+    clean = redact(config)
+    assert clean["api_key"] == clean["hf_token"] == clean["nested"][0]["password"] == REDACTED
+    assert clean["image_special_token"] == "<img>"
+    assert clean["tokenizer"] == "bert"
+    assert "canary" not in json.dumps(clean)
+    assert "pw-1234" not in json.dumps(clean)
+    assert redact_text(f"error: {os.environ['MY_API_KEY']}") == f"error: {REDACTED}"
