@@ -7,6 +7,7 @@ transformers' BertTokenizer, `config.json`, `pytorch_model.bin` and `configurati
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,20 +89,31 @@ def build_tiny_gpt3(out_dir: Path, texts: Iterable[str], size: TinyGpt3 | None =
 
 
 def _learn_vocabulary(texts: Iterable[str], vocab_size: int) -> list[str]:
-    """WordPiece tokens in the order of their ids."""
+    """WordPiece tokens in the order of their ids.
+
+    All characters, then the word beginnings and word endings that save the most tokens: count
+    times (length - 1). The tokenizers library's own training breaks ties at random, so that two
+    runs give two vocabularies.
+    """
     try:
-        from tokenizers import BertWordPieceTokenizer
+        from tokenizers.normalizers import BertNormalizer
+        from tokenizers.pre_tokenizers import BertPreTokenizer
     except ImportError as error:
         raise MissingExtraError("tokenizers", "modelscope", "a tiny GPT-3") from error
 
-    tokenizer = BertWordPieceTokenizer(lowercase=True)
-    tokenizer.train_from_iterator(
-        texts, vocab_size=vocab_size, special_tokens=list(_SPECIAL_TOKENS), show_progress=False
-    )
-    vocabulary = tokenizer.get_vocab()
-    if len(vocabulary) == len(_SPECIAL_TOKENS):
+    normalize, split = BertNormalizer(lowercase=True).normalize_str, BertPreTokenizer().pre_tokenize_str
+    words = Counter(word for text in texts for word, _ in split(normalize(text)))
+    if not words:
         raise UserError("there are no texts to learn a vocabulary from")
-    return sorted(vocabulary, key=vocabulary.__getitem__)
+    saved: Counter[str] = Counter()
+    for word, count in words.items():
+        for cut in range(1, len(word)):
+            saved[word[: cut + 1]] += count * cut
+            saved[f"##{word[cut:]}"] += count * (len(word) - cut - 1)
+    characters = sorted(set("".join(words)))
+    pieces = sorted((piece for piece in saved if saved[piece]), key=lambda piece: (-saved[piece], piece))
+    vocabulary = [*_SPECIAL_TOKENS, *characters, *(f"##{character}" for character in characters), *pieces]
+    return vocabulary[:vocab_size]
 
 
 def _write_model(folder: Path, size: TinyGpt3, vocab_size: int) -> None:

@@ -57,8 +57,8 @@ def import_plain_gpt3() -> None:
     try:
         with _megatron_stand_ins():
             importlib.import_module("modelscope.models.nlp.gpt3.text_generation")
-    except ImportError as error:
-        raise MissingExtraError(error.name or "modelscope", "modelscope", "ModelScope's GPT-3") from error
+    except (ImportError, RuntimeError) as error:  # ModelScope's lazy modules turn the one into the other
+        raise MissingExtraError("modelscope", "modelscope", "ModelScope's GPT-3") from error
 
 
 @contextmanager

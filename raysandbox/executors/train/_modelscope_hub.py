@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from raysandbox.core.errors import JobFailed
 
@@ -58,7 +59,7 @@ def resolve_model(name: str, revision: str | None = None, *, allow_download: boo
     return _checked(snapshot)
 
 
-def read_configuration(model_dir: Path) -> dict[str, object]:
+def read_configuration(model_dir: Path) -> dict[str, Any]:
     """The model's `configuration.json`.
 
     Raises:
@@ -89,7 +90,7 @@ def _cached(name: str, revision: str | None) -> Path | None:
     from modelscope.hub.snapshot_download import snapshot_download
 
     try:
-        return Path(snapshot_download(name, revision, local_files_only=True))
+        return Path(snapshot_download(name, revision, _cache_root(), local_files_only=True))
     except (HubError, ValueError, OSError):
         return None
 
@@ -100,7 +101,7 @@ def _download(name: str, revision: str | None) -> Path:
 
     _require_hub(name)
     try:
-        return Path(snapshot_download(name, revision))
+        return Path(snapshot_download(name, revision, _cache_root()))
     except (HubError, OSError) as error:  # requests' errors are OSErrors
         raise JobFailed(f"model_name: '{name}' could not be fetched from {_HUB_URL}: {error}") from error
 

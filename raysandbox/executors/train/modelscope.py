@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import time
@@ -59,18 +60,27 @@ class Dataloader(_Open):
 class TrainSettings(_Open):
     """The `train` section of ModelScope's configuration; a key left out keeps the model's own value."""
 
-    max_epochs: int | None = Field(None, ge=1, description="passes over the data; 2 when the model has none")
-    lr_scheduler: LrScheduler | None = Field(None, description="constant rate when the model has none")
-    optimizer: Optimizer | None = Field(None, description="AdamW at 3e-4 when the model has none")
-    dataloader: Dataloader | None = Field(None, description="batches of 2 when the model has none")
-    hooks: list[dict[str, Any]] | None = Field(None, description="ModelScope hooks, [{type: TextLoggerHook, …}]")
+    max_epochs: int | None = Field(default=None, ge=1, description="passes over the data; 2 when the model has none")
+    lr_scheduler: LrScheduler | None = Field(default=None, description="constant rate when the model has none")
+    optimizer: Optimizer | None = Field(default=None, description="AdamW at 3e-4 when the model has none")
+    dataloader: Dataloader | None = Field(default=None, description="batches of 2 when the model has none")
+    hooks: list[dict[str, Any]] | None = Field(
+        default=None, description="ModelScope hooks, [{type: TextLoggerHook, …}]"
+    )
 
 
+# Set where neither the configuration nor the model has the key.
 _DEFAULTS: Mapping[str, Any] = {
     "max_epochs": 2,
     "lr_scheduler": {"type": "ConstantLR", "factor": 1.0},
     "optimizer": {"type": "AdamW", "lr": 3e-4},
     "dataloader": {"batch_size_per_gpu": 2, "workers_per_gpu": 0},
+    "hooks": [
+        {"type": "CheckpointHook", "interval": 1},
+        # ModelScope's own default ignores the last iterations: a short training would log nothing.
+        {"type": "TextLoggerHook", "interval": 10, "ignore_last": False},
+        {"type": "IterTimerHook"},
+    ],
 }
 
 
@@ -146,7 +156,7 @@ class ModelscopeTrainer(ModelTrainer):
             "train_dataset": _to_dataset(data["train"]),
             "eval_dataset": _to_dataset(data["eval"]) if "eval" in data else None,
             "work_dir": str(folder),
-            "cfg_modify_fn": self._configure,
+            "cfg_modify_fn": lambda config: self._configure(config, read_configuration(model_dir)),
             "callbacks": [reporter],
             "device": device,
             "seed": self.seed,
@@ -159,19 +169,21 @@ class ModelscopeTrainer(ModelTrainer):
                 f"{type(error).__name__}: {error}"
             ) from error
 
-    def _configure(self, config: Any) -> Any:
-        """Puts our settings over the model's own `configuration.json`, key by key."""
-        train = config.train
-        for key, value in self.settings.model_dump(exclude_none=True, exclude_unset=True).items():
-            train[key] = value
-        for key, value in _DEFAULTS.items():
-            train.setdefault(key, value)
-        for hook in train.hooks:
-            if hook["type"] == "TextLoggerHook":
-                # Every 10 iterations and never the last ones: a short training would log nothing.
-                hook.setdefault("ignore_last", False)
+    def _configure(self, config: Any, own: Mapping[str, Any]) -> Any:
+        """Puts our settings over the model's, key by key.
+
+        Args:
+            config: ModelScope's view of the model's `configuration.json`, which it has already
+                given its default hooks: one list for the whole process, emptied by the first
+                training that uses it. Therefore it is replaced.
+            own: the content of `configuration.json` itself.
+        """
+        settings = self.settings.model_dump(exclude_none=True, exclude_unset=True)
+        train = {**copy.deepcopy(_DEFAULTS), **own.get("train", {}), **settings}
+        for key, value in train.items():  # its update() would mix the arguments of two schedulers
+            config.train[key] = value
         evaluation = config.setdefault("evaluation", {})
-        evaluation.setdefault("dataloader", {**train.dataloader, "shuffle": False})
+        evaluation.setdefault("dataloader", {**train["dataloader"], "shuffle": False})
         return config
 
 
