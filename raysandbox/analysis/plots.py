@@ -102,7 +102,9 @@ def _overview(analysis: Analysis, panels: list[Panel]) -> Figure:
         row, column = divmod(position, columns)
         bottom = cell_height * (rows - 1 - row) + 0.55
         panel(_axes(figure, cell_width * column + 0.85, bottom, cell_width - 1.05, cell_height - 0.95), True)
-    figure.text(0.12 / cell_width / columns, 1 - 0.32 / (cell_height * rows + header), f"{analysis.rows:,} rows")
+    percentiles = ", ".join(f"{fraction * 100:g}" for fraction in analysis.percentiles)
+    header_text = f"{analysis.rows:,} rows    red line: mean    dashed lines: percentiles {percentiles}"
+    figure.text(0.01, 1 - 0.32 / (cell_height * rows + header), header_text, fontsize=10, color=_INK)
     return figure
 
 
