@@ -98,14 +98,15 @@ def run_in_worker(trainer: ModelTrainer, job: WorkerJob, context: WorkerContext)
             f"resources.num_workers is {job.resources.num_workers}; the trainer '{trainer.type_name}' runs in one "
             f"worker (set num_workers: 1)"
         )
-    for attempt in range(_LOST_TRIES + 1):
+    lost: list[WorkerLost] = []
+    while len(lost) <= _LOST_TRIES:
         try:
             with placement_group_for(job.resources) as group:
                 return _run_once(trainer, job, context, group)
         except WorkerLost as error:
-            failure = error
-            logger.warning("job %s lost its worker (attempt %d): %s", job.id, attempt + 1, error)
-    raise JobFailed(f"the worker died {_LOST_TRIES + 1} times: {failure}") from failure
+            logger.warning("job %s lost its worker: %s", job.id, error)
+            lost.append(error)
+    raise JobFailed(f"the worker died {len(lost)} times: {lost[-1]}") from lost[-1]
 
 
 def _run_once(trainer: ModelTrainer, job: WorkerJob, context: WorkerContext, group: Any) -> str:
@@ -115,10 +116,10 @@ def _run_once(trainer: ModelTrainer, job: WorkerJob, context: WorkerContext, gro
     worker = _start(job, group)
     follower: LogFollower | None = None
     try:
-        address = ray.get(worker.start.remote(), timeout=_START_S)
+        address: Any = ray.get(worker.start.remote(), timeout=_START_S)
         follower = LogFollower(address, context.log)
-        session_args = (context.watcher.scoped(job.name), bool(job.resources.num_gpus), context.log.with_suffix(""))
-        result = worker.train.remote(trainer, *session_args)
+        report = context.watcher.scoped(job.name)
+        result = worker.train.remote(trainer, report, job.resources.num_gpus > 0, context.log.with_suffix(""))
         while not ray.wait([result], timeout=_PULL_S)[0]:
             follower.pull()
         return ray.get(result)
@@ -190,7 +191,9 @@ class _Worker:
         log_dir.mkdir(parents=True, exist_ok=True)
         try:
             return trainer.train(Session(report, _device(has_gpu), log_dir))
-        except BaseException:
+        except SystemExit as error:  # Ray would take it for the wish to end the actor
+            raise JobFailed(f"the training ended its process with status {error.code}") from error
+        except Exception:
             traceback.print_exc()  # into the job's log; the driver gets the message
             raise
         finally:
