@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -162,7 +163,7 @@ def _spans(files: Iterable[InputFile], block_bytes: int) -> Iterator[Span]:
         if file.format == "jsonl" and file.compression is None:
             count = max(1, round(file.size / block_bytes))
             edges = [file.size * index // count for index in range(count + 1)]
-            for start, end in zip(edges, edges[1:], strict=False):
+            for start, end in itertools.pairwise(edges):
                 yield Span(file, start, end, end - start)
         elif file.format == "parquet" and file.compression is None:
             yield from _row_groups(file, block_bytes)
@@ -184,5 +185,3 @@ def _row_groups(file: InputFile, block_bytes: int) -> Iterator[Span]:
         if size >= block_bytes or group == metadata.num_row_groups - 1:
             yield Span(file, start, group + 1, size)
             start, size = group + 1, 0
-
-

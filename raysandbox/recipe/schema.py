@@ -67,9 +67,9 @@ class Recipe(_Model):
     percentiles: list[Annotated[float, Field(ge=0, le=1)]] = Field(
         default_factory=lambda: [0.25, 0.5, 0.75], description="analysis: quantiles of each statistic"
     )
-    data_probe_algo: Literal[
-        "uniform", "frequency_specified_field_selector", "topk_specified_field_selector"
-    ] = Field("uniform", description="model probe: how rows are chosen")
+    data_probe_algo: Literal["uniform", "frequency_specified_field_selector", "topk_specified_field_selector"] = Field(
+        "uniform", description="model probe: how rows are chosen"
+    )
     data_probe_ratio: float = Field(1.0, gt=0, le=1, description="model probe: share of the rows")
     skip_op_error: bool | None = Field(None, description="true: no limit of bad rows; they still go to quarantine")
     engine: Literal["auto", "local", "ray"] = Field(

@@ -1,0 +1,191 @@
+"""Runs a recipe's segments on an engine: decisions, counts and the budget of bad rows."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from raysandbox.core.errors import BadRowsError, JobFailed
+from raysandbox.core.files import atomic_path, remove
+from raysandbox.core.progress import Progress
+from raysandbox.recipe.engines import Engine
+from raysandbox.recipe.fused import FusedOps, Tally
+from raysandbox.recipe.plan import Segment, operator_seed
+from raysandbox.recipe.units import SHOWN_BAD_ROWS, Staged, StatSum, Unit, UnitReport, Work
+
+__all__ = ["Run", "staging_folder", "sum_stats"]
+
+
+@dataclass
+class Run:
+    """One recipe on its way through an engine; collects what the units report.
+
+    Args:
+        engine: where units run.
+        budget: the most bad rows: a number, a fraction below 1, or None.
+        quarantine: file for the bad rows, None to keep none.
+        progress: told how far the work is, in bytes of input.
+    """
+
+    engine: Engine
+    budget: int | float | None
+    quarantine: Path | None
+    progress: Progress
+    rows_in: int = 0
+    bad: int = 0
+    first_bad: list[str] = field(default_factory=list)
+    tallies: list[Tally] = field(default_factory=list)
+    quarantined: list[Path] = field(default_factory=list)
+
+    @property
+    def unit_limit(self) -> int | None:
+        """Bad rows of one unit that exceed the budget whatever the others hold."""
+        return self.budget if isinstance(self.budget, int) else None
+
+    def segments(self, segments: Sequence[Segment], work: Work, units: Sequence[Unit], seed: int) -> list[UnitReport]:
+        """Runs every segment; returns the reports of the last one, without the counts.
+
+        Raises:
+            BadRowsError: more rows are bad than the budget allows.
+        """
+        position = 0
+        for index, segment in enumerate(segments[:-1]):
+            reports = self._segment(index, segment, replace(work, sink="staged"), units)
+            position += len(segment.ops)
+            keep = self._decide(segment, reports, position, seed)
+            position += len(segment.deciders)
+            units = _staged_units(units, reports, keep)
+            remove(work.staging / str(index - 1))
+        return self._segment(len(segments) - 1, segments[-1], work, units)
+
+    def _segment(self, index: int, segment: Segment, work: Work, units: Sequence[Unit]) -> list[UnitReport]:
+        staging = work.staging / str(index)
+        staging.mkdir()
+        fused = replace(work.fused, ops=segment.ops, deciders=segment.deciders)
+        reports = self.run(replace(work, fused=fused, staging=staging), units, first=index == 0)
+        self.tallies += _sum_tallies(fused, reports)
+        return reports
+
+    def run(self, work: Work, units: Sequence[Unit], *, first: bool = True) -> list[UnitReport]:
+        """Runs one pass over all units."""
+        sizes = [unit.source.size for unit in units]
+        self.progress.begin("reading and processing" if first else "processing on", sum(sizes), "bytes")
+        reports = []
+        try:
+            for size, report in zip(sizes, self.engine.map(work.run, units), strict=True):
+                reports.append(report)
+                self._count(report, first)
+                self.progress.advance(size)
+        finally:
+            self.progress.end()
+            self._write_quarantine()
+        self._check_budget(complete=True)
+        return reports
+
+    def _count(self, report: UnitReport, first: bool) -> None:
+        self.rows_in += report.rows_in if first else 0
+        self.bad += report.bad
+        self.first_bad += report.first_bad[: SHOWN_BAD_ROWS - len(self.first_bad)]
+        if report.quarantine is not None:
+            self.quarantined.append(report.quarantine)
+        self._check_budget(complete=False)
+
+    def _check_budget(self, *, complete: bool) -> None:
+        """A fraction can only be judged at the end."""
+        if self.budget is None or not self.bad:
+            return
+        if isinstance(self.budget, int):
+            exceeded = self.bad > self.budget
+        else:
+            exceeded = complete and self.bad > self.budget * self.rows_in
+        if exceeded:
+            shown = "".join(f"\n  {row}" for row in self.first_bad)
+            where = f"; all that were met are in {self.quarantine}" if self.quarantine else ""
+            raise BadRowsError(
+                f"{self.bad} bad rows so far, max_bad_rows allows {self.budget}:{shown}\n"
+                f"(mend the rows, or set max_bad_rows{where})"
+            )
+
+    def _write_quarantine(self) -> None:
+        if self.quarantine is None:
+            return
+        if not self.quarantined:
+            self.quarantine.unlink(missing_ok=True)  # of an earlier run
+            return
+        with atomic_path(self.quarantine) as temporary, temporary.open("wb") as output:
+            for part in self.quarantined:
+                with part.open("rb") as stream:
+                    shutil.copyfileobj(stream, output)
+
+    def _decide(self, segment: Segment, reports: Sequence[UnitReport], position: int, seed: int) -> np.ndarray:
+        """Which of the segment's rows the dataset operators keep, one after the other."""
+        total = sum(report.rows_out for report in reports)
+        keep = np.ones(total, dtype=bool)
+        tallies = self.tallies[-len(segment.deciders) :]
+        for index, (op, tally) in enumerate(zip(segment.deciders, tallies, strict=True)):
+            features = _gather([table for report in reports for table in report.features[index]], op.type_name)
+            left = int(keep.sum())
+            if features.num_columns:
+                features = features.filter(pa.array(keep))
+            verdict = op.decide(features, left, operator_seed(seed, position + index))
+            tally.rows_in, tally.rows_out = left, int(verdict.sum())
+            keep[keep] = verdict
+        return keep
+
+
+def _gather(tables: Sequence[pa.Table], operator: str) -> pa.Table:
+    if not tables:
+        return pa.table({})
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowTypeError as error:
+        raise JobFailed(f"{operator}: the values that it compares have no common type: {error}") from error
+
+
+def _sum_tallies(fused: FusedOps, reports: Sequence[UnitReport]) -> list[Tally]:
+    sums = fused.tallies()
+    for report in reports:
+        for total, tally in zip(sums, report.tallies, strict=True):
+            total.add(tally)
+    return sums
+
+
+def _staged_units(units: Sequence[Unit], reports: Sequence[UnitReport], keep: np.ndarray) -> list[Unit]:
+    staged, start = [], 0
+    for unit, report in zip(units, reports, strict=True):
+        part = Staged(tuple(report.parts), keep[start : start + report.rows_out], unit.source.size)
+        staged.append(Unit(unit.index, part))
+        start += report.rows_out
+    return staged
+
+
+def sum_stats(reports: Sequence[UnitReport]) -> dict[str, StatSum]:
+    """Summaries of every statistic over all units."""
+    sums: dict[str, StatSum] = {}
+    for report in reports:
+        for name, part in report.stats.items():
+            sums.setdefault(name, StatSum()).add(part)
+    return sums
+
+
+@contextlib.contextmanager
+def staging_folder(target: Path | None) -> Iterator[Path]:
+    """A folder for parts, removed at the end: beside the output, where the workers can write too."""
+    if target is None:
+        with tempfile.TemporaryDirectory(prefix="raysandbox-") as folder:
+            yield Path(folder)
+        return
+    folder = target.parent / f".tmp-{target.name}-{uuid.uuid4().hex[:8]}"
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        remove(folder)

@@ -1,0 +1,208 @@
+"""Batch operators one after the other on one block, and the search for the rows that one fails on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from raysandbox.core.keys import digest
+from raysandbox.ops.base import DatasetOperator, Filter, Mapper, Operator
+from raysandbox.ops.batch import Batch, FieldKeys
+from raysandbox.recipe.blocks import ROW_COLUMN, BadRow, Block, Needs, Place, bad_row
+
+__all__ = ["FusedOps", "Outcome", "Tally", "needs_of"]
+
+# What one row can make an operator raise. Others (a missing package, no memory, a user error) say
+# that something else is wrong and pass through.
+ROW_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    pa.ArrowException,
+)
+
+_FEATURE = "__feature__"
+_STATES: dict[str, list[Any]] = {}  # of the operators that this process ran last
+
+
+@dataclass
+class Tally:
+    """What one operator did so far."""
+
+    name: str
+    rows_in: int = 0
+    rows_out: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+
+    def add(self, other: Tally) -> None:
+        """Adds what the operator did elsewhere."""
+        self.rows_in += other.rows_in
+        self.rows_out += other.rows_out
+        self.failed += other.failed
+        self.seconds += other.seconds
+
+
+@dataclass
+class Outcome:
+    """What became of one block.
+
+    Attributes:
+        batch: the rows that are left, with their statistics.
+        features: per dataset operator of the segment the columns it decides on, one value per row.
+        bad: the rows that an operator failed on.
+    """
+
+    batch: Batch
+    features: list[pa.Table]
+    bad: list[BadRow]
+
+
+@dataclass(frozen=True)
+class FusedOps:
+    """A run of operators that is applied to a block without leaving the process.
+
+    Attributes:
+        ops: mappers and filters.
+        deciders: dataset operators whose features are computed after them.
+        keys: the recipe's column names.
+        keep_all: compute the filters' statistics and drop nothing (analysis).
+    """
+
+    ops: tuple[Operator, ...]
+    deciders: tuple[DatasetOperator, ...] = ()
+    keys: FieldKeys = field(default_factory=FieldKeys)
+    keep_all: bool = False
+
+    @property
+    def operators(self) -> tuple[Operator, ...]:
+        """All operators, in order."""
+        return (*self.ops, *self.deciders)
+
+    def tallies(self) -> list[Tally]:
+        """An empty tally for each operator."""
+        return [Tally(op.type_name) for op in self.operators]
+
+    def load(self) -> list[Any]:
+        """The operators' states; loaded once per process and kept until other operators come."""
+        key = digest([[op.type_name, op.model_dump(mode="json")] for op in self.operators])
+        if key not in _STATES:
+            _STATES.clear()
+            _STATES[key] = [op.load() for op in self.operators]
+        return _STATES[key]
+
+    def run(self, block: Block, tallies: Sequence[Tally], limit: int | None = None) -> Outcome:
+        """Applies the operators to a block; a row that one fails on is set aside, the others go on.
+
+        Args:
+            block: the rows.
+            tallies: one per operator, added to.
+            limit: how many bad rows end the search for more, None for no limit.
+        """
+        batch, bad = Batch.from_table(block.table, self.keys), list[BadRow]()
+        for index, (op, state, tally) in enumerate(zip(self.operators, self.load(), tallies, strict=True)):
+            if batch.num_rows == 0:
+                break
+            started = time.perf_counter()
+            attempt = _Attempt(partial(self._apply, op, state, f"{_FEATURE}{index}."), limit)
+            result = attempt.run(batch)
+            bad += [_bad_row(block, faulty, op, error) for faulty, error in attempt.failures]
+            tally.rows_in += batch.num_rows
+            tally.rows_out += result.num_rows
+            tally.failed += len(attempt.failures)
+            tally.seconds += time.perf_counter() - started
+            batch = result
+        batch, features = self._split_features(batch)
+        return Outcome(batch, features, bad)
+
+    def _apply(self, op: Operator, state: Any, prefix: str, batch: Batch) -> Batch:
+        keys = op.keys(self.keys)
+        view = batch if keys == self.keys else Batch(batch.table, keys, batch.stats)
+        if isinstance(op, Mapper):
+            mapped = op.process(view, state)
+            return mapped if view is batch else Batch(mapped.table, self.keys, mapped.stats)
+        if isinstance(op, DatasetOperator):
+            # Kept among the statistics, so that they lose the rows that a later operator fails on.
+            return batch.with_stats({prefix + name: values for name, values in op.features(view, state).items()})
+        if not isinstance(op, Filter):
+            raise TypeError(f"{op.type_name} is neither a mapper nor a filter nor a dataset operator")
+        stats = op.compute(view, state)
+        batch = batch.with_stats(stats)
+        return batch if self.keep_all else batch.select(op.keep(stats))
+
+    def _split_features(self, batch: Batch) -> tuple[Batch, list[pa.Table]]:
+        tables = []
+        for index in range(len(self.ops), len(self.operators)):
+            prefix = f"{_FEATURE}{index}."
+            columns = {name.removeprefix(prefix): v for name, v in batch.stats.items() if name.startswith(prefix)}
+            tables.append(pa.table(columns))
+        stats = {name: values for name, values in batch.stats.items() if not name.startswith(_FEATURE)}
+        return replace(batch, stats=stats), tables
+
+
+class _Attempt:
+    """One operator on one batch: halves the batch until the rows that fail stand alone."""
+
+    def __init__(self, apply: Callable[[Batch], Batch], limit: int | None) -> None:
+        self._apply = apply
+        self._limit = limit
+        self.failures: list[tuple[Batch, BaseException]] = []
+
+    def run(self, batch: Batch) -> Batch:
+        """The result for the rows that do not fail."""
+        results = self._halve(batch)
+        if len(results) == 1:
+            return results[0]
+        return _concat(results) if results else batch.select(np.zeros(batch.num_rows, dtype=bool))
+
+    def _halve(self, batch: Batch) -> list[Batch]:
+        if self._limit is not None and len(self.failures) > self._limit:
+            return []
+        try:
+            return [self._apply(batch)]
+        except ROW_ERRORS as error:
+            if batch.num_rows == 1:
+                self.failures.append((batch, error))
+                return []
+        first = np.arange(batch.num_rows) < batch.num_rows // 2
+        return [*self._halve(batch.select(first)), *self._halve(batch.select(~first))]
+
+
+def _concat(batches: Sequence[Batch]) -> Batch:
+    table = pa.concat_tables([batch.table for batch in batches], promote_options="permissive")
+    stats = pa.concat_tables([pa.table(dict(batch.stats)) for batch in batches], promote_options="permissive")
+    columns = {name: stats.column(name).combine_chunks() for name in stats.column_names}
+    return Batch(table, batches[0].keys, columns)
+
+
+def _bad_row(block: Block, row: Batch, op: Operator, error: BaseException) -> BadRow:
+    reason = f"{type(error).__name__}: {error}"
+    if ROW_COLUMN not in row.table.column_names:  # a mapper made rows of its own
+        return bad_row(Place(block.places[0].file, 0), reason, row.table.to_pylist()[0], op.type_name)
+    index = row.table.column(ROW_COLUMN)[0].as_py()
+    raw = block.table.slice(index, 1).to_pylist()[0] if block.rows is None else block.rows[index]
+    return bad_row(block.places[index], reason, raw, op.type_name)
+
+
+def needs_of(ops: Iterable[Operator], keys: FieldKeys) -> Needs:
+    """What operators need of every row."""
+    texts: dict[str, None] = {}
+    columns: dict[str, pa.DataType] = {}
+    for op in ops:
+        own = op.keys(keys)
+        names = {"text": own.text, "image": own.image, "video": own.video, "audio": own.audio}
+        if "text" in op.reads:
+            texts[own.text] = None
+        columns |= {names[kind]: pa.list_(pa.large_string()) for kind in op.reads if kind != "text"}
+    return Needs(tuple(texts), columns, (keys.image, keys.video, keys.audio))

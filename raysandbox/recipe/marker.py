@@ -1,0 +1,74 @@
+"""What a finished `process` leaves beside its output, so that repeating it does no work."""
+
+from __future__ import annotations
+
+import glob
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from raysandbox.core.files import atomic_write, cache_dir
+from raysandbox.core.keys import DigestMemo, code_version, digest
+from raysandbox.ops.base import Operator
+from raysandbox.recipe.blocks import Block
+from raysandbox.recipe.fused import FusedOps
+from raysandbox.recipe.inputs import InputFile
+from raysandbox.recipe.schema import Recipe
+from raysandbox.recipe.units import Work
+
+__all__ = ["Marker"]
+
+# These say where and how fast, not what comes out.
+_NOT_IN_KEY = {"project_name", "engine", "np", "percentiles", "export_original_dataset"}
+
+
+class Marker:
+    """The marker of one output.
+
+    Args:
+        export_path: the output.
+        recipe: what made it.
+        operators: the recipe's operators.
+        files: what it read.
+    """
+
+    def __init__(
+        self, export_path: Path, recipe: Recipe, operators: Sequence[Operator], files: Sequence[InputFile]
+    ) -> None:
+        self._path = export_path.with_name(f".{export_path.name}.done.json")
+        self._recipe = recipe
+        self._operators = operators
+        self._files = files
+
+    def read(self) -> Mapping[str, Any] | None:
+        """What the finished run reported, if code, recipe, input and output are still the same."""
+        try:
+            content = json.loads(self._path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # never finished here, or torn: do the work
+            return None
+        if content.get("output") != _stamps(content.get("result", {}).get("path", "")):
+            return None
+        return content["result"] if content.get("key") == self._key() else None
+
+    def write(self, result: Mapping[str, Any]) -> None:
+        """Marks the output as finished."""
+        content = {"key": self._key(), "output": _stamps(result["path"]), "result": dict(result)}
+        atomic_write(self._path, json.dumps(content, ensure_ascii=False, indent=1))
+
+    def clear(self) -> None:
+        """Removes the marker before the output is written again."""
+        self._path.unlink(missing_ok=True)
+
+    def _key(self) -> str:
+        memo = DigestMemo(cache_dir() / "digests")
+        code = code_version(Recipe, Work, FusedOps, Block, *(type(op) for op in self._operators))
+        recipe = self._recipe.model_dump(mode="json", exclude=_NOT_IN_KEY)
+        return digest([code, recipe, [[file.path, memo.of(Path(file.path))] for file in self._files]])
+
+
+def _stamps(path: str) -> list[list[Any]]:
+    """Name, size and time of change of every output file."""
+    found = sorted(glob.glob(path)) if "*" in path else [path]
+    stats = [(name, Path(name).stat()) for name in found if Path(name).is_file()]
+    return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]

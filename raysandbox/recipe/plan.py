@@ -1,0 +1,130 @@
+"""How a recipe runs: which operators are fused, in what passes, over which pieces of the input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from raysandbox.core.errors import ConfigError, Problem
+from raysandbox.core.keys import digest
+from raysandbox.ops.base import DatasetOperator, Operator
+from raysandbox.recipe.inputs import InputFile, ReadTask, Span, find_files, plan_reads
+from raysandbox.recipe.mixture import row_quotas
+from raysandbox.recipe.readers import BLOCK_BYTES, count_rows
+from raysandbox.recipe.schema import Recipe
+
+__all__ = ["InputPlan", "Segment", "choose_engine", "plan_input", "segments_of"]
+
+LOCAL_LIMIT = 64 << 20  # bytes of input up to which `engine: auto` stays in this process
+_SMALLEST_BLOCK = 1 << 20
+_BLOCKS = 8  # at least so many, as far as blocks do not get tiny: they keep the workers evenly busy
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One pass over the rows: batch operators, then dataset operators that decide after it."""
+
+    ops: tuple[Operator, ...]
+    deciders: tuple[DatasetOperator, ...]
+
+
+@dataclass(frozen=True)
+class InputPlan:
+    """What is read.
+
+    Attributes:
+        tasks: units of work, in input order.
+        size: bytes of content, estimated for compressed files.
+        files: every file, empty ones too.
+        warnings: what the user should know.
+    """
+
+    tasks: tuple[ReadTask, ...]
+    size: int
+    files: tuple[InputFile, ...]
+    warnings: tuple[str, ...]
+
+
+def segments_of(operators: Sequence[Operator]) -> list[Segment]:
+    """Cuts a recipe after each run of dataset operators; the last segment ends without one."""
+    segments = [Segment((), ())]
+    for op in operators:
+        last = segments[-1]
+        if isinstance(op, DatasetOperator):
+            segments[-1] = replace(last, deciders=(*last.deciders, op))
+        elif last.deciders:
+            segments.append(Segment((op,), ()))
+        else:
+            segments[-1] = replace(last, ops=(*last.ops, op))
+    return [*segments, Segment((), ())] if segments[-1].deciders else segments
+
+
+def choose_engine(wanted: str, size: int) -> str:
+    """The engine to use: the wanted one; "auto" decides by the bytes of input."""
+    if wanted != "auto":
+        return wanted
+    return "local" if size <= LOCAL_LIMIT else "ray"
+
+
+def plan_input(recipe: Recipe, block_bytes: int | None = None) -> InputPlan:
+    """Finds a recipe's files and cuts them into tasks; a mix also draws its rows.
+
+    Args:
+        recipe: the recipe.
+        block_bytes: bytes per task; by default small enough for several tasks, at most 16 MB.
+
+    Raises:
+        ConfigError: no input is given, or it does not exist.
+    """
+    parts = recipe.parts()
+    if not parts:
+        raise ConfigError([Problem(None, None, "dataset_path", "is required", "name a file, folder or glob")])
+    found = [find_files(part.path, recipe.file_suffixes()) for part in parts]
+    files = [file for part_files, _ in found for file in part_files]
+    warnings = [warning for _, part_warnings in found for warning in part_warnings]
+    warnings += [f"{file.path} is empty" for file in files if file.size == 0]
+    size = sum(file.weight for file in files)
+    if block_bytes is None:
+        block_bytes = min(BLOCK_BYTES, max(_SMALLEST_BLOCK, size // _BLOCKS))
+    weights = [part.weight for part in parts]
+    wanted = recipe.dataset.max_sample_num if recipe.dataset else None
+    if wanted is None and len(set(weights)) <= 1:
+        return InputPlan(tuple(plan_reads(files, block_bytes)), size, tuple(files), tuple(warnings))
+    planned = [plan_reads(part_files, block_bytes) for part_files, _ in found]
+    tasks = _draw(planned, weights, wanted, recipe.seed)
+    return InputPlan(tuple(tasks), size, tuple(files), tuple(warnings))
+
+
+def _draw(
+    planned: Sequence[Sequence[ReadTask]], weights: Sequence[float], wanted: int | None, seed: int
+) -> list[ReadTask]:
+    """Marks the rows that a mix takes of each part: at random, without repetition, in input order."""
+    counts = [[[count_rows(span) for span in task.spans] for task in tasks] for tasks in planned]
+    available = [sum(sum(spans) for spans in part) for part in counts]
+    chosen: list[ReadTask] = []
+    for index, quota in enumerate(row_quotas(weights, available, wanted)):
+        if quota == available[index]:
+            chosen += planned[index]
+            continue
+        # Row numbers of the part, so that the choice does not depend on how it was cut.
+        generator = np.random.default_rng([seed, index])
+        picked = np.zeros(available[index], dtype=bool)
+        picked[generator.choice(available[index], quota, replace=False)] = True
+        start = 0
+        for task, spans in zip(planned[index], counts[index], strict=True):
+            edges = start + np.cumsum([0, *spans])
+            marked = [_mark(span, picked[a:b]) for span, a, b in zip(task.spans, edges, edges[1:], strict=False)]
+            chosen.append(ReadTask(tuple(marked)))
+            start = int(edges[-1])
+    return chosen
+
+
+def _mark(span: Span, picked: np.ndarray) -> Span:
+    return replace(span, picked=picked)
+
+
+def operator_seed(seed: int, position: int) -> int:
+    """Seed of one operator: depends on the recipe's seed and on where it stands, nothing else."""
+    return int(digest([seed, position])[:15], 16)
