@@ -31,17 +31,17 @@ Array = np.ndarray[Any, Any]
 
 _CARRIAGE_RETURN = 13
 _NEWLINE = 10
-_DOT, _SLASH, _COLON, _AT, _W = 46, 47, 58, 64, 119
+_SLASH, _COLON, _AT = 47, 58, 64
 
 # Classes of code points, and reasons for looking at a segment, for `suspect_segments`.
-SIMPLE = np.uint8(1)  # ftfy drops it or replaces it by one other code point
-COMPLEX = np.uint8(2)  # ftfy may do something else with it
-ENTITY = np.uint8(4)  # the ampersand
-MARKUP = np.uint8(8)  # the less-than sign
-WEAK = np.uint8(16)  # mojibake only beside a strong sign
-STRONG = np.uint8(32)  # mojibake only beside a weak or strong sign
-SUSPECT = np.uint8(64)  # can be mojibake in other neighbourhoods
-COMPOSES = np.uint8(128)  # normalisation may change it or its neighbour
+SIMPLE = 1  # ftfy drops it or replaces it by one other code point
+COMPLEX = 2  # ftfy may do something else with it
+ENTITY = 4  # the ampersand
+MARKUP = 8  # the less-than sign
+WEAK = 16  # mojibake only beside a strong sign
+STRONG = 32  # mojibake only beside a weak or strong sign
+SUSPECT = 64  # can be mojibake in other neighbourhoods
+COMPOSES = 128  # normalisation may change it or its neighbour
 
 DROPPED = np.uint32(0xFFFFFFFF)  # in the table of `rewrite`
 
@@ -225,6 +225,12 @@ def _slots(count: int) -> int:
 
 
 @njit(cache=True, nogil=True)
+def _clear(counts: Array, size: int) -> None:
+    for slot in range(size):
+        counts[slot] = 0
+
+
+@njit(cache=True, nogil=True)
 def _same_codes(codes: Array, a: int, b: int, length: int) -> bool:
     k = 0
     while k < length and codes[a + k] == codes[b + k]:
@@ -235,17 +241,18 @@ def _same_codes(codes: Array, a: int, b: int, length: int) -> bool:
 @njit(cache=True, nogil=True)
 def _top_repeats(counts: Array, size: int, distinct: int) -> int:
     """Sum of the counts of the most frequent n-grams; see `char_ngram_repetition`."""
-    repeated = np.empty(distinct, np.int32)
-    n = 0
+    most = 0
     for slot in range(size):
-        if counts[slot] > 1:
-            repeated[n] = counts[slot]
-            n += 1
-    top = min(int(np.sqrt(distinct)), n)
-    ordered = np.sort(repeated[:n])
+        most = max(most, counts[slot])
+    frequencies = np.zeros(most + 1, np.int64)
+    for slot in range(size):
+        frequencies[counts[slot]] += 1
+    left = int(np.sqrt(distinct))
     total = 0
-    for k in range(n - top, n):
-        total += ordered[k]
+    for count in range(most, 1, -1):
+        taken = min(left, frequencies[count])
+        total += taken * count
+        left -= taken
     return total
 
 
@@ -276,7 +283,7 @@ def char_ngram_repetition(codes: Array, starts: Array, ends: Array, n: int) -> A
             continue
         size = _slots(total)
         mask = np.uint64(size - 1)
-        counts[:size] = 0
+        _clear(counts, size)
         distinct = 0
         value = np.uint64(0)
         for i in range(n - 1):
@@ -350,7 +357,7 @@ def word_ngram_repetition(
             continue
         size = _slots(total)
         mask = np.uint64(size - 1)
-        counts[:size] = 0
+        _clear(counts, size)
         repeated = 0
         value = np.uint64(0)
         for i in range(n - 1):
@@ -377,26 +384,32 @@ def word_ngram_repetition(
 @njit(cache=True, nogil=True)
 def _is_link_prefix(codes: Array, begin: int, end: int, i: int, letters: Array) -> bool:
     """Whether a link's prefix may have its characteristic sign at position `i` of a token."""
-    code = codes[i]
-    if code == _COLON:  # scheme:/ or scheme:name
-        return begin < i and i + 1 < end and bool(codes[i + 1] == _SLASH or letters[codes[i + 1]] & 5)
-    if code == _DOT:  # name.com/
-        k = i + 1
-        while k < end and letters[codes[k]] & 1 and k - i <= 5:
-            k += 1
-        if 3 <= k - i <= 5 and k < end and codes[k] == _SLASH:
-            return True
-        # www. and www1. to www123.
-        k = i - 1
-        while k >= begin and i - k <= 3 and letters[codes[k]] & 2:
-            k -= 1
-        if k - 2 >= begin:
-            return bool(codes[k] | 32 == _W and codes[k - 1] | 32 == _W and codes[k - 2] | 32 == _W)
-    return False
+    if codes[i] == _COLON:  # scheme:/ or scheme:name
+        if begin < i and i + 1 < end:
+            after = codes[i + 1]
+            if after == _SLASH or letters[after] & 5:
+                return True
+        return False
+    k = i + 1  # name.com/
+    while k < end and k - i <= 5 and letters[codes[k]] & 1:
+        k += 1
+    if 3 <= k - i <= 5 and k < end and codes[k] == _SLASH:
+        return True
+    k = i - 1  # www. and www1. to www123.
+    while k >= begin and i - k <= 3 and letters[codes[k]] & 2:
+        k -= 1
+    if k - 2 < begin:
+        return False
+    return _is_w(codes[k]) and _is_w(codes[k - 1]) and _is_w(codes[k - 2])
 
 
 @njit(cache=True, nogil=True)
-def link_spans(codes: Array, starts: Array, ends: Array, outside: Array, letters: Array) -> Array:
+def _is_w(code: int) -> bool:
+    return code == 87 or code == 119
+
+
+@njit(cache=True, nogil=True)
+def link_spans(codes: Array, starts: Array, ends: Array, classes: Array, letters: Array) -> Array:
     """Finds the tokens that may hold a link of `clean_links_mapper`'s own pattern.
 
     No match of that pattern holds white space, `<` or `>`, and its only look around is a word
@@ -406,26 +419,26 @@ def link_spans(codes: Array, starts: Array, ends: Array, outside: Array, letters
         codes: code points.
         starts: where each row starts.
         ends: where each row ends.
-        outside: table that is set for characters that no match holds.
+        classes: table, bit 0 for characters that no match holds, bit 1 for the colon and the dot.
         letters: table, bit 0 for [a-z] in any case, bit 1 for digits, bit 2 for [0-9%].
 
     Returns:
-        int64 of shape (tokens, 3): row, start, end.
+        int64 of shape (tokens, 4): row, start, end, 0.
     """
-    spans = np.empty((64, 3), np.int64)
+    spans = np.empty((64, 4), np.int64)
     n = 0
     for row in range(starts.size):
         begin = starts[row]
         end = ends[row]
         i = begin
         while i < end:
-            code = codes[i]
-            if outside[code]:
+            code_class = classes[codes[i]]
+            if code_class & 1:
                 begin = i + 1
-            elif code in (_COLON, _DOT) and _is_link_prefix(codes, begin, end, i, letters):
-                while i < end and not outside[codes[i]]:
+            elif code_class and _is_link_prefix(codes, begin, end, i, letters):
+                while i < end and not classes[codes[i]] & 1:
                     i += 1
-                spans = _append(spans, n, row, begin, i)
+                spans = _append(spans, n, row, begin, i, 0)
                 n += 1
                 begin = i + 1
             i += 1
@@ -443,9 +456,9 @@ def email_spans(codes: Array, starts: Array, ends: Array, inside: Array) -> Arra
         inside: table that is set for the characters that a match can hold.
 
     Returns:
-        int64 of shape (runs, 3): row, start, end; each has an `@` with neighbours.
+        int64 of shape (runs, 4): row, start, end, 0; each run has an `@` with neighbours.
     """
-    spans = np.empty((64, 3), np.int64)
+    spans = np.empty((64, 4), np.int64)
     n = 0
     for row in range(starts.size):
         begin = starts[row]
@@ -458,27 +471,30 @@ def email_spans(codes: Array, starts: Array, ends: Array, inside: Array) -> Arra
                     left -= 1
                 while i < end and inside[codes[i]]:
                     i += 1
-                spans = _append(spans, n, row, left, i)
+                spans = _append(spans, n, row, left, i, 0)
                 n += 1
             i += 1
     return spans[:n].copy()
 
 
 @njit(cache=True, nogil=True)
-def _append(spans: Array, n: int, row: int, start: int, end: int) -> Array:
+def _append(spans: Array, n: int, row: int, start: int, end: int, reason: int) -> Array:
     """Writes a span at index `n`, in a larger array when it is full."""
     if n == spans.shape[0]:
-        larger = np.empty((2 * n, 3), np.int64)
-        larger[:n] = spans
+        larger = np.empty((2 * n, 4), np.int64)
+        for i in range(n):  # numba compiles a loop ten times faster than a slice assignment
+            for k in range(4):
+                larger[i, k] = spans[i, k]
         spans = larger
     spans[n, 0] = row
     spans[n, 1] = start
     spans[n, 2] = end
+    spans[n, 3] = reason
     return spans
 
 
 @njit(cache=True, nogil=True)
-def suspect_segments(codes: Array, starts: Array, ends: Array, classes: Array, max_length: int) -> tuple[Array, Array]:
+def suspect_segments(codes: Array, starts: Array, ends: Array, classes: Array, max_length: int) -> Array:
     """Finds the segments that `ftfy.fix_text` might change; see `fix_unicode_mapper`.
 
     Args:
@@ -489,11 +505,10 @@ def suspect_segments(codes: Array, starts: Array, ends: Array, classes: Array, m
         max_length: length at which ftfy cuts a line.
 
     Returns:
-        int64 of shape (segments, 3): row, start, end; and each segment's reasons (uint8), to which
+        int64 of shape (segments, 4): row, start, end, and the classes that are the reason, to which
         `MARKUP` is added where ftfy leaves entities alone.
     """
-    spans = np.empty((64, 3), np.int64)
-    reasons = np.empty(64, np.uint8)
+    spans = np.empty((64, 4), np.int64)
     n = 0
     for row in range(starts.size):
         begin = starts[row]
@@ -516,15 +531,12 @@ def suspect_segments(codes: Array, starts: Array, ends: Array, classes: Array, m
                 markup |= seen & MARKUP
                 seen &= ~(ENTITY | MARKUP) if markup else ~MARKUP
                 if seen:
-                    spans = _append(spans, n, row, begin, i + 1)
-                    if n == reasons.size:
-                        reasons = np.concatenate((reasons, np.empty(n, np.uint8)))
-                    reasons[n] = seen | markup
+                    spans = _append(spans, n, row, begin, i + 1, seen | markup)
                     n += 1
                 begin = i + 1
                 seen = 0
                 previous = 0
-    return spans[:n].copy(), reasons[:n].copy()
+    return spans[:n].copy()
 
 
 @njit(cache=True, nogil=True)
@@ -539,7 +551,7 @@ def rewrite(codes: Array, spans: Array, table: Array) -> tuple[Array, Array, Arr
 
     Args:
         codes: code points.
-        spans: int64 of shape (n, 3), as `suspect_segments` returns them.
+        spans: int64 of shape (n, 4), as `suspect_segments` returns them.
         table: uint32, the replacement of each code point, or `DROPPED`.
 
     Returns:

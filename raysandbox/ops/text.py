@@ -175,8 +175,8 @@ def edit(batch: Batch, spans: np.ndarray, change: Callable[[str, int], str]) -> 
 
     Args:
         batch: the rows.
-        spans: int64 of shape (n, 3): row, start, end in the batch's code points; ascending and
-            without overlap.
+        spans: int64 of shape (n, 4): row, start and end in the batch's code points, and anything;
+            ascending and without overlap.
         change: from a span's text and its index to the new text.
     """
     points = code_points(batch)
@@ -184,7 +184,7 @@ def edit(batch: Batch, spans: np.ndarray, change: Callable[[str, int], str]) -> 
     pieces: list[list[str]] = []
     copied = 0
     ends = points.ends.tolist()
-    for index, (row, start, end) in enumerate(spans.tolist()):
+    for index, (row, start, end, _) in enumerate(spans.tolist()):
         old = points.slice(start, end)
         new = change(old, index)
         if new == old:

@@ -40,14 +40,14 @@ _LETTERS = string.ascii_letters + "\u0130\u017f\u212a"
 
 
 @cache
-def _outside() -> np.ndarray:
-    """1 for the characters that no link holds."""
-    return tables.members(_SPACES + "<>")
+def _classes() -> np.ndarray:
+    """For `kernels.link_spans`: bit 0 for characters that no link holds, bit 1 for `:` and `.`."""
+    return tables.members(_SPACES + "<>") | tables.members(":.") * 2
 
 
 @cache
 def _letters() -> np.ndarray:
-    """Classes for `kernels.link_spans`; any code point beyond ASCII may be one of `regex`'s digits."""
+    """For `kernels.link_spans`, as it says; any code point beyond ASCII may be one of `regex`'s digits."""
     table = tables.members(_LETTERS) | tables.members(string.digits) * 2 | tables.members(string.digits + "%") * 4
     table[0x80:] |= 2
     return table
@@ -69,5 +69,5 @@ class CleanLinksMapper(Mapper):
         if self.pattern is not None:
             return substitute(batch, compile_pattern(self.pattern), self.repl)
         points = code_points(batch)
-        spans = kernels.link_spans(points.codes, points.starts, points.ends, _outside(), _letters())
+        spans = kernels.link_spans(points.codes, points.starts, points.ends, _classes(), _letters())
         return edit(batch, spans, lambda text, _: _LINK.sub(self.repl, text))

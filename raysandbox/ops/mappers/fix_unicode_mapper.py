@@ -49,13 +49,12 @@ class FixUnicodeMapper(Mapper):
         from raysandbox.ops import kernels
 
         form: Form = self.normalization or "NFC"
-        classes = _classes(form)
         points = code_points(batch)
-        spans, reasons = kernels.suspect_segments(points.codes, points.starts, points.ends, classes, _MAX_SEGMENT)
-        reasons = _settle(CodePoints(points.codes, spans[:, 1], spans[:, 2]), reasons, form)
+        spans = kernels.suspect_segments(points.codes, points.starts, points.ends, _classes(form), _MAX_SEGMENT)
+        reasons = _settle(points, spans, form)
         spans, reasons = spans[reasons & ~kernels.MARKUP != 0], reasons[reasons & ~kernels.MARKUP != 0]
         rewritten = CodePoints(*kernels.rewrite(points.codes, spans, _replacements()))
-        simple = (reasons & ~kernels.MARKUP == kernels.SIMPLE) & ~_unfinished(rewritten, reasons, form)
+        simple = (reasons & ~kernels.MARKUP == kernels.SIMPLE) & ~_unfinished(rewritten, form)
 
         def fix(text: str, index: int) -> str:
             if simple[index]:
@@ -72,36 +71,35 @@ def _fix_segment(text: str, form: Form, *, entities: bool) -> str:
     return ftfy.fix_text_segment(text, config)
 
 
-def _settle(segments: CodePoints, reasons: np.ndarray, form: Form) -> np.ndarray:
-    """Asks ftfy's own tests about segments, and clears the reasons that do not hold."""
+def _settle(points: CodePoints, spans: np.ndarray, form: Form) -> np.ndarray:
+    """Asks ftfy's own tests about segments; returns the reasons that are left (int64)."""
     from ftfy.badness import is_bad
     from ftfy.chardata import HTML_ENTITY_RE
 
     from raysandbox.ops import kernels
 
-    settled = reasons.copy()
+    reasons = spans[:, 3].copy()
     for index in np.flatnonzero(reasons & (kernels.SUSPECT | kernels.COMPOSES | kernels.ENTITY)).tolist():
-        text = segments.text(index)
-        reason = reasons[index]
+        _, start, end, reason = spans[index].tolist()
+        text = points.slice(start, end)
         if reason & kernels.SUSPECT and not is_bad(text):
-            settled[index] &= ~kernels.SUSPECT
+            reasons[index] &= ~kernels.SUSPECT
         if reason & kernels.ENTITY and not HTML_ENTITY_RE.search(text):
-            settled[index] &= ~kernels.ENTITY
+            reasons[index] &= ~kernels.ENTITY
         if reason & kernels.COMPOSES and unicodedata.is_normalized(form, text):
-            settled[index] &= ~kernels.COMPOSES
-    return settled
+            reasons[index] &= ~kernels.COMPOSES
+    return reasons
 
 
-def _unfinished(rewritten: CodePoints, reasons: np.ndarray, form: Form) -> np.ndarray:
+def _unfinished(rewritten: CodePoints, form: Form) -> np.ndarray:
     """Which rewritten segments ftfy would change in its second round."""
     from raysandbox.ops import kernels
 
     # ftfy decides on entities by the original text, not by signs that a replacement made.
-    classes = _classes(form) & ~kernels.MARKUP
-    spans, again = kernels.suspect_segments(rewritten.codes, rewritten.starts, rewritten.ends, classes, _MAX_SEGMENT)
-    again = _settle(CodePoints(rewritten.codes, spans[:, 1], spans[:, 2]), again, form)
-    unfinished = np.zeros(reasons.size, bool)
-    unfinished[spans[again != 0, 0]] = True
+    classes = _classes(form) & ~np.uint8(kernels.MARKUP)
+    spans = kernels.suspect_segments(rewritten.codes, rewritten.starts, rewritten.ends, classes, _MAX_SEGMENT)
+    unfinished = np.zeros(rewritten.starts.size, bool)
+    unfinished[spans[_settle(rewritten, spans, form) != 0, 0]] = True
     return unfinished
 
 
