@@ -21,8 +21,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::ResourceWarning"),
 ]
 
-GOOD = "the river city of science and history shows that analysis of data matters".split()
-POOR = "click buy free now win cheap offer subscribe the of data".split()
+GOOD = ["the", "river", "city", "of", "science", "and", "history", "shows", "that", "analysis", "of", "data", "matters"]
+POOR = ["click", "buy", "free", "now", "win", "cheap", "offer", "subscribe", "the", "of", "data"]
 EDGE_CASES = [
     "",
     " ",

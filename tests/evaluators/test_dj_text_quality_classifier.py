@@ -1,0 +1,196 @@
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from raysandbox.core.component import PathRole, path_refs
+from raysandbox.core.errors import JobFailed, UserError
+from raysandbox.evaluators import dj_text_quality_classifier as module
+from raysandbox.evaluators._quality_training import train
+from raysandbox.evaluators._spark_model import HashedRegression
+from raysandbox.evaluators._spark_writer import write_pipeline
+from raysandbox.evaluators.base import DATA_EVALUATORS
+from raysandbox.evaluators.dj_text_quality_classifier import QualityScorer, TextQualityClassifier
+
+GOOD = [f"the river {word} science" for word in ["one", "two", "three", "four", "five", "six", "seven", "eight"]]
+POOR = [f"click buy {word} now" for word in ["one", "two", "three", "four", "five", "six", "seven", "eight"]]
+
+
+class InProcess:
+    """Scores a table at once, or in blocks."""
+
+    def __init__(self, table, block=None):
+        self.table, self.block = table, block or max(1, table.num_rows)
+        self.exported = None
+
+    def score(self, dataset_path, scorer, export_path=None):
+        self.exported = export_path
+        scorer = pickle.loads(pickle.dumps(scorer))
+        state = scorer.load()
+        starts = range(0, max(1, self.table.num_rows), self.block)
+        return pa.concat_tables(pa.table(scorer.score(self.table.slice(i, self.block), state)) for i in starts)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("quality") / "model"
+    write_pipeline(train(GOOD, POOR, num_features=4096)[0], folder)
+    return str(folder)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "cache_dir", lambda: tmp_path)
+    return tmp_path / "models" / "quality"
+
+
+def evaluate(texts, block=None, **config):
+    reported = {}
+    scorers = InProcess(pa.table({"text": pa.array(texts, pa.string())}), block)
+    evaluator = TextQualityClassifier(dataset_path="data.jsonl", **config)
+    score = evaluator.evaluate(scorers, lambda metrics, step=None: reported.update(metrics))
+    return score, reported, scorers
+
+
+def test_the_result_is_the_mean_score(model):
+    score, reported, scorers = evaluate(GOOD + POOR, model=model, export_path="out.jsonl")
+    assert reported == {"doc_score": score, "kept_share": 0.5, "rows": 16.0}
+    assert 0.4 < score < 0.6
+    assert evaluate(GOOD, model=model)[0] > 0.8
+    assert evaluate(POOR, model=model)[0] < 0.2
+    assert scorers.exported == Path("out.jsonl")
+
+
+def test_blocks_do_not_change_the_result(model):
+    for keep_method in ("label", "gpt3"):
+        whole = evaluate(GOOD + POOR, model=model, keep_method=keep_method)[:2]
+        assert evaluate(GOOD + POOR, block=3, model=model, keep_method=keep_method)[:2] == whole
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [([], "has no rows"), (["good", None], "1 of 2 rows .* have no score: their 'text' is missing")],
+)
+def test_without_a_score_the_job_fails(model, texts, message):
+    with pytest.raises(JobFailed, match=message):
+        evaluate(texts, model=model)
+
+
+def test_a_model_without_numbers_fails(tmp_path):
+    write_pipeline(HashedRegression(np.full(16, np.nan), 0.0), tmp_path / "m")
+    with pytest.raises(JobFailed, match="holds values that are no numbers"):
+        evaluate(["good"], model=str(tmp_path / "m"))
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"content": ["x"]}, "no column 'text' .it has content.: set `text_key`"),
+        ({"text": [1]}, "column 'text' holds int64, not text"),
+    ],
+)
+def test_a_wrong_column_is_named(model, table, message):
+    scorer = TextQualityClassifier(dataset_path="x", model=model).scorer()
+    with pytest.raises(UserError, match=message):
+        scorer.score(pa.table(table), scorer.load())
+
+
+def test_pareto_draws_follow_seed_and_text_only():
+    scorer = QualityScorer("", None, "gpt3", "text", seed=1)
+    texts = [f"text {number}" for number in range(20_000)]
+    limits = scorer._limits(texts)
+    assert np.array_equal(scorer._limits(texts[::-1]), limits[::-1])
+    assert not np.array_equal(QualityScorer("", None, "gpt3", "text", seed=2)._limits(texts), limits)
+    draws = 1 - limits  # Lomax of shape 9: P(x > t) = (1 + t) ** -9, mean 1 / 8
+    assert draws.min() >= 0
+    assert np.mean(draws) == pytest.approx(1 / 8, rel=0.03)
+    assert np.mean(draws > 0.5) == pytest.approx(1.5**-9, rel=0.15)
+
+
+@given(st.floats(0, 1))
+def test_label_keeps_above_one_half(score):
+    assert (score > QualityScorer("", None, "label", "text", 0)._limits([""])) == (score > 0.5)
+
+
+@pytest.mark.parametrize(
+    ("model", "method"), [("gpt3", "gpt3"), ("chinese", "label"), ("code", "label"), (None, "label")]
+)
+def test_keep_method_is_the_models_own_by_default(cache, model, method):
+    for name in ("gpt3", "chinese", "code", "own"):
+        (cache / f"{name}_quality_model").mkdir(parents=True)
+    for name in ("zh", "code"):
+        (cache / f"{name}.sp.model").touch()
+    path = model or str(cache / "own_quality_model")
+    assert TextQualityClassifier(dataset_path="x", model=path).scorer().keep_method == method
+    other = "label" if method == "gpt3" else "gpt3"
+    assert TextQualityClassifier(dataset_path="x", model=path, keep_method=other).scorer().keep_method == other
+
+
+def test_a_missing_published_model_says_where_it_belongs(cache):
+    with pytest.raises(UserError) as caught:
+        TextQualityClassifier(dataset_path="x").scorer()
+    message = str(caught.value)
+    assert str(cache / "gpt3_quality_model.zip") in message
+    assert str(cache / "gpt3_quality_model") in message
+    (cache / "chinese_quality_model").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"no sentencepiece model at .*zh\.sp\.model"):
+        TextQualityClassifier(dataset_path="x", model="chinese").scorer()
+
+
+def test_a_published_model_is_found_as_archive(cache):
+    cache.mkdir(parents=True)
+    (cache / "gpt3_quality_model.zip").touch()
+    assert TextQualityClassifier(dataset_path="x").scorer().model == str(cache / "gpt3_quality_model.zip")
+
+
+def test_a_missing_model_path_is_named():
+    with pytest.raises(UserError, match="no quality model at nowhere/model: `model` is gpt3, chinese, code"):
+        TextQualityClassifier(dataset_path="x", model="nowhere/model").scorer()
+
+
+@pytest.fixture(scope="module")
+def sentencepiece_model(tmp_path_factory):
+    sentencepiece = pytest.importorskip("sentencepiece")
+    prefix = tmp_path_factory.mktemp("pieces") / "tiny"
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter((GOOD + POOR) * 4), model_prefix=str(prefix), vocab_size=30, minloglevel=2
+    )
+    return f"{prefix}.model"
+
+
+def test_a_sentencepiece_model_splits_the_text(sentencepiece_model, tmp_path):
+    coefficients = np.zeros(64)
+    write_pipeline(HashedRegression(coefficients, 0.0, splits_text=False), tmp_path / "m")
+    config = {"model": str(tmp_path / "m"), "tokenizer": sentencepiece_model}
+    assert evaluate(GOOD, **config)[0] == 0.5
+
+
+def test_tokenizer_and_pipeline_must_fit(model, sentencepiece_model, tmp_path):
+    with pytest.raises(UserError, match="splits texts by itself: remove `tokenizer`"):
+        TextQualityClassifier(dataset_path="x", model=model, tokenizer=sentencepiece_model).scorer().load()
+    write_pipeline(HashedRegression(np.zeros(8), 0.0, splits_text=False), tmp_path / "m")
+    with pytest.raises(UserError, match="needs the sentencepiece model"):
+        TextQualityClassifier(dataset_path="x", model=str(tmp_path / "m")).scorer().load()
+
+
+def test_every_data_evaluator_keeps_the_contract():
+    for name in DATA_EVALUATORS.names():
+        cls = DATA_EVALUATORS.get(name)
+        evaluator = cls.model_validate(cls.example)
+        assert cls.type_name == name
+        assert pickle.loads(pickle.dumps(evaluator)) == evaluator
+        assert cls.model_validate(yaml.safe_load(yaml.safe_dump(evaluator.model_dump()))) == evaluator
+        assert all(field.description for field in cls.model_fields.values())
+        with pytest.raises(ValidationError):
+            cls.model_validate({**cls.example, "no_such_key": 1})
+
+
+def test_paths_have_their_roles():
+    refs = {ref.key[0]: ref.role for ref in path_refs(TextQualityClassifier, {"dataset_path": "a", "export_path": "b"})}
+    assert refs == {"dataset_path": PathRole.INPUT, "export_path": PathRole.OUTPUT, "model": PathRole.MODEL}
