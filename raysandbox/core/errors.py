@@ -68,7 +68,10 @@ class ConfigError(UserError):
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
-        super().__init__("\n".join(str(problem) for problem in self.problems))
+        super().__init__(self.problems)  # as given, so that it survives pickling between processes
+
+    def __str__(self) -> str:
+        return "\n".join(str(problem) for problem in self.problems)
 
 
 class UnknownNameError(UserError):
@@ -79,7 +82,11 @@ class MissingExtraError(UserError):
     """An optional stack is not installed; the message is one line that says what to install."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs {package}: pip install 'raysandbox[{extra}]'")
+        super().__init__(package, extra, purpose)  # as given, so that it survives pickling
+
+    def __str__(self) -> str:
+        package, extra, purpose = self.args
+        return f"{purpose} needs {package}: pip install 'raysandbox[{extra}]'"
 
 
 class JobFailed(UserError):
@@ -111,7 +118,10 @@ class RunInterrupted(SandboxError):
 
     def __init__(self, signum: int) -> None:
         self.signum = signum
-        super().__init__(f"interrupted by signal {signum}")
+        super().__init__(signum)
+
+    def __str__(self) -> str:
+        return f"interrupted by signal {self.signum}"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -156,7 +156,7 @@ def _configuration(max_length: int) -> dict[str, Any]:
         "train": {
             "max_epochs": 2,
             "dataloader": {"batch_size_per_gpu": 16, "workers_per_gpu": 0},
-            "optimizer": {"type": "AdamW", "lr": 2e-3},
+            "optimizer": {"type": "AdamW", "lr": 1e-3},
             "lr_scheduler": {"type": "ConstantLR", "factor": 1.0},
         },
         "evaluation": {"dataloader": {"batch_size_per_gpu": 16, "workers_per_gpu": 0, "shuffle": False}},

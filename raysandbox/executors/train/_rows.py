@@ -44,6 +44,9 @@ def read_columns(path: Path, key_remapping: Mapping[str, str], field: str) -> pa
             f"{field}: {path} has no column '{missing[0]}', which key_remapping names; "
             f"its columns are {', '.join(table.column_names)}"
         )
+    for name in key_remapping:
+        if table[name].null_count:
+            raise JobFailed(f"{field}: {table[name].null_count} rows of {path} have no value in the column '{name}'")
     replaced = set(key_remapping.values()) - set(key_remapping)
     table = table.select([name for name in table.column_names if name not in replaced])
     return table.rename_columns([key_remapping.get(name, name) for name in table.column_names])

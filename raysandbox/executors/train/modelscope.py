@@ -26,6 +26,8 @@ from raysandbox.executors.train._staging import staged
 
 __all__ = ["LossReporter", "ModelscopeTrainer", "TrainSettings"]
 
+logger = logging.getLogger(__name__)
+
 OUTPUT_DIR = "output"  # ModelScope's name for the trained model below work_dir
 
 
@@ -68,6 +70,8 @@ class TrainSettings(_Open):
         default=None, description="ModelScope hooks, [{type: TextLoggerHook, …}]"
     )
 
+
+_VANISHED = 1e-3  # share of the first learning rate below which a model hardly learns
 
 # Set where neither the configuration nor the model has the key.
 _DEFAULTS: Mapping[str, Any] = {
@@ -112,6 +116,8 @@ class ModelscopeTrainer(ModelTrainer):
     key_remapping: dict[str, str] = Field(
         default_factory=dict, description="columns of the data → names that the model's preprocessor reads"
     )
+    model_config = ConfigDict(serialize_by_alias=True)
+
     # Its key is `train`, which as an attribute is the method.
     settings: TrainSettings = Field(default_factory=TrainSettings, alias="train", description="hyper-parameters")
     seed: int = Field(42, ge=0, description="seed of shuffling, dropout and new weights")
@@ -202,6 +208,7 @@ class LossReporter:
     def __init__(self, report: Report) -> None:
         self._report = report
         self._last_time = 0.0
+        self._first_rate: float | None = None
         self.losses: list[float] = []
 
     def before_run(self, trainer: Any) -> None:
@@ -222,17 +229,34 @@ class LossReporter:
                 f"lower train.optimizer.lr, or look for broken rows in train_dataset"
             )
         self.losses.append(loss)
+        rate = trainer.optimizer.param_groups[0]["lr"]
+        self._warn_of_vanished_rate(rate, step, trainer.max_iters)
         now = time.perf_counter()
         self._report(
             {
                 "loss": loss,
-                "lr": trainer.optimizer.param_groups[0]["lr"],
+                "lr": rate,
                 "epoch": trainer.epoch + (trainer.inner_iter + 1) / trainer.iters_per_epoch,
                 "iterations_per_second": 1 / max(now - self._last_time, 1e-9),
             },
             step=step,
         )
         self._last_time = now
+
+    def _warn_of_vanished_rate(self, rate: float, step: int, steps: int) -> None:
+        """Warns once of a schedule like the original demo's: StepLR by steps of 2, a tenth each time."""
+        if self._first_rate is None:
+            self._first_rate = rate
+        elif rate < self._first_rate * _VANISHED and step < steps / 2:
+            logger.warning(
+                "train.lr_scheduler: the learning rate fell from %g to %g by iteration %d of %d; "
+                "the model hardly learns from here on",
+                self._first_rate,
+                rate,
+                step,
+                steps,
+            )
+            self._first_rate = 0.0
 
 
 def _require_modelscope() -> None:
@@ -318,11 +342,11 @@ def _name_final_directory(folder: Path, work_dir: Path) -> None:
 @contextmanager
 def _log_files_closed() -> Iterator[None]:
     """Closes the log file that a training gives ModelScope's one logger, so that the next gets its own."""
-    logger = logging.getLogger("modelscope")
+    shared = logging.getLogger("modelscope")
     try:
         yield
     finally:
-        for handler in list(logger.handlers):
+        for handler in list(shared.handlers):
             if isinstance(handler, logging.FileHandler):
-                logger.removeHandler(handler)
+                shared.removeHandler(handler)
                 handler.close()

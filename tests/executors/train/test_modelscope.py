@@ -43,7 +43,8 @@ def configuration(train_file, tiny_model, tmp_path):
 
 def test_it_is_found_by_its_name_and_its_example_is_valid():
     assert TRAINERS.get("modelscope") is ModelscopeTrainer
-    ModelscopeTrainer(**ModelscopeTrainer.example)
+    trainer = ModelscopeTrainer(**ModelscopeTrainer.example)
+    assert ModelscopeTrainer(**trainer.model_dump()) == trainer
 
 
 def test_validation_imports_neither_torch_nor_modelscope():
@@ -116,12 +117,15 @@ def test_the_seed_decides_the_losses_and_a_held_out_set_does_not(configuration, 
     assert losses(seed=7) != reference
 
 
-def test_the_originals_demo_settings_run_and_unknown_train_keys_pass_through(configuration, session):
+def test_the_originals_demo_settings_run_and_unknown_train_keys_pass_through(configuration, session, caplog):
     settings = ModelscopeTrainer.example["train"]
-    configuration["train"] = {**settings, "max_epochs": 1, "train_iters_per_epoch": 5}
+    configuration["train"] = {**settings, "max_epochs": 1, "train_iters_per_epoch": 20}
     ModelscopeTrainer(**configuration).train(session)
     rates = [rate for _, rate in session.series("lr")]
-    assert rates == pytest.approx([3e-4, 3e-4, 3e-5, 3e-5, 3e-6])
+    assert len(rates) == 20
+    assert rates[:5] == pytest.approx([3e-4, 3e-4, 3e-5, 3e-5, 3e-6])
+    warnings = [record for record in caplog.records if record.name == "raysandbox.executors.train.modelscope"]
+    assert ["fell from 0.0003 to 3e-08 by iteration 9 of 20" in record.getMessage() for record in warnings] == [True]
 
 
 def test_settings_left_out_are_the_models_own(configuration, session):

@@ -54,6 +54,7 @@ def test_a_remapped_column_replaces_one_of_that_name(tmp_path):
         ("a.jsonl", "3\n", r"a\.jsonl:1: not a JSON object"),
         ("a.jsonl", '{"content": "a"}\n', "has no column 'text', which key_remapping names; its columns are content"),
         ("a.jsonl", '{"text": "a"}\n{"text": {"b": 1}}\n', "the values of 'text' have different types"),
+        ("a.jsonl", '{"text": "a"}\n{"text": null}\n', "1 rows of .* have no value in the column 'text'"),
         ("a.json", "[1]", "something else than objects"),
         ("a.json", "[{]", "not a JSON array"),
         ("a.parquet", "nonsense", "no Parquet file"),
