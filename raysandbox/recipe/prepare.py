@@ -1,0 +1,68 @@
+"""From a recipe file to what a run needs of it: shared by processing, analysis and scoring."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from raysandbox.core.errors import ConfigError, Problem
+from raysandbox.recipe.parts import Unit
+from raysandbox.recipe.plan import InputPlan
+from raysandbox.recipe.problems import parse_recipe, recipe_problems
+from raysandbox.recipe.schema import Recipe, export_format
+from raysandbox.recipe.writers import Target
+
+__all__ = ["load_recipe", "quarantine_file", "target_of", "units_of"]
+
+
+def load_recipe(source: Mapping[str, Any] | str | Path | Recipe) -> tuple[Recipe, list[str]]:
+    """A recipe and the warnings about it.
+
+    Raises:
+        ConfigError: it is wrong; with every problem.
+    """
+    if isinstance(source, Recipe):
+        return source, []
+    file = None
+    if isinstance(source, str | Path):
+        file, source = str(source), _read_yaml(Path(source))
+    recipe = parse_recipe(source, file)
+    return recipe, [problem.message for problem in recipe_problems(source)]
+
+
+def _read_yaml(path: Path) -> Mapping[str, Any]:
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError([Problem(str(path), None, "", f"cannot be read: {error.strerror}")]) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError([Problem(str(path), None, "", f"is not YAML: {error}")]) from None
+    if not isinstance(content, dict):
+        raise ConfigError([Problem(str(path), None, "", "is not a recipe", "write `process: [...]`")])
+    return content
+
+
+def target_of(recipe: Recipe) -> Target:
+    """Where a recipe writes.
+
+    Raises:
+        ConfigError: it does not say.
+    """
+    if not recipe.export_path:
+        raise ConfigError([Problem(None, None, "export_path", "is required", "name the output file")])
+    format, suffix = export_format(recipe.export_path, recipe.export_type)
+    path = Path(recipe.export_path).expanduser().absolute()
+    return Target(path, format, suffix, recipe.export_shard_size)
+
+
+def quarantine_file(export_path: Path, folder: Path | None) -> Path:
+    """Where bad rows go; the suffix keeps them out of a folder's data."""
+    return (folder or export_path.parent).absolute() / f"{export_path.name}.quarantine"
+
+
+def units_of(plan: InputPlan) -> list[Unit]:
+    """One unit per task."""
+    return [Unit(index, task) for index, task in enumerate(plan.tasks)]
