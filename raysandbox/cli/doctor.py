@@ -80,8 +80,11 @@ def _cluster() -> Iterator[tuple[str, str, str]]:
     from raysandbox.runtime.session import cluster_summary, ensure_ray
 
     ensure_ray()
-    for line in cluster_summary().lines():
-        yield "cluster", "ok", line
+    cluster = cluster_summary()
+    yield "ray", "ok", f"{'local' if cluster.local else 'cluster'}, ray {cluster.versions['ray']}"
+    for node in cluster.nodes:
+        memory = node.resources.get("memory", 0.0) / 2**30
+        yield f"node {node.name}", "ok", f"{node.cpus:g} CPUs, {node.gpus:g} GPUs, {memory:.0f} GiB for work"
 
 
 def _version(package: str) -> str | None:

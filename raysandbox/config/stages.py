@@ -58,7 +58,7 @@ class Evaluation(Stage):
 
 def stage_order(used: Collection[str]) -> list[str]:
     """The default stages, with the installed stages among `used` put after those they follow."""
-    order = list(DEFAULT_STAGES)
+    order: list[str] = [*DEFAULT_STAGES]
     waiting = [name for name in used if name not in order and name in STAGES.names()]
     for name in waiting:
         after = STAGES.get(name).after

@@ -66,7 +66,7 @@ def path_refs(model: type[BaseModel], raw: Mapping[str, Any]) -> Iterator[PathRe
     Works on the raw mapping, so that a configuration which is still incomplete can be planned.
     """
     for name, field in model.model_fields.items():
-        key = field.alias if field.alias in raw else name
+        key = field.alias if field.alias and field.alias in raw else name
         value = raw.get(key, field.default)
         role = next((item for item in field.metadata if isinstance(item, PathRole)), None)
         if role is None:

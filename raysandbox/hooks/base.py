@@ -86,7 +86,7 @@ class Job:
     name: str
     recipe: Mapping[str, Any] | None
     extra: Mapping[str, Any]
-    resources: Resources = field(default_factory=Resources)
+    resources: Resources
     runtime_env: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -39,5 +39,6 @@ class ProbeViaAnalyzerHook(Hook):
         )
         context.report({"rows": float(result.rows)})
         for name, summary in result.analysis.numeric.items():
-            context.report({f"{name}.mean": summary.mean, f"{name}.std": summary.std})
+            if summary.mean is not None and summary.std is not None:
+                context.report({f"{name}.mean": summary.mean, f"{name}.std": summary.std})
         return [result.path]

@@ -39,6 +39,6 @@ class RefineRecipeViaKSigmaHook(Hook):
             raise JobFailed(f"job {job.id}: no earlier probe has its meta_name; give both the same")
         refinement = refine(job.recipe or {}, load(context.probe), settings.k)
         write_recipe(refinement.recipe, Path(settings.path_k_sigma_recipe))
-        lines = [f"- {change.explanation}" for change in refinement.changes]
+        lines = [f"- {change}" for change in refinement.changes]
         atomic_write(context.artifacts / "changes.md", "\n".join(lines) + "\n")
         return [settings.path_k_sigma_recipe]

@@ -154,8 +154,10 @@ def analysis_table(analysis: Analysis) -> Table:
     return Table("Statistics", ("statistic", "count", "mean", "std", "min", "max"), rows)
 
 
-def show_number(value: float) -> str:
-    """A number as a person reads it: four significant digits, whole numbers whole."""
+def show_number(value: float | None) -> str:
+    """A number as a person reads it: four significant digits, whole numbers whole, None empty."""
+    if value is None:
+        return ""
     if math.isfinite(value) and value == int(value) and abs(value) < 1e9:
         return f"{int(value):,}"
     return f"{value:.4g}"

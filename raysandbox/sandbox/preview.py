@@ -9,12 +9,14 @@ from typing import Literal
 from raysandbox.core.errors import UserError
 from raysandbox.core.files import cache_dir
 from raysandbox.core.keys import DigestMemo
+from raysandbox.runtime.placement import Resources, resources_problem
+from raysandbox.runtime.session import cluster_summary, ensure_ray
 from raysandbox.sandbox.context import ContextInfos
 from raysandbox.sandbox.manifest import Manifest
 from raysandbox.sandbox.plan import ExperimentPlan, PlannedJob
 from raysandbox.sandbox.resolve import Resolver
 
-__all__ = ["Preview", "preview"]
+__all__ = ["Preview", "preview", "resource_lines"]
 
 
 @dataclass(frozen=True)
@@ -57,3 +59,15 @@ def preview(plan: ExperimentPlan, work_dir: Path, root: Path | None) -> list[Pre
                 resolver.finished(planned, marker)
         found.append(Preview(planned, state))
     return found
+
+
+def resource_lines(plan: ExperimentPlan) -> list[str]:
+    """Connects to Ray and says, job by job, whether the cluster can hold what the job asks for."""
+    ensure_ray()
+    cluster = cluster_summary()
+    lines = [f"cluster: {len(cluster.nodes)} node(s), {cluster.total('CPU'):g} CPUs, {cluster.total('GPU'):g} GPUs"]
+    for job in plan.jobs:
+        if job.hook.uses_workers:
+            problem = resources_problem(Resources.model_validate(job.entry.config.resources), cluster)
+            lines.append(f"{job.entry.id}: {problem or 'fits'}")
+    return lines

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from raysandbox.api import check
+from raysandbox.core.errors import Problem
+
+PLANTED = """\
+project_name: planted
+experiment_nam: typo
+max_iter_num: many
+iter_targets: ["anonymous.score >= 1"]
+probe_job_configs:
+  - hook: ProbeViaAnalyserHook
+  - hook: ProbeViaAnalyzerHook
+    meta_name: probe
+    output: [path]
+    dj_configs:
+      dataset_path: data.jsonl
+      process:
+        - text_length_filte: {min_len: 1}
+        - text_length_filter: {min_le: 1}
+  - hook: ProbeViaAnalyzerHook
+    meta_name: twice
+    output: [path]
+    dj_configs: missing_side_file.yaml
+  - hook: ProbeViaAnalyzerHook
+    meta_name: twice
+    output: [path]
+    dj_configs: {dataset_path: data.jsonl, process: []}
+    retries: -1
+refine_recipe_job_configs:
+  - hook: RefineRecipeViaKSigmaHook
+    meta_name: nobody
+    dj_configs: {dataset_path: data.jsonl, process: []}
+    extra_configs: {path_k_sigma_recipe: refined.yaml}
+execution_job_configs:
+  - hook: TrainModelHook
+    meta_name: train
+    input: {extra_configs.train_dataset: anonymous.later.path}
+    extra_configs: {type: modelscop}
+  - hook: EvaluateDataHook
+    meta_name: later
+    output: [path]
+    input: {extra_configs.dataset_path: anonymous.nothing.path}
+    extra_configs: {type: vbench_video_evaluator}
+executin_job_configs: []
+"""
+
+EXPECTED = [
+    (2, "unknown key 'experiment_nam'", "did you mean 'experiment_name'"),
+    (3, "max_iter_num: should be a valid integer", ""),
+    (4, "names no output of a job", ""),
+    (6, "unknown hook 'ProbeViaAnalyserHook'", "did you mean 'ProbeViaAnalyzerHook'"),
+    (13, "unknown operator 'text_length_filte'", "did you mean 'text_length_filter'"),
+    (14, "unknown parameter 'min_le' of text_length_filter", "did you mean 'min_len'"),
+    (18, "missing_side_file.yaml cannot be read", ""),
+    (23, "retries: should be greater than or equal to 0", ""),
+    (26, "no earlier probe has the meta_name 'nobody'", "probe"),
+    (32, "'anonymous.later.path' is made by job anonymous.later#", ""),
+    (33, "unknown model trainer 'modelscop'", "did you mean 'modelscope'"),
+    (37, "'anonymous.nothing.path' names no output", ""),
+    (38, "data evaluator 'vbench_video_evaluator' is not in this version", ""),
+    (39, "unknown stage 'executin'", "did you mean 'execution_job_configs'"),
+]
+
+
+def errors(problems: list[Problem]) -> list[Problem]:
+    return [problem for problem in problems if problem.severity == "error"]
+
+
+@pytest.mark.parametrize(("line", "message", "fix"), EXPECTED)
+def test_every_planted_error_is_found_with_its_line(workspace: Path, line: int, message: str, fix: str) -> None:
+    Path("planted.yaml").write_text(PLANTED)
+    found = [str(problem) for problem in errors(check("planted.yaml"))]
+    assert any(text.startswith(f"planted.yaml:{line}: ") and message in text and fix in text for text in found), found
+
+
+def test_nothing_else_is_called_an_error(workspace: Path) -> None:
+    Path("planted.yaml").write_text(PLANTED)
+    assert len(errors(check("planted.yaml"))) == len(EXPECTED)
+
+
+def test_missing_data_is_a_warning(workspace: Path) -> None:
+    Path("a.yaml").write_text(
+        "probe_job_configs:\n"
+        "  - hook: ProbeViaAnalyzerHook\n"
+        "    dj_configs: {dataset_path: none.jsonl, process: [text_length_filter: {min_len: 1}]}\n"
+    )
+    (problem,) = check("a.yaml")
+    assert (problem.severity, problem.missing_path, problem.line) == ("warning", True, 3)
+
+
+def test_side_files_are_located_in_themselves(workspace: Path) -> None:
+    Path("recipe.yaml").write_text("dataset_path: data.jsonl\nprocess:\n  - nothing_filter:\n")
+    Path("data.jsonl").write_text("")
+    Path("a.yaml").write_text(
+        "probe_job_configs:\n"
+        "  - hook: ProbeViaAnalyzerHook\n"
+        "    dj_configs: recipe.yaml\n"
+        "    local: {dj_configs.np: x}\n"
+    )
+    found = [str(problem) for problem in check("a.yaml")]
+    assert any(text.startswith("recipe.yaml:3: process[0]") and "unknown operator" in text for text in found), found
+    assert any(text.startswith("a.yaml:4: ") and "np" in text for text in found), found
+
+
+def test_a_refined_recipe_is_known_before_it_is_written(workspace: Path) -> None:
+    """The original's own layout: process.yaml refined, processed, and its export trained on."""
+    Path("data.jsonl").write_text('{"text": "x"}\n')
+    Path("process.yaml").write_text(
+        "dataset_path: data.jsonl\nexport_path: out/processed.jsonl\nprocess:\n  - text_length_filter: {min_len: 1}\n"
+    )
+    Path("train.json").write_text('{"type": "fake", "train_dataset": "out/processed.jsonl", "work_dir": "out/model"}')
+    Path("a.yaml").write_text(
+        """
+probe_job_configs:
+  - {hook: ProbeViaAnalyzerHook, meta_name: a, dj_configs: process.yaml, extra_configs: }
+refine_recipe_job_configs:
+  - {hook: RefineRecipeViaKSigmaHook, meta_name: a, dj_configs: process.yaml,
+     extra_configs: {path_k_sigma_recipe: out/refined.yaml}}
+execution_job_configs:
+  - {hook: ProcessDataHook, meta_name: , dj_configs: out/refined.yaml, extra_configs: }
+  - {hook: TrainModelHook, meta_name: , dj_configs: , extra_configs: train.json}
+"""
+    )
+    assert check("a.yaml") == []
