@@ -222,7 +222,7 @@ def _histogram(values: np.ndarray) -> Histogram:
 def _bin_edges(values: np.ndarray) -> tuple[np.ndarray, Literal["linear", "log"]]:
     low, high = float(np.min(values)), float(np.max(values))
     bins = int(np.clip(2 * np.cbrt(len(values)), 10, _MAX_BINS))  # Rice's rule
-    whole = max(-low, high) < 2**53 and bool(np.all(values == np.rint(values)))
+    whole = max(-low, high) < 2**51 and bool(np.all(values == np.rint(values)))
     if whole and high - low < _MAX_BINS:
         return np.arange(low - 0.5, high + 1.0), "linear"
     if low > 0 and high / low >= _LOG_SPAN and np.median(values) - low < _LOG_CROWDING * (high - low):

@@ -3,7 +3,8 @@
 Both turn Σ into ς at the end of a word and into σ elsewhere, but they disagree about what a
 word is. Python follows Unicode's Final_Sigma; `java.lang.String.toLowerCase` asks its word
 `BreakIterator`, for which digits are inside a word, and hyphens, dots and apostrophes between two
-letters. The classes below were found by asking Java 17 about every character of the basic plane.
+letters. The classes below were found by asking Java 17 about every character of the basic plane;
+those beyond it (emoji, mathematical letters) end a word here, and nearly always there.
 
 Letters younger than the Java that a model is compared with (Unicode 13 for Java 17) are lower-cased
 here and not there: 40 letters of Glagolitic, Latin Extended-D and Vithkuqi.

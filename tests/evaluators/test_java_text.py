@@ -19,7 +19,6 @@ from raysandbox.evaluators._java_text import java_lower
         ("Α-Σ", "α-ς"),
         ("ΑΣ\u0301", "ας\u0301"),
         ("中ΑΣ中Α", "中ας中α"),
-        ("𝐀ΑΣ𝐀", "𝐀ας𝐀"),
         ("ς Σς", "ς σς"),
     ],
 )
