@@ -44,7 +44,7 @@ class Settings(_Model):
     )
     stages: list[str] | None = Field(None, min_length=1, description="names of the job lists, in order")
     cache_dir: str | None = Field(None, description="what runs share; ~/.cache/raysandbox by default")
-    watcher: WatcherSettings = WatcherSettings()
+    watcher: WatcherSettings = Field(default_factory=lambda: WatcherSettings.model_validate({}))
 
     @property
     def work_path(self) -> Path:

@@ -49,6 +49,9 @@ class TextQualityClassifier(DataEvaluator):
     }
 
     dataset_path: InputPath = Field(description="file, folder, glob or weighted mix to score")
+    compare_with: InputPath | None = Field(
+        None, description="another data set, e.g. the one before processing: its mean score is reported beside"
+    )
     model: ModelPath = Field(
         "gpt3", description="gpt3, chinese, code, or the path of a saved Spark ML pipeline (directory or zip)"
     )
@@ -61,22 +64,31 @@ class TextQualityClassifier(DataEvaluator):
     seed: int = Field(42, description="seed of the Pareto draws of keep method gpt3")
 
     def evaluate(self, scorers: Scorers, report: Report) -> float:
-        """Returns the mean doc_score; reports it with the share of rows kept and their number."""
+        """Returns the mean doc_score; reports it with the share of rows kept and their number.
+
+        With `compare_with`, the same of that data set are reported with the prefix `compared_`.
+        """
         export_path = Path(self.export_path) if self.export_path else None
-        scores = scorers.score(self.dataset_path, self.scorer(), export_path)
+        found = self._measure(scorers, self.dataset_path, export_path)
+        report(found)
+        if self.compare_with:
+            compared = self._measure(scorers, self.compare_with, None)
+            report({f"compared_{name}": value for name, value in compared.items()})
+        return found["doc_score"]
+
+    def _measure(self, scorers: Scorers, dataset_path: str, export_path: Path | None) -> dict[str, float]:
+        scores = scorers.score(dataset_path, self.scorer(), export_path)
         if scores.num_rows == 0:
-            raise JobFailed(f"{self.dataset_path} has no rows: there is no quality to measure")
+            raise JobFailed(f"{dataset_path} has no rows: there is no quality to measure")
         values = scores.column("doc_score").to_numpy()
         unscored = int(np.count_nonzero(np.isnan(values)))
         if unscored:
             raise JobFailed(
-                f"{unscored} of {len(values)} rows of {self.dataset_path} have no score: "
+                f"{unscored} of {len(values)} rows of {dataset_path} have no score: "
                 f"their '{self.text_key}' is missing, or the model {self.model} holds values that are no numbers"
             )
-        mean = float(np.mean(values))
         kept = float(np.mean(scores.column("should_keep").to_numpy()))
-        report({"doc_score": mean, "kept_share": kept, "rows": float(len(values))})
-        return mean
+        return {"doc_score": float(np.mean(values)), "kept_share": kept, "rows": float(len(values))}
 
     def scorer(self) -> QualityScorer:
         """The row scorer of this configuration.

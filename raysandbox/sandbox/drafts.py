@@ -19,7 +19,7 @@ __all__ = ["UNKNOWN", "Draft", "Drafts", "Part", "put_together", "same_path", "s
 Part = Literal["dj_configs", "extra_configs"]
 _PARTS: tuple[Part, Part] = ("dj_configs", "extra_configs")
 
-UNKNOWN = "<known when it runs>"
+UNKNOWN = "<known-when-it-runs>"  # one word: a path to those who split a mix
 
 
 def same_path(path: str) -> str:

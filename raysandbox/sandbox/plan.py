@@ -133,7 +133,8 @@ class _Planner:
 
     def _check_references(self, entry: JobEntry) -> set[JobEntry]:
         needs: set[JobEntry] = set()
-        references: list[tuple[KeyPath, str]] = [((*entry.path, "input", key), text) for key, text in entry.config.input.items()]
+        references: list[tuple[KeyPath, str]] = []
+        references += [((*entry.path, "input", key), text) for key, text in entry.config.input.items()]
         if entry.config.foreach is not None:
             references.append(((*entry.path, "foreach"), entry.config.foreach))
         for where, text in references:
