@@ -149,9 +149,8 @@ class QualityScorer:
 
     def _texts(self, table: pa.Table) -> list[str | None]:
         if self.text_key not in table.column_names:
-            raise UserError(
-                f"the data has no column '{self.text_key}' (it has {', '.join(table.column_names)}): set `text_key`"
-            )
+            columns = ", ".join(name for name in table.column_names if not name.startswith("__"))
+            raise UserError(f"the data has no column '{self.text_key}' (it has {columns}): set `text_key`")
         column = table.column(self.text_key)
         if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
             raise UserError(f"column '{self.text_key}' holds {column.type}, not text: set `text_key`")
