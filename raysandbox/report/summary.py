@@ -160,7 +160,7 @@ def show_number(value: float | None) -> str:
         return ""
     if math.isfinite(value) and value == int(value) and abs(value) < 1e9:
         return f"{int(value):,}"
-    return f"{value:.4g}"
+    return f"{value:#.4g}"
 
 
 def _change(first: float, last: float) -> str:

@@ -172,12 +172,8 @@ class _Planner:
 
     def _check_reads(self, entry: JobEntry, drafts: Drafts, paths: JobPaths, sides: Sequence[str]) -> set[JobEntry]:
         needs = set()
-        for path in (
-            *paths.reads,
-            *paths.models,
-            *sides,
-            *strings([draft.data for draft in drafts.parts.values() if draft]),
-        ):
+        named = strings([draft.data for draft in drafts.parts.values() if draft])
+        for path in dict.fromkeys([*paths.reads, *paths.models, *sides, *named]):
             writer = self._writer(same_path(path)) if path != UNKNOWN else None
             if writer is not None:
                 needs.add(writer)
