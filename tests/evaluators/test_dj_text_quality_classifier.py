@@ -27,10 +27,11 @@ class InProcess:
 
     def __init__(self, table, block=None):
         self.table, self.block = table, block or max(1, table.num_rows)
-        self.exported = None
+        self.paths, self.exports = [], []
 
     def score(self, dataset_path, scorer, export_path=None):
-        self.exported = export_path
+        self.paths.append(dataset_path)
+        self.exports.append(export_path)
         scorer = pickle.loads(pickle.dumps(scorer))
         state = scorer.load()
         starts = range(0, max(1, self.table.num_rows), self.block)
@@ -64,13 +65,21 @@ def test_the_result_is_the_mean_score(model):
     assert 0.4 < score < 0.6
     assert evaluate(GOOD, model=model)[0] > 0.8
     assert evaluate(POOR, model=model)[0] < 0.2
-    assert scorers.exported == Path("out.jsonl")
+    assert scorers.exports == [Path("out.jsonl")]
 
 
 def test_blocks_do_not_change_the_result(model):
     for keep_method in ("label", "gpt3"):
         whole = evaluate(GOOD + POOR, model=model, keep_method=keep_method)[:2]
         assert evaluate(GOOD + POOR, block=3, model=model, keep_method=keep_method)[:2] == whole
+
+
+def test_another_data_set_is_reported_beside(model):
+    score, reported, scorers = evaluate(GOOD, model=model, compare_with="before.jsonl", export_path="out.jsonl")
+    assert reported["doc_score"] == reported["compared_doc_score"] == score
+    assert (reported["compared_kept_share"], reported["compared_rows"]) == (1.0, 8.0)
+    assert scorers.paths == ["data.jsonl", "before.jsonl"]
+    assert scorers.exports == [Path("out.jsonl"), None]
 
 
 @pytest.mark.parametrize(
