@@ -31,11 +31,10 @@ class ProcessDataHook(Hook):
 
     def run(self, job: Job, context: JobContext) -> Sequence[Any]:
         """Runs the recipe; row counts go to the metrics, those of every operator to `operators.json`."""
-        result = process(
-            job.recipe or {}, quarantine_dir=context.quarantine, progress=context.progress, cache=context.use_cache
-        )
+        recipe = job.recipe or {}
+        result = process(recipe, quarantine_dir=context.quarantine, progress=context.progress, cache=context.use_cache)
         counts = {"rows_in": result.rows_in, "rows_out": result.rows_out, "quarantined": result.quarantined}
         context.report({name: float(value) for name, value in counts.items()})
         operators = [asdict(count) for count in result.ops]
         atomic_write(context.artifacts / "operators.json", json.dumps(operators, indent=2) + "\n")
-        return [result.path]
+        return [recipe.get("export_path") or result.path]

@@ -101,10 +101,11 @@ class Summary:
 
 def collect(work_dir: Path) -> Summary:
     """Reads the folder of a run; what is missing is left out."""
+    since = _last_starts(work_dir)
     series: dict[tuple[str, str], list[tuple[int | None, float]]] = {}
     for event in read_events(work_dir / "metrics.jsonl"):
         job, _, key = str(event["name"]).partition(".")
-        if isinstance(event["value"], int | float):
+        if isinstance(event["value"], int | float) and event["t"] >= since.get(job, 0.0):
             series.setdefault((key, job), []).append((event["step"], float(event["value"])))
     scores: dict[str, dict[str, float]] = {}
     curves = []
@@ -123,6 +124,19 @@ def collect(work_dir: Path) -> Summary:
         operators={path.parent.name: _read_json(path) for path in sorted(work_dir.glob("artifacts/**/operators.json"))},
         seconds={event["job"]: event["seconds"] for event in done},
     )
+
+
+def _last_starts(work_dir: Path) -> dict[str, float]:
+    """Name of the jobs that share it → when the first of them last started.
+
+    What they reported before belongs to an attempt that did not count.
+    """
+    starts = {e["job"]: e["t"] for e in read_events(work_dir / "journal.jsonl") if e.get("event") == "job_started"}
+    since: dict[str, float] = {}
+    for job, start in starts.items():
+        name = job.partition(".")[2].rpartition("#")[0]
+        since[name] = min(start, since.get(name, start))
+    return since
 
 
 def _read_json(path: Path) -> Any:
