@@ -116,7 +116,7 @@ def placement_group_for(resources: Resources, timeout_s: float | None = None) ->
     group = ray.util.placement_group(
         [bundle(resources)] * resources.num_workers,
         strategy=resources.strategy,
-        bundle_label_selector=[resources.label_selector] * resources.num_workers if resources.label_selector else [],
+        bundle_label_selector=[resources.label_selector] * resources.num_workers,
     )
     try:
         _wait(group, resources, timeout_s or resources.timeout_s)

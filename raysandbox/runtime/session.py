@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import platform
+import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ __all__ = ["NAMESPACE", "Cluster", "Node", "cluster_summary", "ensure_ray", "in_
 
 NAMESPACE = "raysandbox"
 _LOOPBACK = "127.0.0.1"
+_CONNECT_S = 10.0
 # Without this, Ray replaces 127.0.0.1 by the machine's address and listens on every interface.
 _LOOPBACK_SWITCH = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
@@ -145,18 +147,26 @@ def _connect(address: str, common: Mapping[str, Any]) -> None:
     from ray.exceptions import AuthenticationError
 
     try:
+        _knock(address)
         ray.init(address=address, runtime_env=_code_for_workers(), **common)
     except AuthenticationError as error:
         raise UserError(
             f"the Ray cluster at {address} refuses this token: export RAY_AUTH_MODE=token and "
             f"RAY_AUTH_TOKEN_PATH=FILE with the cluster's token (`ray get-auth-token` on its head node)"
         ) from error
-    except (ConnectionError, RuntimeError) as error:
+    except (OSError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         raise UserError(
             f"cannot connect to the Ray cluster at {address} (RAY_ADDRESS): {reason} "
             f"(unset RAY_ADDRESS for a local Ray)"
         ) from error
+
+
+def _knock(address: str) -> None:
+    """Raises OSError when nobody listens at HOST:PORT; Ray itself tries for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
 
 
 def _code_for_workers() -> dict[str, Any]:

@@ -284,9 +284,11 @@ def _start_actor(config: WatchConfig) -> Any:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+    name = f"watcher-{config.run_id}"
+    _end_leftover(name)
     node = ray.get_runtime_context().get_node_id()
     options = {
-        "name": f"watcher-{config.run_id}",
+        "name": name,
         "namespace": NAMESPACE,
         "num_cpus": 0,
         "max_restarts": -1,
@@ -296,6 +298,18 @@ def _start_actor(config: WatchConfig) -> Any:
     # The driver's wandb variables, as an argument: a runtime environment would write them to Ray's logs.
     environment = {key: value for key, value in os.environ.items() if key.startswith("WANDB_")}
     return ray.remote(_WatcherActor).options(**options).remote(config, environment)
+
+
+def _end_leftover(name: str) -> None:
+    """Frees the name from the watcher of a run that was killed a moment ago; Ray takes seconds to notice."""
+    import ray
+
+    for _ in range(100):
+        try:
+            ray.kill(ray.get_actor(name, NAMESPACE))
+        except ValueError:
+            return
+        time.sleep(0.1)
 
 
 class _WatcherActor(SandboxWatcher):

@@ -16,6 +16,7 @@ from raysandbox.core.redact import redact_text
 from raysandbox.core.runner import Report
 from raysandbox.executors.base import ModelTrainer
 from raysandbox.runtime.placement import Resources, placement_group_for
+from raysandbox.runtime.session import is_local
 from raysandbox.runtime.watcher_actor import Reporter, WatcherClient
 from raysandbox.runtime.worker_log import LogFollower, WorkerAddress, redirect_output
 
@@ -149,11 +150,18 @@ def _start(job: WorkerJob, group: Any) -> Any:
 
 
 def _runtime_env(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The runtime environment with its interpreter's path made absolute: workers start elsewhere."""
+    """The runtime environment with its interpreter's path made absolute: workers start elsewhere.
+
+    Raises:
+        JobFailed: the interpreter is not there; Ray would wait for its workers for ever.
+    """
     environment = dict(given)
     interpreter = environment.get("py_executable", "")
     if os.sep in interpreter and " " not in interpreter:
-        environment["py_executable"] = str(Path(interpreter).expanduser().absolute())
+        path = Path(interpreter).expanduser().absolute()
+        if is_local() and not path.exists():
+            raise JobFailed(f"runtime_env.py_executable: {interpreter} does not exist")
+        environment["py_executable"] = str(path)
     return environment
 
 

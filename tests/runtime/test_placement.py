@@ -1,0 +1,71 @@
+import time
+
+import pytest
+from pydantic import ValidationError
+
+from raysandbox.core.errors import JobFailed
+from raysandbox.runtime.placement import Resources, bundle, placement_group_for, resources_problem
+from raysandbox.runtime.session import Cluster, Node
+
+TWO_NODES = Cluster(
+    (
+        Node("a", {"CPU": 8, "GPU": 1, "accelerator_type:A100": 1}, {"zone": "x"}),
+        Node("b", {"CPU": 4, "GPU": 2}, {"zone": "y"}),
+    ),
+    {},
+)
+
+
+@pytest.mark.parametrize(
+    ("asked", "problem"),
+    [
+        ({"num_cpus": 8}, None),
+        ({"num_cpus": 9}, "a worker needs 9 CPU on one node, the largest node has 8"),
+        ({"num_gpus": 2, "num_cpus": 8}, "no single node has all of 8 CPU, 2 GPU"),
+        ({"num_gpus": 1, "num_workers": 3}, None),
+        ({"num_gpus": 1, "num_workers": 4}, "4 workers are asked for, the cluster holds 3"),
+        ({"num_gpus": 0.5, "num_workers": 6, "num_cpus": 0}, None),
+        ({"num_gpus": 1, "num_workers": 3, "strategy": "STRICT_PACK"}, "the best node holds 2"),
+        ({"num_gpus": 1, "num_workers": 3, "strategy": "STRICT_SPREAD"}, "there are 2"),
+        ({"num_gpus": 1, "accelerator_type": "A100"}, None),
+        ({"num_gpus": 1, "accelerator_type": "H100"}, "no node has a GPU of type H100"),
+        ({"num_gpus": 2, "label_selector": {"zone": "x"}}, "the largest node has 1"),
+        ({"label_selector": {"zone": "!in(x, y)"}}, "no node has the labels"),
+        ({"label_selector": {"zone": "!x"}, "num_gpus": 2}, None),
+    ],
+)
+def test_what_a_cluster_cannot_hold(asked, problem):
+    found = resources_problem(Resources(**asked), TWO_NODES)
+    assert found is None if problem is None else problem in found
+
+
+def test_bundle():
+    assert bundle(Resources(num_gpus=0.5, accelerator_type="H100")) == {
+        "CPU": 1,
+        "GPU": 0.5,
+        "accelerator_type:H100": 0.001,
+    }
+
+
+@pytest.mark.parametrize("wrong", [{"num_cpus": 0}, {"num_gpus": 1.5}, {"gpus": 1}, {"num_workers": 0}])
+def test_wrong_resources(wrong):
+    with pytest.raises(ValidationError):
+        Resources(**wrong)
+
+
+def test_what_a_local_ray_lacks_fails_at_once(cluster):
+    start = time.monotonic()
+    with pytest.raises(JobFailed) as caught, placement_group_for(Resources(num_gpus=4)):
+        pass
+    assert time.monotonic() - start < 1
+    message = str(caught.value)
+    for part in ("1 × (1 CPU, 4 GPU)", "largest node has 2", "has 2 CPU, 2 GPU on 1 node", "free now: 2 CPU, 2 GPU"):
+        assert part in message
+
+
+def test_what_others_hold_is_waited_for(cluster):
+    busy = pytest.raises(JobFailed, match=r"other work holds.*free now: 1 CPU, 0 GPU")
+    with placement_group_for(Resources(num_gpus=2)), busy, placement_group_for(Resources(num_gpus=1), timeout_s=1):
+        pass
+    with placement_group_for(Resources(num_gpus=2, label_selector={"ray.io/node-id": "!in(x)"}), timeout_s=20):
+        pass
