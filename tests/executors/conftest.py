@@ -83,7 +83,7 @@ def modelscope_stack() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import_plain_gpt3()
-        for name in ("hub.snapshot_download", "trainers", "pipelines.base", "msdatasets"):
+        for name in ("hub.snapshot_download", "trainers", "pipelines", "msdatasets"):
             importlib.import_module(f"modelscope.{name}")
 
 

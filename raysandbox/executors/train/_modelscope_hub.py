@@ -8,28 +8,19 @@ import os
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from raysandbox.core.errors import JobFailed
 
-__all__ = ["no_freshness_check", "read_configuration", "resolve_model"]
+__all__ = ["read_configuration", "resolve_model", "without_hub"]
 
 CONFIGURATION = "configuration.json"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*/[\w.\-]+")
 _HUB_URL = "https://www.modelscope.cn"
 _REACH_TIMEOUT_S = 5
-_FRESHNESS_CHECK = "check_local_model_is_latest"
-_ASKING_MODULES = (
-    "modelscope.hub.check_model",
-    "modelscope.models.base.base_model",
-    "modelscope.pipelines.base",
-    "modelscope.preprocessors.base",
-    "modelscope.trainers.base",
-    "modelscope.trainers.trainer",
-)
 
 
 def resolve_model(name: str, revision: str | None = None, *, allow_download: bool = False) -> Path:
@@ -120,23 +111,48 @@ def _require_hub(name: str) -> None:
 
 
 @contextmanager
-def no_freshness_check() -> Iterator[None]:
-    """Within the block, ModelScope does not ask the hub whether a local model is its latest version.
+def without_hub() -> Iterator[None]:
+    """Within the block, ModelScope neither asks the hub nor prepares an upload to it.
 
-    Without a network that question costs 7 s of retries per model, preprocessor and pipeline, and
-    its answer is only logged. The function is imported by name into several modules; these are
-    loaded first, so that what they keep afterwards is the original.
+    Asking: for a local model directory it looks up whether the files are the latest, which costs
+    7 s of retries without a network, and only logs the answer.
+
+    Uploading: at the end of every training it forks a manager process, even with nothing to
+    upload. The fork lives as long as the worker and shares its sockets: a worker that is killed
+    afterwards leaves an orphan, and Ray, which sees the sockets open, waits for the dead worker.
+
+    The functions are imported by name into several modules; these are loaded first, so that what
+    they keep afterwards are the originals.
     """
-    modules = [importlib.import_module(name) for name in _ASKING_MODULES]
-    original = getattr(modules[0], _FRESHNESS_CHECK)
-    for module in modules:
-        setattr(module, _FRESHNESS_CHECK, _not_asked)
+    places = [(importlib.import_module(module), name, stand_in) for module, name, stand_in in _HUB_FUNCTIONS]
+    originals = [getattr(module, name) for module, name, _ in places]
+    for module, name, stand_in in places:
+        setattr(module, name, stand_in)
     try:
         yield
     finally:
-        for module in modules:
-            setattr(module, _FRESHNESS_CHECK, original)
+        for (module, name, _), original in zip(places, originals, strict=True):
+            setattr(module, name, original)
 
 
-def _not_asked(*args: object, **kwargs: object) -> None:
-    """Stands in for the freshness check."""
+def _nothing(*args: object, **kwargs: object) -> None:
+    """Stands in for a function whose work is not wanted."""
+
+
+def _no_upload(queue_name: str, **task: Any) -> None:
+    """Stands in for ModelScope's upload queue; closing it is fine, an upload is not.
+
+    Raises:
+        JobFailed: a checkpoint hook has `push_to_hub`.
+    """
+    if not task.get("done"):
+        raise JobFailed("train: push_to_hub is not supported (upload the folder output of work_dir afterwards)")
+
+
+_CHECKPOINT_HOOK = "modelscope.trainers.hooks.checkpoint.checkpoint_hook"
+_HUB_FUNCTIONS: Sequence[tuple[str, str, Callable[..., None]]] = (
+    ("modelscope.trainers.base", "check_local_model_is_latest", _nothing),
+    ("modelscope.trainers.trainer", "check_local_model_is_latest", _nothing),
+    (_CHECKPOINT_HOOK, "push_to_hub_in_queue", _no_upload),
+    (_CHECKPOINT_HOOK, "wait_for_done", _nothing),
+)

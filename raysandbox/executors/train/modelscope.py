@@ -20,7 +20,7 @@ from raysandbox.core.registry import register
 from raysandbox.core.runner import Report, TrainSession
 from raysandbox.executors.base import ModelTrainer
 from raysandbox.executors.train._megatron_shim import import_plain_gpt3
-from raysandbox.executors.train._modelscope_hub import no_freshness_check, read_configuration, resolve_model
+from raysandbox.executors.train._modelscope_hub import read_configuration, resolve_model, without_hub
 from raysandbox.executors.train._rows import read_columns
 from raysandbox.executors.train._staging import staged
 
@@ -139,7 +139,7 @@ class ModelscopeTrainer(ModelTrainer):
         model_dir = resolve_model(self.model_name, self.model_revision, allow_download=self.allow_download)
         _prepare_import(model_dir)
         work_dir = Path(self.work_dir).absolute()
-        with staged(work_dir) as (folder, summary), no_freshness_check(), _log_files_closed():
+        with staged(work_dir) as (folder, summary), without_hub(), _log_files_closed():
             reporter = LossReporter(session.report)
             trainer = self._build(data, model_dir, folder, session.device, reporter)
             summary.update(model=str(model_dir), seed=self.seed)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import multiprocessing
 import subprocess
 import sys
 import time
@@ -82,7 +83,7 @@ def test_losses_are_reported_at_every_iteration_and_the_held_out_loss_falls(conf
 def test_the_model_loads_in_modelscopes_pipeline_and_generates(configuration, session, tmp_path):
     from modelscope.pipelines import pipeline
 
-    from raysandbox.executors.train._modelscope_hub import no_freshness_check
+    from raysandbox.executors.train._modelscope_hub import without_hub
 
     ModelscopeTrainer(**configuration).train(session)
     work_dir = tmp_path / "model"
@@ -91,7 +92,7 @@ def test_the_model_loads_in_modelscopes_pipeline_and_generates(configuration, se
     summary = json.loads((work_dir / "training.json").read_text())
     assert summary["iterations"] == 12
     assert summary["last_loss"] == session.series("loss")[-1][1]
-    with no_freshness_check():
+    with without_hub():
         generate = pipeline(task="text-generation", model=str(work_dir / "output"), device="cpu")
         (result,) = generate(["the data of"], max_length=12)
     assert result["text"]
@@ -126,6 +127,18 @@ def test_the_originals_demo_settings_run_and_unknown_train_keys_pass_through(con
     assert rates[:5] == pytest.approx([3e-4, 3e-4, 3e-5, 3e-5, 3e-6])
     warnings = [record for record in caplog.records if record.name == "raysandbox.executors.train.modelscope"]
     assert ["fell from 0.0003 to 3e-08 by iteration 9 of 20" in record.getMessage() for record in warnings] == [True]
+
+
+def test_no_process_is_left_behind(configuration, session):
+    ModelscopeTrainer(**configuration).train(session)
+    assert multiprocessing.active_children() == []
+
+
+def test_an_upload_to_the_hub_is_refused(configuration, session):
+    hook = {"type": "CheckpointHook", "interval": 1, "push_to_hub": True, "hub_repo_id": "me/model"}
+    configuration["train"] = {**TRAIN, "hooks": [hook]}
+    with pytest.raises(JobFailed, match="push_to_hub is not supported"):
+        ModelscopeTrainer(**configuration).train(session)
 
 
 def test_settings_left_out_are_the_models_own(configuration, session):

@@ -8,7 +8,7 @@ import pytest
 from raysandbox.core.errors import JobFailed
 from raysandbox.executors.train import _modelscope_hub
 from raysandbox.executors.train._megatron_shim import _megatron_stand_ins
-from raysandbox.executors.train._modelscope_hub import no_freshness_check, read_configuration, resolve_model
+from raysandbox.executors.train._modelscope_hub import read_configuration, resolve_model, without_hub
 
 pytestmark = pytest.mark.usefixtures("modelscope_stack")
 
@@ -61,11 +61,11 @@ def test_a_broken_configuration_is_named(tmp_path, text):
         read_configuration(tmp_path)
 
 
-def test_the_freshness_check_is_off_inside_and_back_outside():
+def test_the_hub_is_not_asked_inside_and_may_be_outside():
     import modelscope.trainers.trainer as asking
 
     original = asking.check_local_model_is_latest
-    with no_freshness_check():
+    with without_hub():
         assert asking.check_local_model_is_latest is not original
     assert asking.check_local_model_is_latest is original
 
