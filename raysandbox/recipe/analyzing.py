@@ -103,11 +103,7 @@ def analyze(
         work = Work(fused, needs_of(filters, keys), staging, sink, keep_stats=True, limit=run.unit_limit)
         reports = run.run(replace(work, gather_stats=True), units_of(plan))
         stats = _gathered(reports)
-        if recipe.export_original_dataset:
-            parts = [part for report in reports for part in report.parts]
-            path = write_output(target, parts, stats.num_rows, sum(report.size for report in reports))
-        else:
-            path = _write_stats(stats, target.path)
+        path = write_output(target, reports) if recipe.export_original_dataset else _write_stats(stats, target.path)
     analysis = summarise(stats, recipe.percentiles)
     save(analysis, out_dir)
     seconds = time.perf_counter() - started

@@ -106,6 +106,7 @@ class UnitReport:
         features: per dataset operator the columns of all rows, in order.
         stats: summaries of the statistics of the rows that are left.
         parts: files with its rows.
+        schemas: columns and types of each part, where the output needs them.
         size: bytes in its parts.
         rows: its rows, when they stay in memory.
         columns: small columns that stay in memory (statistics of an analysis).
@@ -121,6 +122,7 @@ class UnitReport:
     quarantine: Path | None = None
     stats: dict[str, StatSum] = field(default_factory=dict)
     parts: list[Path] = field(default_factory=list)
+    schemas: list[pa.Schema] = field(default_factory=list)
     size: int = 0
     rows: list[Row] = field(default_factory=list)
     columns: list[pa.Table] = field(default_factory=list)
@@ -133,14 +135,14 @@ class PartWriter:
         self._staging = staging
         self._sink = sink
         self._report = report
-        self._lines: Any = None
+        self._stream: Any = None
         self._bad: Any = None
 
     def __enter__(self) -> PartWriter:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for stream in (self._lines, self._bad):
+        for stream in (self._stream, self._bad):
             if stream is not None:
                 stream.close()
 
@@ -163,27 +165,42 @@ class PartWriter:
         elif self._sink == "memory":
             self._report.rows += output_rows(block, table)
         elif self._sink == "tables":
-            self._write_table(output_table(block, table) if block.rows is None else table_of(output_rows(block, table)))
+            self._write_typed(block, table)
         elif self._sink == "staged":
             self._write_table(_stage(block, table))
 
+    def _write_typed(self, block: Block, table: pa.Table) -> None:
+        """Objects stay lines: only with the rows of all blocks known do their columns have a type."""
+        if block.rows is None:
+            self._write_table(output_table(block, table))
+            return
+        rows = output_rows(block, table)
+        part = self._new_part("jsonl")
+        self._report.size += part.write_bytes(_lines(rows))
+        self._report.schemas.append(table_of(rows).schema)
+
     def _write_lines(self, rows: Sequence[Row]) -> None:
-        if self._lines is None:
-            self._report.parts.append(self._path("part.jsonl"))
-            self._lines = self._report.parts[0].open("wb")
-        lines = [encode_row(row) for row in rows]
-        lines.append(b"")
-        self._report.size += self._lines.write(b"\n".join(lines))
+        if self._stream is None:
+            self._stream = self._new_part("jsonl").open("wb")
+        self._report.size += self._stream.write(_lines(rows))
 
     def _write_table(self, table: pa.Table) -> None:
-        part = self._path(f"part-{len(self._report.parts):05d}.arrow")
+        part = self._new_part("arrow")
         with ipc.new_file(str(part), table.schema) as writer:
             writer.write_table(table)
-        self._report.parts.append(part)
         self._report.size += table.nbytes
+        self._report.schemas.append(table.schema)
+
+    def _new_part(self, suffix: str) -> Path:
+        self._report.parts.append(self._path(f"part-{len(self._report.parts):05d}.{suffix}"))
+        return self._report.parts[-1]
 
     def _path(self, name: str) -> Path:
         return self._staging / f"{self._report.index:06d}-{name}"
+
+
+def _lines(rows: Sequence[Row]) -> bytes:
+    return b"".join([encode_row(row) + b"\n" for row in rows])
 
 
 def _stage(block: Block, table: pa.Table) -> pa.Table:

@@ -151,8 +151,7 @@ def _run(
         rows_out = sum(report.rows_out for report in reports)
         path = ""
         if target:
-            parts = [part for report in reports for part in report.parts]
-            path = write_output(target, parts, rows_out, sum(report.size for report in reports))
+            path = write_output(target, reports)
     warnings += _findings(run.rows_in, run.tallies)
     return Result(
         path=path,

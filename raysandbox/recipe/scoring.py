@@ -105,8 +105,6 @@ class DatasetScorers:
             work = _ScoreWork(scorer, staging, target.sink if target else "nothing")
             reports = run.run(work, units_of(plan))
             if target:
-                parts = [part for report in reports for part in report.parts]
-                rows = sum(report.rows_out for report in reports)
-                write_output(target, parts, rows, sum(report.size for report in reports))
+                write_output(target, reports)
         tables = [table for report in reports for table in report.columns]
         return pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})

@@ -14,9 +14,9 @@ import pyarrow as pa
 import zstandard
 from pyarrow import ipc
 
-from raysandbox.core.errors import JobFailed
 from raysandbox.core.files import atomic_path
-from raysandbox.recipe.rows import JSON_TEXT, encode_row
+from raysandbox.recipe.parts import UnitReport
+from raysandbox.recipe.rows import JSON_TEXT, decode_row, encode_row
 
 __all__ = ["Target", "shard_sizes", "write_output"]
 
@@ -78,18 +78,17 @@ def shard_sizes(rows: int, shards: int) -> list[int]:
     return [rows // shards + (index < rows % shards) for index in range(shards)]
 
 
-def write_output(target: Target, parts: Sequence[Path], rows: int, size: int) -> str:
+def write_output(target: Target, reports: Sequence[UnitReport]) -> str:
     """Writes the output and returns its path; every file appears whole or not at all.
 
     Args:
         target: where and how.
-        parts: the units' files, in input order.
-        rows: number of rows in them.
-        size: number of bytes in them.
+        reports: the units' reports, in input order.
     """
-    shards = target.shards(rows, size)
+    parts = [part for report in reports for part in report.parts]
+    shards = target.shards(sum(report.rows_out for report in reports), sum(report.size for report in reports))
     if target.format == "parquet":
-        _write_parquet(shards, parts)
+        _write_parquet(shards, parts, common_schema(schema for report in reports for schema in report.schemas))
     else:
         _write_json(target, shards, parts)
     target.remove_stale(shards)
@@ -139,26 +138,42 @@ def _open(path: Path, suffix: str) -> Iterator[IO[bytes]]:
             yield file
 
 
-def _write_parquet(shards: Sequence[tuple[Path, int]], parts: Sequence[Path]) -> None:
+class _UnfitError(Exception):
+    """A column holds values that its type does not: integers too large to stand beside fractions."""
+
+    def __init__(self, column: str) -> None:
+        super().__init__(column)
+        self.column = column
+
+
+def _write_parquet(shards: Sequence[tuple[Path, int]], parts: Sequence[Path], schema: pa.Schema) -> None:
+    while True:
+        try:
+            _write_tables(shards, _TableStream(parts, schema), schema)
+            return
+        except _UnfitError as error:
+            position = schema.get_field_index(error.column)
+            schema = schema.set(position, _json_text(error.column))
+
+
+def _write_tables(shards: Sequence[tuple[Path, int]], tables: _TableStream, schema: pa.Schema) -> None:
     import pyarrow.parquet as pq
 
-    schema = common_schema(_schema(part) for part in parts)
-    tables = _TableStream(parts, schema)
     for path, count in shards:
         with ExitStack() as stack:
             temporary = stack.enter_context(atomic_path(path))
             writer = stack.enter_context(pq.ParquetWriter(str(temporary), schema, compression="zstd"))
-            while count > 0:
+            while count > 0 and schema.names:  # rows without any key hold nothing
                 table = tables.take(min(count, _ROW_GROUP))
                 writer.write_table(table)
                 count -= table.num_rows
 
 
 class _TableStream:
-    """The rows of Arrow files one after the other, all with the same columns."""
+    """The rows of parts one after the other, all with the same columns."""
 
     def __init__(self, parts: Iterable[Path], schema: pa.Schema) -> None:
-        self._tables = (fit(_read(part), schema) for part in parts)
+        self._tables = (_read(part, schema) for part in parts)
         self._rest = schema.empty_table()
 
     def take(self, count: int) -> pa.Table:
@@ -169,54 +184,70 @@ class _TableStream:
         return taken.combine_chunks()
 
 
-def _schema(part: Path) -> pa.Schema:
-    with pa.memory_map(str(part)) as stream, ipc.open_file(stream) as reader:
-        return reader.schema
+def _read(part: Path, schema: pa.Schema) -> pa.Table:
+    """A part with the columns and types of the common schema."""
+    if part.suffix == ".arrow":
+        with pa.memory_map(str(part)) as stream, ipc.open_file(stream) as reader:
+            table = reader.read_all()
+        return pa.Table.from_arrays([_column_as(table, field) for field in schema], schema=schema)
+    with part.open("rb") as stream:
+        rows = [decode_row(line, long_numbers=True) for line in stream]
+    return pa.Table.from_arrays(
+        [_array_as([row.get(field.name) for row in rows], field) for field in schema], schema=schema
+    )
 
 
-def _read(part: Path) -> pa.Table:
-    with pa.memory_map(str(part)) as stream, ipc.open_file(stream) as reader:
-        return reader.read_all()
+def _column_as(table: pa.Table, field: pa.Field) -> pa.ChunkedArray | pa.Array:
+    if field.name not in table.column_names:
+        return pa.nulls(table.num_rows, field.type)
+    column = table.column(field.name)
+    if field.metadata == JSON_TEXT:
+        return _array_as(column.to_pylist(), field)
+    try:
+        return column.cast(field.type)
+    except pa.ArrowInvalid:
+        raise _UnfitError(field.name) from None
+
+
+def _array_as(values: Sequence[Any], field: pa.Field) -> pa.Array:
+    if field.metadata == JSON_TEXT:
+        values = [None if value is None else encode_row(value).decode() for value in values]
+    try:
+        return pa.array(values, field.type)
+    except pa.ArrowInvalid:
+        raise _UnfitError(field.name) from None
 
 
 def common_schema(schemas: Iterable[pa.Schema]) -> pa.Schema:
     """Every column in order of appearance, with a type that holds all of its values.
 
     Integers give way to fractions, missing fields are null; values without a common type become
-    their JSON texts.
+    their JSON texts, and so do objects without keys, which Parquet does not know.
     """
     fields: dict[str, pa.Field] = {}
     for schema in schemas:
         for field in schema:
             known = fields.get(field.name)
             fields[field.name] = field if known is None else _common(known, field)
-    return pa.schema(list(fields.values()))
+    return pa.schema([_json_text(name) if _holds_empty(f.type) else f for name, f in fields.items()])
 
 
 def _common(one: pa.Field, other: pa.Field) -> pa.Field:
-    text = pa.field(one.name, pa.large_string(), metadata=JSON_TEXT)
     for field, beside in ((one, other), (other, one)):
         if field.metadata == JSON_TEXT:
-            return one if pa.types.is_null(beside.type) else text
+            return field if pa.types.is_null(beside.type) else _json_text(one.name)
     try:
         return pa.unify_schemas([pa.schema([one]), pa.schema([other])], promote_options="permissive").field(0)
     except pa.ArrowTypeError:
-        return text
+        return _json_text(one.name)
 
 
-def fit(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The table with the columns and types of a common schema."""
-    columns: list[Any] = []
-    for field in schema:
-        if field.name not in table.column_names:
-            columns.append(pa.nulls(table.num_rows, field.type))
-            continue
-        column = table.column(field.name)
-        if field.metadata == JSON_TEXT and table.schema.field(field.name).metadata != JSON_TEXT:
-            texts = [None if value is None else encode_row(value).decode() for value in column.to_pylist()]
-            column = pa.array(texts, field.type)
-        try:
-            columns.append(column.cast(field.type))
-        except pa.ArrowInvalid as error:
-            raise JobFailed(f"column '{field.name}' cannot be written as {field.type}: {error}") from error
-    return pa.Table.from_arrays(columns, schema=schema)
+def _json_text(name: str) -> pa.Field:
+    return pa.field(name, pa.large_string(), metadata=JSON_TEXT)
+
+
+def _holds_empty(kind: pa.DataType) -> bool:
+    """Whether there is a struct without fields in a type."""
+    if pa.types.is_struct(kind) and kind.num_fields == 0:
+        return True
+    return any(_holds_empty(kind.field(index).type) for index in range(kind.num_fields))
