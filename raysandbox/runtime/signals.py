@@ -61,7 +61,7 @@ def interruptible() -> Iterator[None]:
             signal.signal(signum, handler)
 
 
-@dataclass
+@dataclass(eq=False)
 class _Limit:
     """A deadline that holds now."""
 

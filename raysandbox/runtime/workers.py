@@ -105,7 +105,7 @@ def run_in_worker(trainer: ModelTrainer, job: WorkerJob, context: WorkerContext)
             with placement_group_for(job.resources) as group:
                 return _run_once(trainer, job, context, group)
         except WorkerLost as error:
-            logger.warning("job %s lost its worker: %s", job.id, error)
+            logger.warning("job %s lost its worker: %s", job.id, str(error).splitlines()[0])
             lost.append(error)
     raise JobFailed(f"the worker died {len(lost)} times: {lost[-1]}") from lost[-1]
 
@@ -177,7 +177,8 @@ def _failure(error: Exception, tail: str, log: Path) -> Exception:
     elif isinstance(error, GetTimeoutError):
         reason = f"the worker did not start within {_START_S:g} s"
     else:
-        return WorkerLost(redact_text(_with_tail(str(error), tail, log)))
+        reason = str(error).splitlines()[-1].split(" Some common causes")[0]  # Ray's last line says why
+        return WorkerLost(redact_text(_with_tail(reason, tail, log)))
     return JobFailed(redact_text(_with_tail(reason, tail, log)))
 
 
