@@ -20,8 +20,7 @@ from raysandbox.ops.text import code_points, edit
 
 __all__ = ["CleanLinksMapper"]
 
-# Matches what Data-Juicer's pattern matches. Its repetitions of repetitions are flattened: they try
-# the same ends again and again, and take exponential time where a link's last character is missing.
+# Matches what Data-Juicer's pattern matches, without its repetitions of repetitions.
 _NESTED = r"\((?:[^\s()<>]|\([^\s()<>]+\))*\)"
 _LINK = regex.compile(
     r"(?i)\b"

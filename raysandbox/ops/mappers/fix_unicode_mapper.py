@@ -23,6 +23,8 @@ Form = Literal["NFC", "NFKC", "NFD", "NFKD"]
 # Signs of ftfy.badness.BADNESS_RE that count without a neighbour of its categories: before a space
 # (Â, Ã), before anything but a letter (Œ, œ), or between Cyrillic letters (Ђ).
 _SUSPECT = "ÂÃŒœЂ"
+# Signs of weak categories that some of its rules pair with other weak signs.
+_STRONG = "°Ù"
 _MAX_SEGMENT = 1_000_000  # ftfy's max_decode_length
 
 
@@ -169,7 +171,7 @@ def _mojibake_classes() -> np.ndarray:
     literal = {char for char in BADNESS_RE.pattern if not char.isascii()} - weak
     table = np.zeros(tables.CODE_POINTS, np.uint8)
     table[[ord(char) for char in weak - strong]] = kernels.WEAK
-    table[[ord(char) for char in strong | literal | {"°"}]] = kernels.STRONG
+    table[[ord(char) for char in strong | literal | set(_STRONG)]] = kernels.STRONG
     table[[ord(char) for char in _SUSPECT]] |= kernels.SUSPECT
     return table
 

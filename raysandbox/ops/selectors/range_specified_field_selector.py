@@ -17,6 +17,7 @@ from raysandbox.ops.batch import STATS_COLUMN, Batch
 
 __all__ = ["RangeSpecifiedFieldSelector"]
 
+_SMALLEST = -float(sys.maxsize)  # Data-Juicer's number for what is missing
 _Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -96,15 +97,17 @@ class RangeSpecifiedFieldSelector(Selector):
 
 
 def _numbers(values: pa.Array) -> pa.Array:
-    """Values of any type as float64; missing ones as the smallest number that Data-Juicer uses."""
-    kind = values.type
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
-        return values.cast(pa.float64()).fill_null(-sys.maxsize)
-    return pa.array([_number(value) for value in values.to_pylist()], pa.float64())
+    """Values of any type as float64; what is missing or no number becomes `_SMALLEST`."""
+    if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
+        values = pa.array([_number(value) for value in values.to_pylist()], pa.float64())
+    numbers = values.to_numpy(zero_copy_only=False).astype(np.float64)
+    return pa.array(np.where(np.isnan(numbers), _SMALLEST, numbers))
 
 
-def _number(value: Any) -> float:
+def _number(value: Any) -> float | None:
+    if value == []:
+        return None
     try:
-        return float(value) if isinstance(value, str) else float(np.mean(value)) if value else -sys.maxsize
+        return float(np.mean(value)) if isinstance(value, list) else float(value)
     except (TypeError, ValueError):
-        return -sys.maxsize
+        return None
