@@ -53,25 +53,20 @@ def _list(kind: str) -> None:
 
 def _show(cls: Any, name: str) -> None:
     from raysandbox.config.documents import to_yaml
+    from raysandbox.core.describe import describe_keys
 
     typer.echo(f"{name}\n{'=' * len(name)}\n{(cls.__doc__ or '').strip()}\n")
-    returns = getattr(cls, "returns", ())
-    if returns:
-        typer.echo("returns: " + ", ".join(returns) + "\n")
-    fields = getattr(cls, "model_fields", None)
-    if fields is None and hasattr(cls, "settings"):
-        fields = cls.settings.model_fields
+    if getattr(cls, "returns", ()):
+        typer.echo("returns: " + ", ".join(cls.returns) + "\n")
     hidden = getattr(cls, "no_meaning_here", frozenset())
-    for field_name, field in (fields or {}).items():
-        if field_name in hidden:
-            continue
-        default = "required" if field.is_required() else f"default {field.get_default(call_default_factory=True)!r}"
-        typer.echo(
-            f"  {field_name}: {_type_name(field.annotation)}, {default}\n      {field.description or ''}".rstrip()
-        )
+    keys = [key for key in describe_keys(_model(cls)) if key.name not in hidden]
+    width = max((len(key.name) for key in keys), default=0)
+    for key in keys:
+        typer.echo(f"  {key.name:<{width}}  {key.meaning} ({key.type}; {key.default})")
     if getattr(cls, "example", None):
         typer.echo("\nexample:\n" + "".join(f"  {line}\n" for line in to_yaml({name: dict(cls.example)}).splitlines()))
 
 
-def _type_name(annotation: Any) -> str:
-    return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
+def _model(cls: Any) -> Any:
+    """What describes its configuration: the class itself; for a hook, its settings."""
+    return cls if hasattr(cls, "model_fields") else cls.settings

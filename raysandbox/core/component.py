@@ -10,10 +10,22 @@ from enum import Enum
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
+from pydantic.fields import FieldInfo
 
 from raysandbox.core.registry import Registry
 
-__all__ = ["Component", "InputPath", "InputPaths", "ModelPath", "OutputPath", "PathRef", "PathRole", "path_refs"]
+__all__ = [
+    "Component",
+    "InputPath",
+    "InputPaths",
+    "ModelPath",
+    "OutputPath",
+    "PathRef",
+    "PathRole",
+    "nested_model",
+    "path_refs",
+    "role_of",
+]
 
 
 class PathRole(Enum):
@@ -68,10 +80,8 @@ def path_refs(model: type[BaseModel], raw: Mapping[str, Any]) -> Iterator[PathRe
     for name, field in model.model_fields.items():
         key = field.alias if field.alias and field.alias in raw else name
         value = raw.get(key, field.default)
-        role = next((item for item in field.metadata if isinstance(item, PathRole)), None)
-        if role is None:
-            role = _optional_role(field.annotation)
-        nested = _nested_model(field.annotation)
+        role = role_of(field)
+        nested = nested_model(field.annotation)
         if role is not None:
             paths = enumerate(value) if isinstance(value, list) else [(None, value)]
             for index, path in paths:
@@ -82,16 +92,16 @@ def path_refs(model: type[BaseModel], raw: Mapping[str, Any]) -> Iterator[PathRe
                 yield PathRef((key, *ref.key), ref.path, ref.role)
 
 
-def _optional_role(annotation: Any) -> PathRole | None:
-    """`InputPath | None` keeps its metadata inside the union."""
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        for option in typing.get_args(annotation):
-            for item in getattr(option, "__metadata__", ()):
-                if isinstance(item, PathRole):
-                    return item
-    return None
+def role_of(field: FieldInfo) -> PathRole | None:
+    """The role of a field that holds paths; None for other fields."""
+    found = list(field.metadata)
+    if typing.get_origin(field.annotation) in (typing.Union, types.UnionType):  # `InputPath | None`
+        for option in typing.get_args(field.annotation):
+            found += getattr(option, "__metadata__", ())
+    return next((item for item in found if isinstance(item, PathRole)), None)
 
 
-def _nested_model(annotation: Any) -> type[BaseModel] | None:
+def nested_model(annotation: Any) -> type[BaseModel] | None:
+    """The model that a field holds, directly or as `Model | None`; None for other fields."""
     options = typing.get_args(annotation) or (annotation,)
     return next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)

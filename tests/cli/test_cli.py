@@ -134,13 +134,22 @@ def main_ok(*arguments: str) -> None:
 def test_ls_shows_parameters_defaults_and_example(capsys: pytest.CaptureFixture[str]) -> None:
     main_ok("ls", "ops", "text_length_filter")
     out = capsys.readouterr().out
-    assert "min_len: int, default 1" in out
+    assert "fewest characters (int | None; 10)" in out
     assert "example:" in out
 
 
 def test_a_package_from_outside_adds_one_of_each(tmp_path: Path) -> None:
     target = tmp_path / "site"
-    install = "-m pip install --quiet --no-deps --no-build-isolation --disable-pip-version-check --target".split()
+    install = [
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--disable-pip-version-check",
+        "--target",
+    ]
     example = str(ROOT / "tests/plugin_example")
     subprocess.run([sys.executable, *install, str(target), example], check=True, timeout=120)
     (tmp_path / "data.jsonl").write_text('{"text": "abc"}\n{"text": "de"}\n')
