@@ -10,13 +10,16 @@ import numpy as np
 from raysandbox.ops.special_characters import SPECIAL_RANGES
 
 __all__ = [
+    "ASSIGNED",
     "CODE_POINTS",
     "alphabetic_or_numeric",
     "from_predicate",
     "line_breaks",
     "lower",
+    "lowers_in_context",
     "members",
     "special",
+    "whitespace",
     "word_classes",
 ]
 
@@ -26,6 +29,7 @@ CODE_POINTS = 0x110000
 ASSIGNED = 0x40000
 
 
+@cache
 def members(characters: str) -> np.ndarray:
     """A uint8 table that is 1 for the given characters."""
     table = np.zeros(CODE_POINTS, np.uint8)
@@ -52,7 +56,6 @@ def whitespace() -> np.ndarray:
     return from_predicate(str.isspace)
 
 
-@cache
 def line_breaks() -> np.ndarray:
     """1 where `str.splitlines` ends a line."""
     return members("\n\v\f\r\x1c\x1d\x1e\x85\u2028\u2029")

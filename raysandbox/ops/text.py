@@ -12,7 +12,17 @@ import pyarrow.compute as pc
 from raysandbox.ops import tables
 from raysandbox.ops.batch import Batch
 
-__all__ = ["CodePoints", "Words", "code_points", "edit", "line_lengths", "replace_rows", "share_in", "words"]
+__all__ = [
+    "CodePoints",
+    "Words",
+    "code_points",
+    "edit",
+    "line_lengths",
+    "replace_rows",
+    "share_in",
+    "text_array",
+    "words",
+]
 
 
 @dataclass(frozen=True)

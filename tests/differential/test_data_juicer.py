@@ -243,7 +243,7 @@ LINK_PARTS += [
 ]
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(st.lists(st.sampled_from(LINK_PARTS), max_size=12).map("".join), max_size=6))
 def test_links_and_addresses_of_any_shape(rows):
     for name in ("clean_links_mapper", "clean_email_mapper"):
