@@ -92,6 +92,8 @@ _DEFAULTS: Mapping[str, Any] = {
 class ModelscopeTrainer(ModelTrainer):
     """Trains a ModelScope model, e.g. fine-tunes its GPT-3, on one device."""
 
+    model_config = ConfigDict(serialize_by_alias=True)
+
     example: ClassVar[Mapping[str, Any]] = {
         "train_dataset": "./outputs/demo-process/demo-processed.jsonl",
         "work_dir": "./outputs/demo-model",
@@ -116,8 +118,6 @@ class ModelscopeTrainer(ModelTrainer):
     key_remapping: dict[str, str] = Field(
         default_factory=dict, description="columns of the data → names that the model's preprocessor reads"
     )
-    model_config = ConfigDict(serialize_by_alias=True)
-
     # Its key is `train`, which as an attribute is the method.
     settings: TrainSettings = Field(default_factory=TrainSettings, alias="train", description="hyper-parameters")
     seed: int = Field(42, ge=0, description="seed of shuffling, dropout and new weights")
@@ -184,7 +184,7 @@ class ModelscopeTrainer(ModelTrainer):
                 training that uses it. Therefore it is replaced.
             own: the content of `configuration.json` itself.
         """
-        settings = self.settings.model_dump(exclude_none=True, exclude_unset=True)
+        settings = self.settings.model_dump(exclude_none=True)
         train = {**copy.deepcopy(_DEFAULTS), **own.get("train", {}), **settings}
         for key, value in train.items():  # its update() would mix the arguments of two schedulers
             config.train[key] = value

@@ -24,8 +24,8 @@ pytestmark = [
 
 TRAIN = {
     "max_epochs": 2,
-    "optimizer": {"type": "AdamW", "lr": 0.02},
-    "dataloader": {"batch_size_per_gpu": 8, "workers_per_gpu": 0},
+    "optimizer": {"lr": 0.02},
+    "dataloader": {"batch_size_per_gpu": 8},
 }
 
 
