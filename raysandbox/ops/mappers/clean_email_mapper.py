@@ -33,11 +33,11 @@ class CleanEmailMapper(Mapper):
 
     def process(self, batch: Batch, state: Any) -> Batch:
         """Returns the batch with the addresses replaced."""
-        from raysandbox.ops import kernels
+        from raysandbox.ops import span_kernels
 
         if self.pattern is not None:
             return substitute(batch, compile_pattern(self.pattern), self.repl)
         points = code_points(batch)
         # A match holds no other characters and does not look around: each run can be matched alone.
-        spans = kernels.email_spans(points.codes, points.starts, points.ends, tables.members(_INSIDE))
+        spans = span_kernels.email_spans(points.codes, points.starts, points.ends, tables.members(_INSIDE))
         return edit(batch, spans, lambda text, _: _ADDRESS.sub(self.repl, text))

@@ -40,13 +40,13 @@ _LETTERS = string.ascii_letters + "\u0130\u017f\u212a"
 
 @cache
 def _classes() -> np.ndarray:
-    """For `kernels.link_spans`: bit 0 for characters that no link holds, bit 1 for `:` and `.`."""
+    """For `span_kernels.link_spans`: bit 0 for characters that no link holds, bit 1 for `:` and `.`."""
     return tables.members(_SPACES + "<>") | tables.members(":.") * 2
 
 
 @cache
 def _letters() -> np.ndarray:
-    """For `kernels.link_spans`, as it says; any code point beyond ASCII may be one of `regex`'s digits."""
+    """For `span_kernels.link_spans`, as it says; any code point beyond ASCII may be one of `regex`'s digits."""
     table = tables.members(_LETTERS) | tables.members(string.digits) * 2 | tables.members(string.digits + "%") * 4
     table[0x80:] |= 2
     return table
@@ -63,10 +63,10 @@ class CleanLinksMapper(Mapper):
 
     def process(self, batch: Batch, state: Any) -> Batch:
         """Returns the batch with the links replaced."""
-        from raysandbox.ops import kernels
+        from raysandbox.ops import span_kernels
 
         if self.pattern is not None:
             return substitute(batch, compile_pattern(self.pattern), self.repl)
         points = code_points(batch)
-        spans = kernels.link_spans(points.codes, points.starts, points.ends, _classes(), _letters())
+        spans = span_kernels.link_spans(points.codes, points.starts, points.ends, _classes(), _letters())
         return edit(batch, spans, lambda text, _: _LINK.sub(self.repl, text))

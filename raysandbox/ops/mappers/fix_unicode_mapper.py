@@ -48,20 +48,20 @@ class FixUnicodeMapper(Mapper):
 
     def process(self, batch: Batch, state: Any) -> Batch:
         """Returns the batch with fixed texts."""
-        from raysandbox.ops import kernels
+        from raysandbox.ops import span_kernels
 
         form: Form = self.normalization or "NFC"
         points = code_points(batch)
-        spans = kernels.suspect_segments(points.codes, points.starts, points.ends, _classes(form), _MAX_SEGMENT)
+        spans = span_kernels.suspect_segments(points.codes, points.starts, points.ends, _classes(form), _MAX_SEGMENT)
         reasons = _settle(points, spans, form)
-        spans, reasons = spans[reasons & ~kernels.MARKUP != 0], reasons[reasons & ~kernels.MARKUP != 0]
-        rewritten = CodePoints(*kernels.rewrite(points.codes, spans, _replacements()))
-        simple = (reasons & ~kernels.MARKUP == kernels.SIMPLE) & ~_unfinished(rewritten, form)
+        spans, reasons = spans[reasons & ~span_kernels.MARKUP != 0], reasons[reasons & ~span_kernels.MARKUP != 0]
+        rewritten = CodePoints(*span_kernels.rewrite(points.codes, spans, _replacements()))
+        simple = (reasons & ~span_kernels.MARKUP == span_kernels.SIMPLE) & ~_unfinished(rewritten, form)
 
         def fix(text: str, index: int) -> str:
             if simple[index]:
                 return rewritten.text(index)
-            return _fix_segment(text, form, entities=not reasons[index] & kernels.MARKUP)
+            return _fix_segment(text, form, entities=not reasons[index] & span_kernels.MARKUP)
 
         return edit(batch, spans, fix)
 
@@ -78,28 +78,30 @@ def _settle(points: CodePoints, spans: np.ndarray, form: Form) -> np.ndarray:
     from ftfy.badness import is_bad
     from ftfy.chardata import HTML_ENTITY_RE
 
-    from raysandbox.ops import kernels
+    from raysandbox.ops import span_kernels
 
     reasons = spans[:, 3].copy()
-    for index in np.flatnonzero(reasons & (kernels.SUSPECT | kernels.COMPOSES | kernels.ENTITY)).tolist():
+    for index in np.flatnonzero(
+        reasons & (span_kernels.SUSPECT | span_kernels.COMPOSES | span_kernels.ENTITY)
+    ).tolist():
         _, start, end, reason = spans[index].tolist()
         text = points.slice(start, end)
-        if reason & kernels.SUSPECT and not is_bad(text):
-            reasons[index] &= ~kernels.SUSPECT
-        if reason & kernels.ENTITY and not HTML_ENTITY_RE.search(text):
-            reasons[index] &= ~kernels.ENTITY
-        if reason & kernels.COMPOSES and unicodedata.is_normalized(form, text):
-            reasons[index] &= ~kernels.COMPOSES
+        if reason & span_kernels.SUSPECT and not is_bad(text):
+            reasons[index] &= ~span_kernels.SUSPECT
+        if reason & span_kernels.ENTITY and not HTML_ENTITY_RE.search(text):
+            reasons[index] &= ~span_kernels.ENTITY
+        if reason & span_kernels.COMPOSES and unicodedata.is_normalized(form, text):
+            reasons[index] &= ~span_kernels.COMPOSES
     return reasons
 
 
 def _unfinished(rewritten: CodePoints, form: Form) -> np.ndarray:
     """Which rewritten segments ftfy would change in its second round."""
-    from raysandbox.ops import kernels
+    from raysandbox.ops import span_kernels
 
     # ftfy decides on entities by the original text, not by signs that a replacement made.
-    classes = _classes(form) & ~np.uint8(kernels.MARKUP)
-    spans = kernels.suspect_segments(rewritten.codes, rewritten.starts, rewritten.ends, classes, _MAX_SEGMENT)
+    classes = _classes(form) & ~np.uint8(span_kernels.MARKUP)
+    spans = span_kernels.suspect_segments(rewritten.codes, rewritten.starts, rewritten.ends, classes, _MAX_SEGMENT)
     unfinished = np.zeros(rewritten.starts.size, bool)
     unfinished[spans[_settle(rewritten, spans, form) != 0, 0]] = True
     return unfinished
@@ -107,13 +109,13 @@ def _unfinished(rewritten: CodePoints, form: Form) -> np.ndarray:
 
 @cache
 def _replacements() -> np.ndarray:
-    """What ftfy puts in the place of single code points (uint32), for `kernels.rewrite`."""
-    from raysandbox.ops import kernels
+    """What ftfy puts in the place of single code points (uint32), for `span_kernels.rewrite`."""
+    from raysandbox.ops import span_kernels
 
     table = np.arange(tables.CODE_POINTS, dtype=np.uint32)
     for code, replacement in _touched().items():
         if len(replacement) < 2:
-            table[code] = ord(replacement) if replacement else kernels.DROPPED
+            table[code] = ord(replacement) if replacement else span_kernels.DROPPED
     return table
 
 
@@ -142,16 +144,16 @@ def _touched() -> dict[int, str]:
 
 @cache
 def _classes(form: Form) -> np.ndarray:
-    """Classes of code points (uint8) for `kernels.suspect_segments`."""
-    from raysandbox.ops import kernels
+    """Classes of code points (uint8) for `span_kernels.suspect_segments`."""
+    from raysandbox.ops import span_kernels
 
-    table = _mojibake_classes() | tables.from_predicate(lambda char: _may_compose(char, form)) * kernels.COMPOSES
+    table = _mojibake_classes() | tables.from_predicate(lambda char: _may_compose(char, form)) * span_kernels.COMPOSES
     for code, replacement in _touched().items():
-        table[code] |= kernels.SIMPLE if len(replacement) < 2 else kernels.COMPLEX
-    table[0x1B] |= kernels.COMPLEX  # starts a terminal escape
-    table[0x80:0xA0] |= kernels.COMPLEX  # C1 controls
-    table[ord("&")] = kernels.ENTITY
-    table[ord("<")] = kernels.MARKUP
+        table[code] |= span_kernels.SIMPLE if len(replacement) < 2 else span_kernels.COMPLEX
+    table[0x1B] |= span_kernels.COMPLEX  # starts a terminal escape
+    table[0x80:0xA0] |= span_kernels.COMPLEX  # C1 controls
+    table[ord("&")] = span_kernels.ENTITY
+    table[ord("<")] = span_kernels.MARKUP
     return table
 
 
@@ -163,16 +165,16 @@ def _mojibake_classes() -> np.ndarray:
     """
     from ftfy.badness import BADNESS_RE, MOJIBAKE_CATEGORIES
 
-    from raysandbox.ops import kernels
+    from raysandbox.ops import span_kernels
 
     weak_names = {"common", "lower_accented", "lower_common", "upper_common", "kaomoji"}
     weak = _expand(signs for name, signs in MOJIBAKE_CATEGORIES.items() if name in weak_names)
     strong = _expand(signs for name, signs in MOJIBAKE_CATEGORIES.items() if name not in weak_names)
     literal = {char for char in BADNESS_RE.pattern if not char.isascii()} - weak
     table = np.zeros(tables.CODE_POINTS, np.uint8)
-    table[[ord(char) for char in weak - strong]] = kernels.WEAK
-    table[[ord(char) for char in strong | literal | set(_STRONG)]] = kernels.STRONG
-    table[[ord(char) for char in _SUSPECT]] |= kernels.SUSPECT
+    table[[ord(char) for char in weak - strong]] = span_kernels.WEAK
+    table[[ord(char) for char in strong | literal | set(_STRONG)]] = span_kernels.STRONG
+    table[[ord(char) for char in _SUSPECT]] |= span_kernels.SUSPECT
     return table
 
 

@@ -9,7 +9,7 @@ from ftfy.badness import BADNESS_RE, MOJIBAKE_CATEGORIES, is_bad
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from raysandbox.ops import kernels, tables
+from raysandbox.ops import span_kernels, tables
 from raysandbox.ops.batch import Batch
 from raysandbox.ops.mappers import fix_unicode_mapper
 from raysandbox.ops.mappers.fix_unicode_mapper import FixUnicodeMapper
@@ -61,11 +61,13 @@ def test_default_form_and_spelling():
 def test_unsuspected_neighbours_are_never_mojibake():
     """Exhaustively over pairs: ftfy finds nothing where the classes see nothing."""
     classes = fix_unicode_mapper._mojibake_classes()
-    quiet = [chr(code) for code in np.flatnonzero(classes == kernels.WEAK)]
+    quiet = [chr(code) for code in np.flatnonzero(classes == span_kernels.WEAK)]
     assert len(quiet) > 150
     pairs = "".join(first + second for first in quiet for second in quiet)
     assert not is_bad(pairs)
-    strong = [chr(code) for code in np.flatnonzero(classes == kernels.STRONG) if code >= 0xA0]  # without C1 controls
+    strong = [
+        chr(code) for code in np.flatnonzero(classes == span_kernels.STRONG) if code >= 0xA0
+    ]  # without C1 controls
     for left in ["", " ", "a", "Z", "1", "."]:
         for right in ["", " ", "a", "Z", "1", "."]:
             assert not [sign for sign in strong if is_bad(left + sign + right)]
