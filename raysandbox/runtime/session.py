@@ -19,6 +19,7 @@ __all__ = ["NAMESPACE", "Cluster", "Node", "cluster_summary", "ensure_ray", "in_
 
 NAMESPACE = "raysandbox"
 _LOOPBACK = "127.0.0.1"
+_SETTLE_S = 60.0  # for the raylets of this machine to unpack a job's working directory
 _CONNECT_S = 10.0
 # Without this, Ray replaces 127.0.0.1 by the machine's address and listens on every interface.
 _LOOPBACK_SWITCH = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
@@ -104,8 +105,11 @@ def ensure_ray(*, num_cpus: int | None = None, num_gpus: int | None = None) -> N
     common = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": logging.ERROR}
     address = os.environ.get("RAY_ADDRESS")
     if address:
+        folder = Path.cwd()
         _connect(address, common)
         _started = "cluster"
+        if in_ray_job():
+            _settle_working_dir(folder)
     else:
         with _loopback_only():
             ray.init(
@@ -160,6 +164,38 @@ def _connect(address: str, common: Mapping[str, Any]) -> None:
             f"cannot connect to the Ray cluster at {address} (RAY_ADDRESS): {reason} "
             f"(unset RAY_ADDRESS for a local Ray)"
         ) from error
+
+
+def _settle_working_dir(folder: Path) -> None:
+    """Enters the job's working directory again once no other raylet can replace it.
+
+    Raylets on one machine share the folder of unpacked working directories: when a job begins, each
+    unpacks it anew, and the driver is left in a directory that is no more. A task on every such
+    raylet comes after its unpacking.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = ray.get_runtime_context().get_node_id()
+    host = next(node["NodeManagerHostname"] for node in ray.nodes() if node["NodeID"] == here)
+    neighbours = [
+        node["NodeID"]
+        for node in ray.nodes()
+        if node["Alive"] and node["NodeManagerHostname"] == host and node["NodeID"] != here
+    ]
+    visits = [
+        ray.remote(num_cpus=0)(_nothing)
+        .options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=True))
+        .remote()
+        for node in neighbours
+    ]
+    if visits:
+        ray.wait(visits, num_returns=len(visits), timeout=_SETTLE_S)
+    os.chdir(folder)
+
+
+def _nothing() -> None:
+    """A task that only shows that its node is ready."""
 
 
 def _knock(address: str) -> None:

@@ -126,6 +126,9 @@ class _Experiment:
             self.status.end("failed", 1, str(error))
             self.at_end(self.work_dir)
             raise
+        except BaseException as error:  # a defect: said in status.json, and told as it is
+            self.status.end("failed", 1, f"{type(error).__name__}: {error}")
+            raise
 
     def _refuse_errors(self) -> None:
         errors = [p for p in self.plan.problems if p.severity == "error" or p.missing_path]
