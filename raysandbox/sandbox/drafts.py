@@ -82,11 +82,13 @@ class Drafts:
 
     Attributes:
         deferred: side files that an earlier job will write and of whose content nothing is known.
+        received: values that `input` brought from earlier jobs.
     """
 
     parts: dict[Part, Draft | None]
     deferred: dict[Part, str]
     problems: list[Problem]
+    received: list[Any] = field(default_factory=list)
 
     @property
     def recipe(self) -> Draft | None:
@@ -129,7 +131,10 @@ def put_together(
     for origin, values, is_reference in settings:
         for key, value in values.items():
             where = (*entry.path, origin, key)
-            problem = _apply(drafts, key, lookup(value) if is_reference else value, where, main)
+            if is_reference:
+                value = lookup(value)
+                drafts.received.append(value)
+            problem = _apply(drafts, key, value, where, main)
             if problem is not None:
                 drafts.problems.append(problem)
     return drafts

@@ -20,7 +20,7 @@ from raysandbox.runtime.placement import Resources
 from raysandbox.sandbox.context import ContextInfos
 from raysandbox.sandbox.drafts import Drafts, put_together, same_path, strings
 from raysandbox.sandbox.manifest import Marker
-from raysandbox.sandbox.paths import PathMap, is_inside
+from raysandbox.sandbox.paths import PathMap
 from raysandbox.sandbox.plan import ExperimentPlan, PlannedJob
 from raysandbox.sandbox.references import ITEM, resolve_reference
 
@@ -120,7 +120,9 @@ class Resolver:
         """
         entry, hook = planned.entry, planned.hook
         before = PathMap(self.work_dir, self.root, dict(self._written))
-        recipe, extra = self._configurations(planned, before, updates, item)
+        drafts = self._configurations(planned, before, updates, item)
+        recipe = drafts.recipe.data if drafts.recipe and hook.takes_recipe else None
+        extra = drafts.extra.data if drafts.extra else {}
         raw = hook.paths(recipe, extra)
         self._written |= {same_path(path): scope for path in raw.writes}
         paths = PathMap(self.work_dir, self.root, self._written)
@@ -142,15 +144,13 @@ class Resolver:
                 "recipe": paths.unscoped(recipe),
                 "extra": paths.unscoped(extra),
                 "runtime_env": dict(entry.config.runtime_env),
-                "reads": self._input_digests(before, raw, [recipe, extra]),
+                "reads": self._input_digests(before, raw, drafts),
                 "probe": None if probe is None else self.memo.of(probe / "analysis.json"),
             }
         )
         return ReadyJob(planned, job, hook.paths(job.recipe, job.extra), slug, scope, key, probe)
 
-    def _configurations(
-        self, planned: PlannedJob, before: PathMap, updates: Mapping[str, Any], item: Any
-    ) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    def _configurations(self, planned: PlannedJob, before: PathMap, updates: Mapping[str, Any], item: Any) -> Drafts:
         entry, hook = planned.entry, planned.hook
         drafts = put_together(
             entry,
@@ -162,15 +162,14 @@ class Resolver:
         problems = drafts.problems or _problems(hook, drafts)
         if problems:
             raise JobFailed(f"job {entry.id}: " + "\n".join(str(problem) for problem in problems))
-        recipe = drafts.recipe.data if drafts.recipe and hook.takes_recipe else None
-        return recipe, drafts.extra.data if drafts.extra else {}
+        return drafts
 
-    def _input_digests(self, before: PathMap, raw: JobPaths, configurations: Any) -> dict[str, Any]:
-        """Digests of the files that a job reads: its declared inputs, and whatever it names of the run's."""
-        work_dir = same_path(str(self.work_dir))
-        named = [t for t in strings(configurations) if before.scope(t) is not None or is_inside(same_path(t), work_dir)]
+    def _input_digests(self, before: PathMap, raw: JobPaths, drafts: Drafts) -> dict[str, Any]:
+        """Digests of what a job reads: declared inputs, outputs of earlier jobs that it names or receives."""
+        texts = strings([draft.data for draft in drafts.parts.values() if draft])
+        named = [text for text in texts if before.scope(text) is not None]
         found: dict[str, Any] = {}
-        for path in {*raw.reads, *raw.models, *named} - set(raw.writes):
+        for path in {*raw.reads, *raw.models, *named, *strings(drafts.received)} - set(raw.writes):
             place = os.path.expanduser(before.locate(path))
             matches = sorted(glob.glob(place, recursive=True)) if glob.has_magic(place) else [place]
             found[before.unscoped(path)] = [self.memo.of(Path(match)) for match in matches]

@@ -100,6 +100,19 @@ def test_a_damaged_artefact_or_marker_runs_again(
     assert (workspace / "work/c.txt").read_text() == "ABC"
 
 
+def test_a_path_that_a_later_job_writes_is_no_input(make_config: Make, runs: Counter[str]) -> None:
+    text = """
+work_dir: work
+probe_job_configs:
+  - {hook: WriteHook, meta_name: names, extra_configs: {text: work/later.txt}}
+execution_job_configs:
+  - {hook: WriteHook, meta_name: writes, extra_configs: {path: work/later.txt}}
+"""
+    run_experiment(make_config(text))
+    run_experiment(make_config(text), resume=True)
+    assert runs == {"names": 1, "writes": 1}
+
+
 def test_an_added_job_does_not_rerun_the_others(make_config: Make, runs: Counter[str]) -> None:
     run_experiment(make_config(CHAIN))
     added = CHAIN.replace("probe_job_configs:", "probe_job_configs:\n  - {hook: WriteHook, meta_name: zeroth}")
