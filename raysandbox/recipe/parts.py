@@ -24,7 +24,7 @@ from raysandbox.recipe.blocks import (
 )
 from raysandbox.recipe.fused import Tally
 from raysandbox.recipe.inputs import ReadTask
-from raysandbox.recipe.rows import Row, decode_row, encode_row, table_of
+from raysandbox.recipe.rows import Row, decode_row, encode_row, has_long_number, table_of
 
 __all__ = [
     "SHOWN_BAD_ROWS",
@@ -238,7 +238,7 @@ def staged_blocks(source: Staged, needs: Needs) -> Iterator[Block]:
         places = [Place(*values) for values in zip(*origin, strict=True)]
         table = table.drop_columns([_FILE, _NUMBER, _START])
         if table.column_names == [_JSON]:
-            rows = [decode_row(line, long_numbers=True) for line in table.column(_JSON).to_pylist()]
+            rows = [decode_row(line, long_numbers=has_long_number(line)) for line in table.column(_JSON).to_pylist()]
             yield block_of_rows(rows, places, needs)
         else:
             yield block_of_table(table, places, needs)

@@ -16,7 +16,7 @@ from pyarrow import ipc
 
 from raysandbox.core.files import atomic_path
 from raysandbox.recipe.parts import UnitReport
-from raysandbox.recipe.rows import JSON_TEXT, decode_row, encode_row
+from raysandbox.recipe.rows import JSON_TEXT, decode_row, encode_row, has_long_number
 
 __all__ = ["Target", "shard_sizes", "write_output"]
 
@@ -191,7 +191,7 @@ def _read(part: Path, schema: pa.Schema) -> pa.Table:
             table = reader.read_all()
         return pa.Table.from_arrays([_column_as(table, field) for field in schema], schema=schema)
     with part.open("rb") as stream:
-        rows = [decode_row(line, long_numbers=True) for line in stream]
+        rows = [decode_row(line, long_numbers=has_long_number(line)) for line in stream]
     return pa.Table.from_arrays(
         [_array_as([row.get(field.name) for row in rows], field) for field in schema], schema=schema
     )
