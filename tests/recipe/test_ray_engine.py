@@ -9,6 +9,7 @@ from raysandbox.core.errors import BadRowsError, UserError
 from raysandbox.core.progress import Progress
 from raysandbox.recipe.api import analyze, process
 from raysandbox.recipe.engines import RayEngine
+from raysandbox.runtime.session import ensure_ray, shutdown_ray
 
 STEPS = [
     "whitespace_normalization_mapper",
@@ -21,11 +22,9 @@ STEPS = [
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster():
-    import ray
-
-    ray.init(num_cpus=2, include_dashboard=False, _node_ip_address="127.0.0.1", log_to_driver=False)
+    ensure_ray(num_cpus=2)
     yield
-    ray.shutdown()
+    shutdown_ray()
 
 
 @pytest.fixture
