@@ -9,7 +9,6 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -17,21 +16,13 @@ import pyarrow as pa
 from raysandbox.core.errors import BadRowsError, JobFailed
 from raysandbox.core.files import atomic_path, remove
 from raysandbox.core.progress import Progress
-from raysandbox.recipe.engines import Engine
+from raysandbox.recipe.engines import Engine, UnitWork
 from raysandbox.recipe.fused import FusedOps, Tally
 from raysandbox.recipe.parts import SHOWN_BAD_ROWS, Staged, StatSum, Unit, UnitReport
 from raysandbox.recipe.plan import Segment, operator_seed
 from raysandbox.recipe.units import Work
 
 __all__ = ["Run", "staging_folder", "sum_stats"]
-
-
-class UnitFunction(Protocol):
-    """What is done with each unit."""
-
-    def run(self, unit: Unit) -> UnitReport:
-        """Does one unit."""
-        ...
 
 
 @dataclass
@@ -84,13 +75,13 @@ class Run:
         self.tallies += _sum_tallies(fused, reports)
         return reports
 
-    def run(self, work: UnitFunction, units: Sequence[Unit], *, first: bool = True) -> list[UnitReport]:
+    def run(self, work: UnitWork, units: Sequence[Unit], *, first: bool = True) -> list[UnitReport]:
         """Runs one pass over all units."""
         sizes = [unit.source.size for unit in units]
         self.progress.begin("reading and processing" if first else "processing on", sum(sizes), "bytes")
         reports = []
         try:
-            for size, report in zip(sizes, self.engine.map(work.run, units), strict=True):
+            for size, report in zip(sizes, self.engine.run(work, units), strict=True):
                 reports.append(report)
                 self._count(report, first)
                 self.progress.advance(size)

@@ -2,13 +2,16 @@
 
 import json
 import random
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from raysandbox.core.errors import BadRowsError, UserError
 from raysandbox.core.progress import Progress
 from raysandbox.recipe.api import analyze, process
-from raysandbox.recipe.engines import RayEngine
+from raysandbox.recipe.parts import InMemory, Unit, UnitReport
+from raysandbox.recipe.ray_data import RayDataEngine
 from raysandbox.runtime.session import ensure_ray, shutdown_ray
 
 STEPS = [
@@ -83,18 +86,29 @@ def test_analysis_is_the_same(tmp_path, source):
     assert (tmp_path / "local/dataset_stats.jsonl").read_bytes() == (tmp_path / "ray/dataset_stats.jsonl").read_bytes()
 
 
-def fail(item):
-    raise UserError(f"item {item} is not wanted")
+@dataclass(frozen=True)
+class LeaveFile:
+    """Stands in for a recipe: each unit leaves a file of its own; the last one may fail."""
+
+    staging: Path
+    refuse: int = -1
+
+    def run(self, unit):
+        if unit.index == self.refuse:
+            raise UserError(f"unit {unit.index} is not wanted")
+        part = self.staging / f"{unit.index}.part"
+        part.write_text(str(unit.index))
+        return UnitReport(unit.index, [], [], parts=[part])
 
 
-def double(item):
-    return 2 * item
-
-
-def test_results_come_in_order_and_errors_as_they_were_raised():
-    assert list(RayEngine(most=3).map(double, range(20))) == [2 * item for item in range(20)]
-    with pytest.raises(UserError, match="item 0 is not wanted"):
-        list(RayEngine().map(fail, range(3)))
+def test_reports_and_files_come_in_order_and_errors_as_they_were_raised(tmp_path):
+    units = [Unit(number, InMemory([])) for number in range(20)]
+    reports = list(RayDataEngine(most=3).run(LeaveFile(tmp_path), units))
+    assert [report.parts for report in reports] == [[tmp_path / f"{number}.part"] for number in range(20)]
+    assert [(tmp_path / f"{number}.part").read_text() for number in range(20)] == [str(n) for n in range(20)]
+    with pytest.raises(UserError, match="unit 2 is not wanted"):
+        list(RayDataEngine().run(LeaveFile(tmp_path, refuse=2), units[:3]))
+    assert list(RayDataEngine().run(LeaveFile(tmp_path), [])) == []
 
 
 def test_progress_reaches_its_total(tmp_path, source):

@@ -1,0 +1,127 @@
+"""Units as a Ray Data pipeline: blocks of unit descriptors → one fused map → blocks of results.
+
+Each block of the input describes one unit. The map reads the unit's rows, applies the whole segment
+over Arrow blocks and turns the rows that are left into bytes of the output, all in one task, so that
+no rows travel between stages. Results stream back through the object store in input order; Ray
+Data bounds how many are under way. A unit's files travel as bytes: nodes need not share a folder.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import pyarrow as pa
+
+from raysandbox.core.errors import UserError
+from raysandbox.recipe.parts import Staged, Unit, UnitReport
+
+if TYPE_CHECKING:
+    from raysandbox.recipe.engines import UnitWork
+
+__all__ = ["RayDataEngine"]
+
+_FILES = pa.struct([("name", pa.string()), ("content", pa.large_binary())])
+_UNIT = pa.schema([("unit", pa.large_binary()), ("files", pa.large_list(_FILES))])
+_RESULT = pa.schema([("result", pa.large_binary()), ("files", pa.large_list(_FILES))])
+
+
+class RayDataEngine:
+    """Runs units on Ray Data, one task of one CPU each.
+
+    Args:
+        most: units at once; as many as the cluster holds by default.
+    """
+
+    name = "ray"
+
+    def __init__(self, most: int | None = None) -> None:
+        self._most = most
+
+    def run(self, work: UnitWork, units: Sequence[Unit]) -> Iterator[UnitReport]:
+        """Yields the reports in the order of the units; their files stand in `work.staging`.
+
+        Raises:
+            UserError: what a unit raised, as it raised it.
+        """
+        if not units:
+            return
+        from raysandbox.runtime.session import ensure_ray
+
+        ensure_ray()
+        import ray
+        from ray.data import DataContext, TaskPoolStrategy
+
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        context = DataContext.get_current()
+        context.enable_progress_bars = False
+        context.execution_options.preserve_order = True
+        descriptors: list[Any] = [ray.put(_pack(unit)) for unit in units]
+        pipeline = ray.data.from_arrow_refs(descriptors).map_batches(
+            cast(Any, partial(_run_unit, work=work)),
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=TaskPoolStrategy(self._most),
+            num_cpus=1,
+        )
+        for block in pipeline.iter_batches(batch_size=None, batch_format="pyarrow"):
+            for row in cast(pa.Table, block).to_pylist():
+                yield _unpack(row, work.staging)
+
+
+def _pack(unit: Unit) -> pa.Table:
+    """A block that describes a unit; what an earlier segment left for it goes along."""
+    files: list[dict[str, Any]] = []
+    if isinstance(unit.source, Staged):
+        files = [{"name": path.name, "content": path.read_bytes()} for path in unit.source.parts]
+    return pa.Table.from_pylist([{"unit": pickle.dumps(unit), "files": files}], _UNIT)
+
+
+def _run_unit(descriptor: pa.Table, work: UnitWork) -> pa.Table:
+    """Does the units of a block, normally one, in a folder of the worker's own."""
+    results = []
+    for row in descriptor.to_pylist():
+        with tempfile.TemporaryDirectory(prefix="raysandbox-") as name:
+            folder = Path(name)
+            results.append({"result": pickle.dumps(_result(row, work, folder)), "files": _contents(folder / "out")})
+    return pa.Table.from_pylist(results, _RESULT)
+
+
+def _result(row: dict[str, Any], work: UnitWork, folder: Path) -> UnitReport | UserError:
+    unit: Unit = pickle.loads(row["unit"])
+    (folder / "in").mkdir()
+    (folder / "out").mkdir()
+    for file in row["files"]:
+        (folder / "in" / file["name"]).write_bytes(file["content"])
+    if isinstance(unit.source, Staged):
+        unit = replace(unit, source=replace(unit.source, parts=_moved(unit.source.parts, folder / "in")))
+    try:
+        return replace(cast(Any, work), staging=folder / "out").run(unit)
+    except UserError as error:
+        return error  # raised again where the user sees it, without Ray's wrapping
+
+
+def _contents(folder: Path) -> list[dict[str, Any]]:
+    return [{"name": path.name, "content": path.read_bytes()} for path in sorted(folder.iterdir())]
+
+
+def _unpack(row: dict[str, Any], staging: Path) -> UnitReport:
+    result: UnitReport | UserError = pickle.loads(row["result"])
+    if isinstance(result, UserError):
+        raise result
+    for file in row["files"]:
+        (staging / file["name"]).write_bytes(file["content"])
+    result.parts = list(_moved(result.parts, staging))
+    if result.quarantine is not None:
+        result.quarantine = staging / result.quarantine.name
+    return result
+
+
+def _moved(paths: Sequence[Path], folder: Path) -> tuple[Path, ...]:
+    return tuple(folder / path.name for path in paths)
