@@ -37,7 +37,7 @@ def print_table(table: Table) -> None:
     """Prints a table; the first column left, the others right."""
     drawn = RichTable(title=escape(table.title), title_justify="left", header_style="bold")
     for number, column in enumerate(table.columns):
-        drawn.add_column(escape(column), justify="left" if number == 0 else "right", overflow="fold")
+        drawn.add_column(escape(column), justify="left" if number < table.texts else "right", overflow="fold")
     for row in table.rows:
         drawn.add_row(*map(escape, row))
     console.print(drawn)

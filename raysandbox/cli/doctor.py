@@ -37,7 +37,7 @@ def command(
     rows = [*_machine(), *_versions(), *_extras(), *_models()]
     if cluster:
         rows += _cluster()
-    print_table(Table("doctor", ("what", "state", "found"), tuple(rows)))
+    print_table(Table("doctor", ("what", "state", "found"), tuple(rows), texts=3))
 
 
 def _machine() -> Iterator[tuple[str, str, str]]:

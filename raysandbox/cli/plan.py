@@ -21,6 +21,7 @@ def command(
     from raysandbox.config.load import load_config
     from raysandbox.report.summary import Table
     from raysandbox.runtime.session import in_ray_job
+    from raysandbox.sandbox.drafts import UNKNOWN
     from raysandbox.sandbox.paths import PathMap, output_root
     from raysandbox.sandbox.plan import make_plan
     from raysandbox.sandbox.preview import preview, resource_lines
@@ -34,11 +35,12 @@ def command(
     for found in preview(plan, work_dir, root):
         entry, paths = found.job.entry, found.job.paths
         resources = ", ".join(f"{key}={value}" for key, value in entry.config.resources.items())
-        reads = [*paths.reads, *paths.models] or [need.id for need in found.job.needs]
-        row = (entry.id, entry.config.hook, "\n".join(reads), "\n".join(paths.writes), resources, found.state)
-        rows.append(row)
-    columns = ("job", "hook", "reads", "writes", "resources", "with --resume")
-    print_table(Table(f"{loaded.settings.experiment_name} in {work_dir}", columns, tuple(rows)))
+        reads = "\n".join(path for path in (*paths.reads, *paths.models) if path != UNKNOWN)
+        after = ", ".join(f"{need.pipeline}#{need.index}" for need in found.job.needs)
+        job = f"{entry.id}\n{entry.config.hook}"
+        rows.append((job, after, reads, "\n".join(paths.writes), resources, found.state))
+    columns = ("job", "after", "reads", "writes", "resources", "with --resume")
+    print_table(Table(f"{loaded.settings.experiment_name} in {work_dir}", columns, tuple(rows), texts=len(columns)))
     iterations = loaded.settings.max_iter_num
     if iterations > 1:
         targets = f", until {loaded.settings.iter_targets_mode} of: " + "; ".join(loaded.settings.iter_targets)

@@ -40,7 +40,12 @@ def _headline(summary: Summary) -> str:
 
 
 def _table(table: Table) -> str:
-    lines = [f"## {table.title}", "", _row(table.columns), _row(["---"] + ["---:"] * (len(table.columns) - 1))]
+    lines = [
+        f"## {table.title}",
+        "",
+        _row(table.columns),
+        _row(["---"] * table.texts + ["---:"] * (len(table.columns) - table.texts)),
+    ]
     return "\n".join(lines + [_row(row) for row in table.rows])
 
 

@@ -22,11 +22,19 @@ _CURVE_STEPS = 10  # a metric with at least as many steps is a curve, not a scor
 
 @dataclass(frozen=True)
 class Table:
-    """A table of texts: a title, column heads, rows."""
+    """A table of texts.
+
+    Attributes:
+        title: what it shows.
+        columns: heads of the columns.
+        rows: their cells.
+        texts: how many columns from the left hold words; the others hold numbers.
+    """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    texts: int = 1
 
 
 @dataclass(frozen=True)
@@ -78,7 +86,7 @@ class Summary:
         rows = tuple(
             (job, state, f"{self.seconds[job]:.1f}" if job in self.seconds else "") for job, state in jobs.items()
         )
-        return Table("Jobs", ("job", "state", "seconds"), rows)
+        return Table("Jobs", ("job", "state", "seconds"), rows, texts=2)
 
     def _curves(self) -> Table:
         rows = []
