@@ -17,11 +17,10 @@ from raysandbox.core.component import PathRole, path_refs
 from raysandbox.core.errors import UnknownNameError
 from raysandbox.core.progress import Progress
 from raysandbox.core.registry import Registry
-from raysandbox.core.runner import Report
 from raysandbox.runtime.placement import Resources
 
 if TYPE_CHECKING:
-    from raysandbox.runtime.watcher_actor import WatcherClient
+    from raysandbox.runtime.watcher_actor import Reporter
 
 __all__ = ["HOOKS", "Hook", "Job", "JobContext", "JobPaths", "NoSettings"]
 
@@ -98,8 +97,7 @@ class JobContext:
         artifacts: the job's own folder, empty at its start.
         quarantine: where rows that fail are written.
         log: the job's log file.
-        watcher: receives the run's metrics.
-        report: the same, with names under the job's.
+        report: sends the job's metrics to the watcher.
         progress: shows how far the job is.
         probe: folder of the artefacts of the nearest earlier probe of the same meta_name, if any.
         cache_dir: what runs share.
@@ -109,8 +107,7 @@ class JobContext:
     artifacts: Path
     quarantine: Path
     log: Path
-    watcher: WatcherClient
-    report: Report
+    report: Reporter
     progress: Progress
     probe: Path | None
     cache_dir: Path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,43 +109,59 @@ class Summary:
 
 
 def collect(work_dir: Path) -> Summary:
-    """Reads the folder of a run; what is missing is left out."""
-    since = _last_starts(work_dir)
-    series: dict[tuple[str, str], list[tuple[int | None, float]]] = {}
-    for event in read_events(work_dir / "metrics.jsonl"):
-        job, _, key = str(event["name"]).partition(".")
-        if isinstance(event["value"], int | float) and event["t"] >= since.get(job, 0.0):
-            series.setdefault((key, job), []).append((event["step"], float(event["value"])))
+    """Reads the folder of a run; what is missing is left out.
+
+    A job's numbers are those of its last unit of work, found by its key: what an attempt that did
+    not count reported, or another configuration, is passed over, and a job that was taken from its
+    marker shows what it reported when it ran.
+    """
+    status = _read_json(work_dir / "status.json") or {}
+    events = list(read_events(work_dir / "journal.jsonl"))
+    keys = {event["job"]: event["key"] for event in events if event.get("key")}
+    units = {job: keys[job] for job in status.get("jobs", {}) if job in keys}
+    found = _metrics(work_dir / "metrics.jsonl")
+    labels = _labels([job for job in units if units[job] in found])
     scores: dict[str, dict[str, float]] = {}
     curves = []
-    for (key, job), points in series.items():
-        steps = dict((step, value) for step, value in points if step is not None)
-        if len(steps) >= _CURVE_STEPS:
-            ordered = sorted(steps)
-            curves.append(Curve(f"{job}.{key}", tuple(ordered), tuple(steps[step] for step in ordered)))
-        else:
-            scores.setdefault(key, {})[job] = points[-1][1]
-    done = [event for event in read_events(work_dir / "journal.jsonl") if event.get("event") == "job_done"]
+    for job, label in labels.items():
+        for key, points in found[units[job]].items():
+            steps = {step: value for step, value in points if step is not None}
+            if len(steps) >= _CURVE_STEPS:
+                ordered = sorted(steps)
+                curves.append(Curve(f"{label}.{key}", tuple(ordered), tuple(steps[step] for step in ordered)))
+            else:
+                scores.setdefault(key, {})[label] = points[-1][1]
     return Summary(
-        status=_read_json(work_dir / "status.json") or {},
+        status=status,
         scores=scores,
         curves=curves,
         operators={path.parent.name: _read_json(path) for path in sorted(work_dir.glob("artifacts/**/operators.json"))},
-        seconds={event["job"]: event["seconds"] for event in done},
+        seconds={event["job"]: event["seconds"] for event in events if event["event"] == "job_done"},
     )
 
 
-def _last_starts(work_dir: Path) -> dict[str, float]:
-    """Name of the jobs that share it → when the first of them last started.
+_Points = list[tuple[int | None, float]]
 
-    What they reported before belongs to an attempt that did not count.
-    """
-    starts = {e["job"]: e["t"] for e in read_events(work_dir / "journal.jsonl") if e.get("event") == "job_started"}
-    since: dict[str, float] = {}
-    for job, start in starts.items():
-        name = job.partition(".")[2].rpartition("#")[0]
-        since[name] = min(start, since.get(name, start))
-    return since
+
+def _metrics(path: Path) -> dict[str, dict[str, _Points]]:
+    """Numbers by unit of work and key, in the order they were reported."""
+    found: dict[str, dict[str, _Points]] = {}
+    for event in read_events(path):
+        if event.get("unit") and isinstance(event["value"], int | float):
+            key = str(event["name"]).removeprefix(f"{_short(event['job'])}.")
+            found.setdefault(event["unit"], {}).setdefault(key, []).append((event["step"], float(event["value"])))
+    return found
+
+
+def _short(job: str) -> str:
+    """The meta_name in `pipeline.meta_name#index`, or the hook that stands in for it."""
+    return job.partition(".")[2].rpartition("#")[0]
+
+
+def _labels(jobs: Sequence[str]) -> dict[str, str]:
+    """What to call each job: its meta_name, or its id where jobs share it."""
+    counts = Counter(_short(job) for job in jobs)
+    return {job: _short(job) if counts[_short(job)] == 1 else job.removeprefix("anonymous.") for job in jobs}
 
 
 def _read_json(path: Path) -> Any:

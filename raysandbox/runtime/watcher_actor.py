@@ -74,20 +74,19 @@ class WatcherClient:
     def __reduce__(self) -> tuple[type[WatcherClient], tuple[Transport]]:
         return WatcherClient, (self._transport,)
 
-    def report(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Records named values that belong together."""
+    def report(self, metrics: Mapping[str, Any], step: int | None = None, job: str = "", unit: str = "") -> None:
+        """Records named values that belong together, of a job's unit of work where there is one."""
         now = time.time()
-        self._outbox.put(
-            [Metric(key, item, step, now) for name, value in metrics.items() for key, item in flatten(name, value)]
-        )
+        named = [pair for name, value in metrics.items() for pair in flatten(name, value)]
+        self._outbox.put([Metric(name, value, step, now, job, unit) for name, value in named])
 
     def watch(self, value: Any, name: str, step: int | None = None) -> None:
         """Records a number, or the leaves of a mapping under `name.key`."""
         self.report({name: value}, step)
 
-    def scoped(self, name: str) -> Reporter:
+    def scoped(self, name: str, job: str = "", unit: str = "") -> Reporter:
         """A reporter whose metrics are named `name.key`."""
-        return Reporter(self, name)
+        return Reporter(self, name, job, unit)
 
     def query(self, name: str) -> Any:
         """The last value of a metric, None when there is none.
@@ -141,14 +140,19 @@ class Reporter:
     Attributes:
         client: the way to the watcher.
         name: first part of the metrics' names.
+        job: id of the job that reports.
+        unit: key of its work.
     """
 
     client: WatcherClient
     name: str
+    job: str = ""
+    unit: str = ""
 
     def __call__(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Records named values, at a step when they belong to one."""
-        self.client.report({f"{self.name}.{key}": value for key, value in metrics.items()}, step)
+        named = {f"{self.name}.{key}": value for key, value in metrics.items()}
+        self.client.report(named, step, self.job, self.unit)
 
 
 class _Outbox:

@@ -17,7 +17,7 @@ from raysandbox.core.runner import Report
 from raysandbox.executors.base import ModelTrainer
 from raysandbox.runtime.placement import Resources, placement_group_for
 from raysandbox.runtime.session import is_local
-from raysandbox.runtime.watcher_actor import Reporter, WatcherClient
+from raysandbox.runtime.watcher_actor import Reporter
 from raysandbox.runtime.worker_log import LogFollower, WorkerAddress, redirect_output
 
 __all__ = ["run_in_worker"]
@@ -34,11 +34,6 @@ class WorkerJob(Protocol):
     @property
     def id(self) -> str:
         """`pipeline.meta_name#index`, for messages."""
-        ...
-
-    @property
-    def name(self) -> str:
-        """What its metrics are filed under."""
         ...
 
     @property
@@ -61,8 +56,8 @@ class WorkerContext(Protocol):
         ...
 
     @property
-    def watcher(self) -> WatcherClient:
-        """Receives the metrics."""
+    def report(self) -> Reporter:
+        """Sends metrics to the watcher, from any node."""
         ...
 
 
@@ -119,8 +114,7 @@ def _run_once(trainer: ModelTrainer, job: WorkerJob, context: WorkerContext, gro
     try:
         address: Any = ray.get(worker.start.remote(), timeout=_START_S)
         follower = LogFollower(address, context.log)
-        report = context.watcher.scoped(job.name)
-        result = worker.train.remote(trainer, report, job.resources.num_gpus > 0, context.log.with_suffix(""))
+        result = worker.train.remote(trainer, context.report, job.resources.num_gpus > 0, context.log.with_suffix(""))
         while not ray.wait([result], timeout=_PULL_S)[0]:
             follower.pull()
         return ray.get(result)

@@ -130,13 +130,14 @@ class JobRunner:
             artifacts=self.work_dir / "artifacts" / folder,
             quarantine=self.work_dir / "quarantine" / folder,
             log=self.work_dir / "logs" / f"{folder}.log",
-            watcher=self.watcher,
-            report=self.watcher.scoped(ready.job.name),
+            report=self.watcher.scoped(ready.job.name, ready.job.id, ready.key),
             progress=self.view,
             probe=ready.probe,
             cache_dir=self.cache_dir,
             use_cache=self.use_cache,
         )
+        configurations = {"dj_configs": ready.job.recipe, "extra_configs": ready.job.extra}
+        self.watcher.watch_cfgs([(config, f"{entry.id}.{part}") for part, config in configurations.items() if config])
         start = time.monotonic()
         with _job_log(context.log):
             values = self._attempts(ready, ready.planned.hook(), context)
@@ -144,8 +145,7 @@ class JobRunner:
         missing = [path for path in ready.paths.writes if not Path(path).expanduser().exists()]
         if missing:
             raise JobFailed(f"job {entry.id} ended without writing {', '.join(missing)}")
-        for name, value in outputs.items():
-            self.watcher.watch(value, f"{ready.job.name}.{name}")
+        context.report(outputs)
         self.watcher.flush()
         seconds = round(time.monotonic() - start, 3)
         writes = list(ready.paths.writes)

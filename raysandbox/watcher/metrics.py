@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from raysandbox.core.events import read_events, repair_tail
-from raysandbox.core.redact import redact
+from raysandbox.core.redact import REDACTED, is_secret_key, redact
 
 __all__ = ["Metric", "MetricsLog", "flatten", "from_json"]
 
@@ -26,12 +26,16 @@ class Metric(NamedTuple):
         value: a number, or another JSON value.
         step: training step or iteration that it belongs to, if any.
         t: seconds since 1970 when it was reported.
+        job: id of the job that reported it, "" for none.
+        unit: key of the work that it belongs to: equal work, run once, has equal metrics.
     """
 
     name: str
     value: Any
     step: int | None
     t: float
+    job: str = ""
+    unit: str = ""
 
 
 def flatten(name: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -41,7 +45,7 @@ def flatten(name: str, value: Any) -> Iterator[tuple[str, Any]]:
     """
     if isinstance(value, Mapping):
         for key, item in value.items():
-            yield from flatten(f"{name}.{key}", item)
+            yield from flatten(f"{name}.{key}", REDACTED if is_secret_key(str(key)) else item)
     else:
         plain = _plain(value)
         yield name, redact(plain) if isinstance(plain, str | list) else plain
@@ -66,7 +70,7 @@ def _plain(value: Any) -> Any:
 class MetricsLog:
     """`metrics.jsonl`: one metric per line, appended, never rewritten.
 
-    A line is `{"t", "seq", "run", "name", "value", "step", "client", "n"}`: `seq` numbers the file's
+    A line is `{"t", "seq", "run", "name", "value", "step", "job", "unit", "client", "n"}`: `seq` numbers the file's
     lines, (`client`, `n`) the metrics of each sender, so that a batch that is sent again is known
     by the file alone. NaN and infinities, which JSON lacks, are the strings "NaN", "Infinity" and
     "-Infinity": Python's and JavaScript's number parsers read them back.
@@ -115,7 +119,7 @@ class MetricsLog:
         lines = [
             {"t": round(metric.t, 3), "seq": self._next + index, "run": self._run}
             | {"name": metric.name, "value": to_json(metric.value), "step": metric.step}
-            | {"client": client, "n": start + index}
+            | {"job": metric.job, "unit": metric.unit, "client": client, "n": start + index}
             for index, metric in enumerate(new)
         ]
         self._write("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())

@@ -15,7 +15,7 @@ from raysandbox.core.errors import JobFailed, JobTimeout, RunInterrupted
 from raysandbox.executors.base import ModelTrainer
 from raysandbox.runtime.placement import Resources
 from raysandbox.runtime.signals import deadline, interruptible
-from raysandbox.runtime.watcher_actor import WatcherClient, start_watcher
+from raysandbox.runtime.watcher_actor import Reporter, WatcherClient, start_watcher
 from raysandbox.runtime.workers import run_in_worker
 from raysandbox.watcher.config import WatchConfig
 
@@ -32,12 +32,13 @@ class Job:
 class Context:
     log: Path
     watcher: WatcherClient
+    report: Reporter
 
 
 @pytest.fixture
 def context(cluster, tmp_path):
     watcher = start_watcher(WatchConfig("run-1", "p", "e", tmp_path, wandb="disabled"), actor=True)
-    yield Context(tmp_path / "logs" / "train.log", watcher)
+    yield Context(tmp_path / "logs" / "train.log", watcher, watcher.scoped("train"))
     watcher.finish(5)
 
 

@@ -35,7 +35,8 @@ def test_a_line_is_what_the_contract_says(open_log):
     log = open_log()
     log.append("c", 0, [Metric("train.loss", 0.5, 3, 12.3456)])
     assert lines(log.path) == [
-        {"t": 12.346, "seq": 0, "run": "run-1", "name": "train.loss", "value": 0.5, "step": 3, "client": "c", "n": 0}
+        {"t": 12.346, "seq": 0, "run": "run-1", "name": "train.loss", "value": 0.5, "step": 3}
+        | {"job": "", "unit": "", "client": "c", "n": 0}
     ]
 
 
