@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -12,12 +13,14 @@ from typing import Any
 import yaml
 
 from raysandbox.core.errors import ConfigError, Problem
+from raysandbox.core.redact import remember_secrets
 
 __all__ = ["Document", "KeyPath", "load_document", "parse_value", "show_path", "to_yaml"]
 
 KeyPath = tuple[str | int, ...]
 
 _MAX_NODES = 1_000_000  # aliases can expand a small file without bound
+_SURROGATES = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
 _ENV = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)(?:,([^}]*))?\}")
 
 # libyaml's loader where PyYAML was built with it; the pure one reads the same.
@@ -82,35 +85,47 @@ def load_document(path: str | Path, source: str | None = None) -> Document:
     source = source or str(path)
     try:
         text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError([Problem(source, None, "", f"cannot be read: {error.strerror}", "check the path")]) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            [Problem(source, None, "", f"is not UTF-8 at byte {error.start}", "save it as UTF-8")]
-        ) from error
-    # JSON allows tabs between tokens and forbids them inside strings; YAML's indentation does not.
-    loader = _Loader(text.replace("\t", " ") if source.endswith(".json") else text)
+    except (OSError, ValueError) as error:
+        if isinstance(error, UnicodeDecodeError):
+            problem = Problem(source, None, "", f"is not UTF-8 at byte {error.start}", "save it as UTF-8")
+        else:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            problem = Problem(source, None, "", f"cannot be read: {reason}", "check the path")
+        raise ConfigError([problem]) from error
+    return _parse(_as_yaml(text) if source.endswith(".json") else text, source)
+
+
+def _as_yaml(text: str) -> str:
+    """JSON's text as YAML reads it alike.
+
+    JSON allows tabs between tokens, where YAML does not, and forbids them inside strings; it writes
+    characters beyond the first plane as two escapes, which YAML refuses.
+    """
+    return _SURROGATES.sub(lambda pair: json.loads(f'"{pair[0]}"'), text.replace("\t", " "))
+
+
+def _parse(text: str, source: str) -> Document:
+    """Parses YAML.
+
+    Raises:
+        ConfigError: with every problem.
+    """
     try:
-        return _parse(loader, source)
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        builder = _Builder(loader, source)
+        data = None if node is None else builder.build(node, ())
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         message = getattr(error, "problem", None) or str(error).split("\n", 1)[0]
         line = mark.line + 1 if mark else None
-        raise ConfigError(
-            [Problem(source, line, "", f"is not valid YAML: {message}", "check indentation and quotes")]
-        ) from error
-    finally:
-        loader.dispose()
-
-
-def _parse(loader: Any, source: str) -> Document:
-    node = loader.get_single_node()
-    if node is None:
-        return Document(None, source)
-    builder = _Builder(loader, source)
-    data = builder.build(node, ())
+        problem = Problem(source, line, "", f"is not valid YAML: {message}", "check indentation and quotes")
+        raise ConfigError([problem]) from error
+    except RecursionError as error:
+        raise ConfigError([Problem(source, None, "", "is nested too deeply", "flatten it")]) from error
     if builder.problems:
         raise ConfigError(builder.problems)
+    remember_secrets(data)
     return Document(data, source, builder.lines)
 
 
@@ -191,13 +206,13 @@ class _Builder:
         self.problems.append(Problem(self.source, line, show_path(path), message, fix))
 
 
-def parse_value(text: str) -> Any:
+def parse_value(text: str, source: str) -> Any:
     """A YAML value by the rules of configuration files.
 
     Raises:
-        yaml.YAMLError: it is not valid YAML.
+        ConfigError: it is not valid YAML; located in `source`.
     """
-    return yaml.load(text, Loader=_Loader)
+    return _parse(text, source).data
 
 
 def to_yaml(value: Any) -> str:

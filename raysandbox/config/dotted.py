@@ -2,70 +2,73 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-import yaml
 
 from raysandbox.config.documents import Document, KeyPath, parse_value
 from raysandbox.core.errors import ConfigError, Problem, did_you_mean
 
 __all__ = ["apply_overrides", "get_dotted", "set_dotted"]
 
+_INDEX = re.compile(r"-?[0-9]+", re.ASCII)
+_SIDES = ("dj_configs", "extra_configs")  # of a job: a mapping, or the path of a side file
+_BY_PATH = ("local", "input")  # of a job: their keys are dotted paths themselves
+
 
 def set_dotted(data: dict[str, Any], path: str, value: Any) -> KeyPath:
     """Sets `a.b.c` in nested mappings, making mappings on the way; in place.
 
     A list on the way is entered by index, by a job's `meta_name`, and a list of one-key maps (a
-    recipe's `process`) by that key.
+    recipe's `process`) by that key. What would lie in a job's side file goes to its `local`.
 
     Returns:
         where the value now stands.
 
     Raises:
-        KeyError: the path runs through a value that is neither mapping nor list.
+        KeyError: the path runs through a value that is neither mapping nor list; its arguments are
+            the part that leads nowhere and what could stand there instead.
     """
-    target: Any = data
-    parts = path.split(".")
-    reached: list[str | int] = []
-    for number, part in enumerate(parts):
-        last = number == len(parts) - 1
-        if isinstance(target, list):
-            index = _index(target, part)
-            reached.append(index)
-            if _has_key(target[index], part):  # {op_name: params}
-                target, reached = target[index], [*reached, part]
-            elif not last:
-                target = target[index]
-                continue
-            else:
-                target[index] = value
-                continue
-        elif isinstance(target, dict):
-            reached.append(part)
-        else:
-            raise KeyError(part)
-        if last:
-            target[part] = value
-        elif target.get(part) is None:
-            target[part] = {}
-            target = target[part]
-        else:
-            target = target[part]
-    return tuple(reached)
+    return tuple(_set(data, path.split("."), value))
+
+
+def _set(target: Any, parts: Sequence[str], value: Any) -> list[str | int]:
+    part, *rest = parts
+    if isinstance(target, list):
+        index = _index(target, part)
+        if _has_key(target[index], part):  # {op_name: params}
+            return [index, *_set(target[index], parts, value)]
+        if rest:
+            return [index, *_set(target[index], rest, value)]
+        target[index] = value
+        return [index]
+    if not isinstance(target, dict):
+        raise KeyError(part, [])
+    if not rest:
+        target[part] = value
+        return [part]
+    if "hook" in target and part in _SIDES and isinstance(target.get(part), str):
+        return _set(target, ["local", *parts], value)
+    if target.get(part) is None:
+        target[part] = {}
+    if "hook" in target and part in _BY_PATH and isinstance(target[part], dict):
+        target[part][".".join(rest)] = value
+        return [part, ".".join(rest)]
+    return [part, *_set(target[part], rest, value)]
 
 
 def _index(items: list[Any], part: str) -> int:
     """Position of a list element given by index, by its `meta_name`, or by its only key."""
-    if part.lstrip("-").isdigit() and -len(items) <= int(part) < len(items):
+    if _INDEX.fullmatch(part) and -len(items) <= int(part) < len(items):
         return int(part) % len(items)
     for match in (_has_meta_name, _has_key):
         found = [index for index, item in enumerate(items) if match(item, part)]
         if len(found) == 1:
             return found[0]
         if len(found) > 1:
-            raise KeyError(f"{part}: {len(found)} elements have this name; use an index")
-    raise KeyError(part)
+            raise KeyError(f"{part}: {len(found)} elements have this name; use an index", [])
+    names = [str(name) for item in items if isinstance(item, dict) for name in (item.get("meta_name"), *item) if name]
+    raise KeyError(part, names)
 
 
 def _has_meta_name(item: Any, name: str) -> bool:
@@ -85,7 +88,7 @@ def get_dotted(data: Any, path: Sequence[str]) -> Any:
     for part in path:
         if isinstance(data, Mapping) and part in data:
             data = data[part]
-        elif isinstance(data, Sequence) and not isinstance(data, str) and part.lstrip("-").isdigit():
+        elif isinstance(data, Sequence) and not isinstance(data, str) and _INDEX.fullmatch(part):
             try:
                 data = data[int(part)]
             except IndexError as error:
@@ -101,24 +104,24 @@ def apply_overrides(document: Document, overrides: Sequence[str]) -> Document:
     Raises:
         ConfigError: an override without "=", or whose path leads nowhere.
     """
-    if not overrides:
+    data = document.data
+    if not overrides or not isinstance(data, dict):
         return document
-    data = document.data if isinstance(document.data, dict) else {}
-    lines: dict[KeyPath, int] = dict(document.lines)
     problems = []
     for text in overrides:
         path, equals, value = text.partition("=")
+        source = f"-o {text}"
         if not equals or not path:
-            problems.append(Problem(f"-o {text}", None, "", "is not of the form path=value"))
+            problems.append(Problem(source, None, "", "is not of the form path=value"))
             continue
         try:
-            set_dotted(data, path, parse_value(value))
+            set_dotted(data, path, parse_value(value, source))
         except KeyError as error:
-            part = str(error.args[0])
-            hint = did_you_mean(part, data)
-            problems.append(Problem(f"-o {text}", None, path, f"leads nowhere at '{part}'", hint))
-        except yaml.YAMLError:
-            problems.append(Problem(f"-o {text}", None, path, "its value is not valid YAML", "quote it"))
+            part, known = error.args
+            hint = did_you_mean(part, known or data)
+            problems.append(Problem(source, None, path, f"leads nowhere at '{part}'", hint))
+        except ConfigError as error:
+            problems += error.problems
     if problems:
         raise ConfigError(problems)
-    return Document(data, document.source, lines)
+    return document

@@ -10,7 +10,7 @@ from raysandbox.config.documents import Document, KeyPath, load_document
 from raysandbox.config.dotted import apply_overrides
 from raysandbox.config.schema import JobConfig, JobEntry, Pipeline, SandboxConfig, Settings
 from raysandbox.config.stages import JOBS_SUFFIX, STAGES, stage_order
-from raysandbox.config.validation import model_problems
+from raysandbox.config.validation import fit
 from raysandbox.core.errors import ConfigError, Problem, did_you_mean
 
 __all__ = ["ANONYMOUS", "load_config", "parse_config", "read_config"]
@@ -60,10 +60,9 @@ class _Parser:
     def parse(self) -> SandboxConfig:
         data: dict[str, Any] = self.document.data
         raw = {k: v for k, v in data.items() if v is not None and k != "pipelines" and not k.endswith(JOBS_SUFFIX)}
-        problems = model_problems(Settings, raw, self.document.problem)
+        settings, problems = fit(Settings, raw, self.document.problem)
         self.problems += problems
-        wrong = {problem.path.split(".")[0].split("[")[0] for problem in problems}
-        settings = Settings.model_validate({k: v for k, v in raw.items() if k not in wrong})
+        settings = settings or Settings.model_validate({})
         return SandboxConfig(settings, tuple(self._pipelines(settings)), self.document)
 
     def _pipelines(self, settings: Settings) -> Iterator[Pipeline]:
@@ -136,9 +135,9 @@ class _Parser:
             self._note(path, "should be a mapping with the key `hook`")
             return None
         given = {key: value for key, value in raw.items() if value is not None}  # `extra_configs:` left empty
-        problems = model_problems(JobConfig, given, lambda p, m, f="": self.document.problem((*path, *p), m, f))
+        config, problems = fit(JobConfig, given, lambda p, m, f="": self.document.problem((*path, *p), m, f))
         self.problems += problems
-        return None if problems else JobConfig.model_validate(given)
+        return config
 
     def _note(self, path: KeyPath, message: str, fix: str = "") -> None:
         self.problems.append(self.document.problem(path, message, fix))

@@ -15,7 +15,8 @@ __all__ = ["JobConfig", "JobEntry", "Pipeline", "SandboxConfig", "Settings", "Wa
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # A name may be written as a number: `experiment_name: 2024`.
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
 
 
 class WatcherSettings(_Model):
@@ -45,6 +46,13 @@ class Settings(_Model):
     stages: list[str] | None = Field(None, min_length=1, description="names of the job lists, in order")
     cache_dir: str | None = Field(None, description="what runs share; ~/.cache/raysandbox by default")
     watcher: WatcherSettings = Field(default_factory=lambda: WatcherSettings.model_validate({}))
+
+    @field_validator("stages")
+    @classmethod
+    def _distinct_stages(cls, value: list[str] | None) -> list[str] | None:
+        if value is not None and len(set(value)) != len(value):
+            raise ValueError("names a stage twice")
+        return value
 
     @property
     def work_path(self) -> Path:

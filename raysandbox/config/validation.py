@@ -5,14 +5,16 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from raysandbox.config.documents import KeyPath
 from raysandbox.core.errors import Problem, did_you_mean
 
-__all__ = ["model_problems"]
+__all__ = ["fit", "model_problems"]
+
+Model = TypeVar("Model", bound=BaseModel)
 
 Locate = Callable[..., Problem]
 
@@ -33,6 +35,38 @@ def model_problems(
     except ValidationError as error:
         return list(_translate(model, raw, error, locate, ignore or (lambda path: False)))
     return []
+
+
+def fit(model: type[Model], raw: Any, locate: Locate) -> tuple[Model | None, list[Problem]]:
+    """Validates a raw configuration and keeps what is right of it, so that the rest is checked too.
+
+    Returns:
+        the model without the keys and list elements that have a problem, or None when it cannot do
+        without one; every problem.
+    """
+    wrong: list[KeyPath] = []
+
+    def note(path: KeyPath, message: str, fix: str = "") -> Problem:
+        wrong.append(path)
+        return locate(path, message, fix)
+
+    problems = model_problems(model, raw, note)
+    try:
+        return model.model_validate(_without(raw, wrong)), problems
+    except ValidationError:
+        return None, problems
+
+
+def _without(raw: Any, paths: list[KeyPath]) -> Any:
+    gone = {path[0] for path in paths if len(path) == 1}
+    inner = {
+        key: [path[1:] for path in paths if len(path) > 1 and path[0] == key] for key in {p[0] for p in paths if p}
+    }
+    if isinstance(raw, Mapping):
+        return {key: _without(value, inner.get(key, [])) for key, value in raw.items() if key not in gone}
+    if isinstance(raw, list):
+        return [_without(value, inner.get(index, [])) for index, value in enumerate(raw) if index not in gone]
+    return raw
 
 
 def _translate(

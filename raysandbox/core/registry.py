@@ -91,6 +91,8 @@ class Registry:
         Raises:
             UnknownNameError: no such name; the message suggests the closest one.
         """
+        if not isinstance(name, str):
+            raise UnknownNameError(self.unknown(name))
         if name not in self._classes:
             if name in self._modules:
                 importlib.import_module(self._modules[name])

@@ -123,7 +123,7 @@ class Target:
         match = _TARGET.match(text)
         if match is None:
             raise UserError(f"'{text}' is not a condition of the form <pipeline>.<meta_name>.<output> >= number")
-        value = parse_value(match["value"])
+        value = parse_value(match["value"], f"target '{text}'")
         if isinstance(value, list | dict) or (not isinstance(value, int | float) and match["sign"] != "=="):
             raise UserError(f"'{text}': {match['value']!r} is not a number")
         return cls(text, resolve_reference(match["reference"], jobs), match["sign"], value)

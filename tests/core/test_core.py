@@ -147,4 +147,15 @@ def test_redaction_by_key_and_by_value(monkeypatch: pytest.MonkeyPatch) -> None:
     assert clean["tokenizer"] == "bert"
     assert "canary" not in json.dumps(clean)
     assert "pw-1234" not in json.dumps(clean)
+    camel = {
+        "env_vars": {"HUGGING_FACE_HUB_TOKEN": "a-long-value"},
+        "secretKey": ["another-long-one"],
+        "eos_token": "</s>",
+    }
+    assert redact(camel) == {
+        "env_vars": {"HUGGING_FACE_HUB_TOKEN": REDACTED},
+        "secretKey": REDACTED,
+        "eos_token": "</s>",
+    }
+    assert redact_text("not 'another-long-one'") == f"not '{REDACTED}'"
     assert redact_text(f"error: {os.environ['MY_API_KEY']}") == f"error: {REDACTED}"
