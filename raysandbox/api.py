@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from raysandbox.config.load import load_config, read_config
+from raysandbox.config.load import read_config
 from raysandbox.config.schema import SandboxConfig
 from raysandbox.core.errors import ConfigError, Problem, SandboxError
 from raysandbox.report.markdown import write_report
-from raysandbox.sandbox.experiment import RunResult, run_experiment
+from raysandbox.sandbox.experiment import RunResult, note_refusal, run_experiment
 from raysandbox.sandbox.plan import make_plan
 from raysandbox.sandbox.view import RunView
 
@@ -38,8 +38,20 @@ def run(
         JobFailed: a job failed.
         RunInterrupted: a signal ended the run; it can be resumed.
     """
-    loaded = config if isinstance(config, SandboxConfig) else load_config(config, overrides)
+    loaded = config if isinstance(config, SandboxConfig) else _load(config, overrides)
     return run_experiment(loaded, resume=resume, use_cache=use_cache, view=view, at_end=write_report)
+
+
+def _load(path: str | Path, overrides: Sequence[str]) -> SandboxConfig:
+    """Loads a configuration; a refused one is said in its work_dir's `status.json`, where that is known."""
+    loaded, problems = read_config(path, overrides)
+    errors = [problem for problem in problems if problem.severity == "error"]
+    if loaded is None or errors:
+        error = ConfigError(errors)
+        if loaded is not None:
+            note_refusal(loaded, error)
+        raise error
+    return loaded
 
 
 def check(config: str | Path, overrides: Sequence[str] = ()) -> list[Problem]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from raysandbox.cli.options import Overrides, RecipeFile, one_config
+from raysandbox.cli.options import NoCache, Overrides, RecipeFile, one_config
 
 __all__ = ["command"]
 
@@ -17,8 +17,12 @@ def command(
     config_option: Annotated[str | None, typer.Option("--config", help="The same, as an option.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of tables and plots.")] = None,
     override: Overrides = None,
+    no_cache: NoCache = False,
 ) -> None:
-    """Compute the statistics of a recipe's filters over a data set, as dj-analyze does."""
+    """Compute the statistics of a recipe's filters over a data set, as dj-analyze does.
+
+    Statistics are always computed in this version; --no-cache is understood and changes nothing.
+    """
     from raysandbox.cli.console import ConsoleView, console, print_table
     from raysandbox.cli.recipes import load_recipe
     from raysandbox.recipe.api import analyze

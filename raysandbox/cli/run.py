@@ -30,4 +30,4 @@ def command(
         result = run(path, override or [], resume=resume, use_cache=not no_cache, view=view)
     for table in collect(result.work_dir).tables():
         print_table(table)
-    console.print(f"report: {result.work_dir / 'report.md'}", soft_wrap=True)
+    console.print(f"report: {result.work_dir / 'report.md'}", soft_wrap=True, markup=False)

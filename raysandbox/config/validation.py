@@ -75,10 +75,11 @@ def _translate(
     seen: set[KeyPath] = set()
     for detail in error.errors(include_url=False):
         path = _real_path(detail["loc"], raw)
-        if path in seen or ignore(path):  # the branches of a union each report the same value
+        is_unknown_key = detail["type"] == "extra_forbidden"
+        if path in seen or (ignore(path) and not is_unknown_key):  # branches of a union report the same value
             continue
         seen.add(path)
-        if detail["type"] == "extra_forbidden":
+        if is_unknown_key:
             known = _field_names(model, path[:-1])
             hint = did_you_mean(str(path[-1]), known)
             yield locate(path, f"unknown key '{path[-1]}'", hint or (f"known: {', '.join(known)}" if known else ""))

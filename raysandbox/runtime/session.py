@@ -15,7 +15,17 @@ from typing import Any
 import raysandbox
 from raysandbox.core.errors import UserError
 
-__all__ = ["NAMESPACE", "Cluster", "Node", "cluster_summary", "ensure_ray", "in_ray_job", "is_local", "shutdown_ray"]
+__all__ = [
+    "NAMESPACE",
+    "Cluster",
+    "Node",
+    "cluster_summary",
+    "ensure_ray",
+    "in_ray_job",
+    "is_local",
+    "shutdown_ray",
+    "this_machine",
+]
 
 NAMESPACE = "raysandbox"
 _LOOPBACK = "127.0.0.1"
@@ -144,6 +154,12 @@ def cluster_summary() -> Cluster:
     )
     versions = {"ray": ray.__version__, "python": platform.python_version()}
     return Cluster(nodes, dict(ray.available_resources()), is_local(), versions)
+
+
+def this_machine() -> Cluster:
+    """What a local Ray would have, without starting one."""
+    gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+    return Cluster((Node("this machine", {"CPU": float(os.cpu_count() or 1), "GPU": float(gpus)}),), {})
 
 
 def _connect(address: str, common: Mapping[str, Any]) -> None:

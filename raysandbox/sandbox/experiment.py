@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -11,7 +12,7 @@ from typing import Any
 
 from raysandbox.config.documents import to_yaml
 from raysandbox.config.schema import JobEntry, SandboxConfig
-from raysandbox.core.errors import ConfigError, RunInterrupted, SandboxError
+from raysandbox.core.errors import ConfigError, RunInterrupted, SandboxError, WorkDirBusyError
 from raysandbox.core.events import Journal, read_events
 from raysandbox.core.files import atomic_write, cache_dir
 from raysandbox.core.keys import DigestMemo
@@ -30,7 +31,7 @@ from raysandbox.sandbox.state import RunFolder, Status, set_aside
 from raysandbox.sandbox.view import RunView
 from raysandbox.watcher.watcher import WatchConfig
 
-__all__ = ["RunResult", "run_experiment"]
+__all__ = ["RunResult", "locate_run", "note_refusal", "run_experiment"]
 
 
 @dataclass(frozen=True)
@@ -73,15 +74,26 @@ def run_experiment(
         JobFailed: a job failed.
         RunInterrupted: a signal ended it; it can be resumed.
     """
-    root = output_root(in_ray_job())
-    work_dir = config.settings.work_path.expanduser()
-    if root is not None:
-        work_dir = root / work_dir
+    work_dir, root = locate_run(config)
     plan = make_plan(config, PathMap(work_dir, root))
     resume = resume or config.settings.resume
     experiment = _Experiment(plan, work_dir, root, view or RunView(), resume, use_cache, at_end)
     with RunFolder(work_dir):
         return experiment.run()
+
+
+def locate_run(config: SandboxConfig) -> tuple[Path, Path | None]:
+    """The run's folder, and where relative outputs start (None for the current directory)."""
+    root = output_root(in_ray_job())
+    work_dir = config.settings.work_path.expanduser()
+    return (work_dir if root is None else root / work_dir), root
+
+
+def note_refusal(config: SandboxConfig, error: ConfigError) -> None:
+    """Says in `status.json` that a configuration was refused, unless a run holds the folder."""
+    work_dir, _ = locate_run(config)
+    with contextlib.suppress(WorkDirBusyError, ConfigError), RunFolder(work_dir):
+        Status(work_dir / "status.json").end("config_error", 2, str(error))
 
 
 class _Experiment:
@@ -106,11 +118,11 @@ class _Experiment:
         self.run_id = f"{self.settings.experiment_name}-{uuid.uuid4().hex[:8]}"
 
     def run(self) -> RunResult:
+        self.status = Status(self.work_dir / "status.json")
+        self._refuse_errors()
         previous = None if self.resume else set_aside(self.work_dir)
         if previous is not None:
             self.view.note(f"the earlier run in {self.work_dir} was moved to {previous}")
-        self.status = Status(self.work_dir / "status.json")
-        self._refuse_errors()
         if self.root is not None:
             self.view.note(f"outputs go below {self.root} (the cluster's copy of the working directory is temporary)")
         try:

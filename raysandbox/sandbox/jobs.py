@@ -94,8 +94,9 @@ class JobRunner:
     def _run_each(self, planned: PlannedJob, scope: str, updates: Mapping[str, Any]) -> _Outcome:
         entry = planned.entry
         items = self.resolver.value(entry, str(entry.config.foreach))
-        if not isinstance(items, list):
+        if items is None or isinstance(items, Mapping):
             raise JobFailed(f"job {entry.id}: foreach needs a list; '{entry.config.foreach}' is {items!r}")
+        items = items if isinstance(items, list) else [items]  # a list of one element was unpacked
         collected: dict[str, Any] = {name: [] for name in entry.config.output}
         states = set()
         for index, item in enumerate(items):

@@ -11,7 +11,7 @@ from typing import Any
 
 from raysandbox.sandbox.drafts import same_path
 
-__all__ = ["PathMap", "exists", "is_inside", "output_root"]
+__all__ = ["PathMap", "is_inside", "output_root", "standing"]
 
 _ROOT_VARIABLE = "RAYSANDBOX_ROOT"
 
@@ -31,9 +31,10 @@ def is_inside(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
-def exists(path: str) -> bool:
-    """Whether a path, or anything that its pattern matches, stands."""
-    return os.path.exists(os.path.expanduser(path)) or (glob.has_magic(path) and any(glob.iglob(path, recursive=True)))
+def standing(path: str) -> list[str]:
+    """What stands at a path: itself, or what its pattern matches, sorted; a literal name comes first."""
+    path = os.path.expanduser(path)
+    return [path] if os.path.exists(path) else sorted(glob.glob(path, recursive=True))
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,13 @@ class PathMap:
         root: where relative outputs start, None for the current directory.
         written: declared outputs so far, normalised → folder below work_dir of the iteration,
             trial or element that made them, "" for none.
+        scopes: every such folder so far.
     """
 
     work_dir: Path
     root: Path | None = None
     written: Mapping[str, str] = field(default_factory=dict)
+    scopes: Collection[str] = ()
 
     def scope(self, path: str) -> str | None:
         """Scope of the declared output that a path is or lies in; None for other paths."""
@@ -59,10 +62,10 @@ class PathMap:
     def locate(self, path: str) -> str:
         """Where a path is: an output of this or an earlier job, or a file of the user's."""
         scope = self.scope(path)
-        relative = not os.path.isabs(os.path.expanduser(path))
-        rooted = str(self.root / path) if self.root is not None and relative else path
+        path = os.path.expanduser(path)
+        rooted = path if self.root is None or os.path.isabs(path) else str(self.root / path)
         if scope is None:
-            return rooted if rooted != path and not exists(path) and exists(rooted) else path
+            return rooted if rooted != path and not standing(path) and standing(rooted) else path
         absolute, work = same_path(rooted), same_path(str(self.work_dir))
         if scope and is_inside(absolute, work):
             return os.path.join(work, scope, os.path.relpath(absolute, work))
@@ -79,7 +82,7 @@ class PathMap:
             return [self.unscoped(item) for item in value]
         if isinstance(value, str):
             work = same_path(str(self.work_dir))
-            for scope in sorted(set(self.written.values()) - {""}, key=len, reverse=True):
+            for scope in sorted(set(self.scopes) - {""}, key=len, reverse=True):
                 if is_inside(value, os.path.join(work, scope)):
                     return os.path.join(work, os.path.relpath(value, os.path.join(work, scope)))
         return value

@@ -15,8 +15,9 @@ from raysandbox.hooks.base import HOOKS, Hook, JobPaths
 from raysandbox.recipe.problems import recipe_problems
 from raysandbox.runtime.placement import Resources
 from raysandbox.sandbox.drafts import UNKNOWN, Draft, Drafts, put_together, same_path, strings
-from raysandbox.sandbox.paths import PathMap, exists, is_inside
+from raysandbox.sandbox.paths import PathMap, is_inside, standing
 from raysandbox.sandbox.references import ITEM, Target, resolve_reference
+from raysandbox.sandbox.state import own_files
 
 __all__ = ["ExperimentPlan", "PlannedJob", "make_plan", "split_update"]
 
@@ -101,6 +102,12 @@ class _Planner:
             self.note((*entry.path, "hook"), str(error))
             return None
         needs = self._check_references(entry)
+        if hook.returns and len(entry.config.output) > len(hook.returns):
+            returns = ", ".join(hook.returns)
+            self.note(
+                (*entry.path, "output"),
+                f"names {len(entry.config.output)} values; {entry.config.hook} returns {returns}",
+            )
         self.problems += model_problems(
             Resources,
             entry.config.resources,
@@ -167,7 +174,8 @@ class _Planner:
 
     def _check_recipe(self, draft: Draft) -> None:
         for found in recipe_problems(draft.data):
-            if not draft.is_unknown(found.path) or not found.path:
+            # A key that does not exist is wrong whatever its value will be.
+            if not found.path or not draft.is_unknown(found.path) or found.message.startswith("unknown"):
                 self.problems.append(draft.problem(found.path, found.message, found.fix, severity=found.severity))
 
     def _check_reads(self, entry: JobEntry, drafts: Drafts, paths: JobPaths, sides: Sequence[str]) -> set[JobEntry]:
@@ -187,7 +195,7 @@ class _Planner:
 
     def _is_missing(self, path: str, paths: JobPaths) -> bool:
         wanted = path in paths.reads or (path in paths.models and path.startswith(("/", "./", "../", "~")))
-        return wanted and not exists(self.map.locate(path))
+        return wanted and not standing(self.map.locate(path))
 
     def _check_probe(self, entry: JobEntry, hook: type[Hook]) -> set[JobEntry]:
         key = (entry.pipeline, entry.config.meta_name)
@@ -202,9 +210,19 @@ class _Planner:
 
     def _check_writes(self, entry: JobEntry, paths: JobPaths) -> None:
         work_dir = same_path(str(self.config.settings.work_path))
+        reads = {same_path(path) for path in paths.reads}
         for path in paths.writes:
             if path == UNKNOWN:
                 continue
+            normal = same_path(path)
+            if normal in reads:
+                self.note(entry.path, f"'{path}' is both read and written", "write to another path")
+            if any(is_inside(normal, own) for own in own_files(Path(work_dir))):
+                self.note(entry.path, f"output '{path}' is the run's own", "choose another name")
+            if normal in self.written:
+                other = self.written[normal].id
+                message = f"'{path}' is also written by job {other}: jobs after this one read what this one writes"
+                self.note(entry.path, message, "give each its own path", severity="warning")
             if entry.config.foreach is not None and not is_inside(same_path(path), work_dir):
                 fix = "put it below work_dir: each element then has a folder of its own"
                 self.note(entry.path, f"the runs of a foreach job would all write '{path}'", fix)
@@ -224,9 +242,19 @@ class _Planner:
                 self.note(("iter_updater", source), str(error))
             for target in [targets] if isinstance(targets, str) else targets:
                 try:
-                    split_update(target, self.entries)
+                    self._check_update(source, *split_update(target, self.entries))
                 except UserError as error:
                     self.note(("iter_updater", source), str(error))
+
+    def _check_update(self, source: str, entry: JobEntry, key: str) -> None:
+        """Whether the next iteration can take the value: as if the key had been given in the file."""
+        drafts = put_together(entry, self.main, lambda text: UNKNOWN, open_side=self._open_side, updates={key: UNKNOWN})
+        before = len(self.problems)
+        self._check_parts(entry, HOOKS.get(entry.config.hook), drafts)
+        new = [problem for problem in self.problems[before:] if problem not in self.problems[:before]]
+        self.problems[before:] = []
+        for problem in new:
+            self.note(("iter_updater", source), f"{key}: {problem.message}", problem.fix)
 
 
 def split_update(target: str, jobs: Sequence[JobEntry]) -> tuple[JobEntry, str]:

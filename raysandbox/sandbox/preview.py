@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from raysandbox.config.schema import JobEntry
 from raysandbox.core.errors import UserError
 from raysandbox.core.files import cache_dir
 from raysandbox.core.keys import DigestMemo
 from raysandbox.runtime.placement import Resources, resources_problem
-from raysandbox.runtime.session import cluster_summary, ensure_ray
+from raysandbox.runtime.session import cluster_summary, ensure_ray, this_machine
 from raysandbox.sandbox.context import ContextInfos
 from raysandbox.sandbox.manifest import Manifest
 from raysandbox.sandbox.plan import ExperimentPlan, PlannedJob
 from raysandbox.sandbox.resolve import Resolver
 
-__all__ = ["Preview", "preview", "resource_lines"]
+__all__ = ["Preview", "preview", "resource_problems"]
 
 
 @dataclass(frozen=True)
@@ -61,13 +63,20 @@ def preview(plan: ExperimentPlan, work_dir: Path, root: Path | None) -> list[Pre
     return found
 
 
-def resource_lines(plan: ExperimentPlan) -> list[str]:
-    """Connects to Ray and says, job by job, whether the cluster can hold what the job asks for."""
-    ensure_ray()
-    cluster = cluster_summary()
-    lines = [f"cluster: {len(cluster.nodes)} node(s), {cluster.total('CPU'):g} CPUs, {cluster.total('GPU'):g} GPUs"]
-    for job in plan.jobs:
-        if job.hook.uses_workers:
-            problem = resources_problem(Resources.model_validate(job.entry.config.resources), cluster)
-            lines.append(f"{job.entry.id}: {problem or 'fits'}")
-    return lines
+def resource_problems(plan: ExperimentPlan) -> tuple[str, dict[JobEntry, str]]:
+    """Compares what jobs ask for with the cluster that RAY_ADDRESS names, else with this machine.
+
+    Returns:
+        the cluster in words; the jobs that it cannot hold, and why.
+    """
+    cluster = this_machine()
+    if "RAY_ADDRESS" in os.environ:
+        ensure_ray()
+        cluster = cluster_summary()
+    name = "this machine" if cluster.local else f"the cluster of {len(cluster.nodes)} node(s)"
+    asked = {
+        job.entry: Resources.model_validate(job.entry.config.resources) for job in plan.jobs if job.hook.uses_workers
+    }
+    problems = {entry: resources_problem(resources, cluster) for entry, resources in asked.items()}
+    found = {entry: problem for entry, problem in problems.items() if problem is not None}
+    return f"{name}: {cluster.total('CPU'):g} CPUs, {cluster.total('GPU'):g} GPUs", found

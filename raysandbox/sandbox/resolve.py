@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import glob
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +18,7 @@ from raysandbox.runtime.placement import Resources
 from raysandbox.sandbox.context import ContextInfos
 from raysandbox.sandbox.drafts import Drafts, put_together, same_path, strings
 from raysandbox.sandbox.manifest import Marker
-from raysandbox.sandbox.paths import PathMap
+from raysandbox.sandbox.paths import PathMap, standing
 from raysandbox.sandbox.plan import ExperimentPlan, PlannedJob
 from raysandbox.sandbox.references import ITEM, resolve_reference
 
@@ -51,11 +49,6 @@ class ReadyJob:
     key: str
     probe: Path | None
 
-    @property
-    def folder(self) -> str:
-        """Where its own files stand below `artifacts/`, `logs/` and `quarantine/`."""
-        return os.path.join(self.scope, self.slug)
-
 
 @dataclass
 class Resolver:
@@ -76,6 +69,7 @@ class Resolver:
     memo: DigestMemo
     _written: dict[str, str] = field(default_factory=dict)
     _probes: dict[tuple[str, str | None], Path] = field(default_factory=dict)
+    _scopes: set[str] = field(default_factory=set)
 
     def begin_iteration(self) -> None:
         """Forgets what the jobs of the iteration before wrote."""
@@ -119,13 +113,14 @@ class Resolver:
             JobFailed: the configuration is wrong in a way that only running could show.
         """
         entry, hook = planned.entry, planned.hook
-        before = PathMap(self.work_dir, self.root, dict(self._written))
+        self._scopes.add(scope)
+        before = PathMap(self.work_dir, self.root, dict(self._written), self._scopes)
         drafts = self._configurations(planned, before, updates, item)
         recipe = drafts.recipe.data if drafts.recipe and hook.takes_recipe else None
         extra = drafts.extra.data if drafts.extra else {}
         raw = hook.paths(recipe, extra)
         self._written |= {same_path(path): scope for path in raw.writes}
-        paths = PathMap(self.work_dir, self.root, self._written)
+        paths = PathMap(self.work_dir, self.root, self._written, self._scopes)
         inputs = {*raw.reads, *raw.models}
         job = Job(
             entry.id,
@@ -170,8 +165,7 @@ class Resolver:
         named = [text for text in texts if before.scope(text) is not None]
         found: dict[str, Any] = {}
         for path in {*raw.reads, *raw.models, *named, *strings(drafts.received)} - set(raw.writes):
-            place = os.path.expanduser(before.locate(path))
-            matches = sorted(glob.glob(place, recursive=True)) if glob.has_magic(place) else [place]
+            matches = standing(before.locate(path))
             found[before.unscoped(path)] = [self.memo.of(Path(match)) for match in matches]
         return {path: digests for path, digests in found.items() if any(digests)}
 

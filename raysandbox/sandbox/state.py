@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Literal
 
-from raysandbox.core.errors import WorkDirBusyError
+from raysandbox.core.errors import ConfigError, Problem, WorkDirBusyError
 from raysandbox.core.files import atomic_write
 from raysandbox.core.redact import redact_text
 
@@ -101,9 +101,15 @@ class RunFolder:
 
         Raises:
             WorkDirBusyError: another live process holds it; the message gives its pid.
+            ConfigError: the folder cannot be made or written.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        lock = (self.path / _LOCK).open("a+")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / _LOCK).open("a+")
+        except OSError as error:
+            raise ConfigError(
+                [Problem(None, None, "work_dir", f"{self.path}: {error.strerror}", "choose another")]
+            ) from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -100,3 +101,8 @@ def test_yaml_round_trip(tmp_path: Path, value: dict) -> None:
     path = write(tmp_path / "a.yaml", to_yaml(value))
     assert load_document(path).data == (value or {})
     assert yaml.safe_load(path.read_text()) == value
+
+
+def test_json_as_python_writes_it(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.json", json.dumps({"a": "😀 é"}))
+    assert load_document(path).data == {"a": "😀 é"}

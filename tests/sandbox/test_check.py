@@ -127,3 +127,101 @@ execution_job_configs:
 """
     )
     assert check("a.yaml") == []
+
+
+def messages(text: str, *overrides: str) -> list[str]:
+    Path("a.yaml").write_text(text)
+    return [str(problem) for problem in check("a.yaml", overrides)]
+
+
+def test_paths_that_collide(workspace: Path) -> None:
+    Path("own.jsonl").write_text("")
+    recipe = "{dataset_path: own.jsonl, export_path: %s, process: []}"
+    found = messages(
+        f"""
+work_dir: work
+execution_job_configs:
+  - {{hook: ProcessDataHook, dj_configs: {recipe % "own.jsonl"}}}
+  - {{hook: ProcessDataHook, dj_configs: {recipe % "work/metrics.jsonl"}}}
+  - {{hook: ProcessDataHook, meta_name: first, dj_configs: {recipe % "out.jsonl"}}}
+  - {{hook: ProcessDataHook, meta_name: second, dj_configs: {recipe % "./out.jsonl"}}}
+"""
+    )
+    assert len(found) == 3
+    expected = ["is both read and written", "is the run's own", "is also written by job anonymous.first#2"]
+    assert [text.split(": ")[0] for text in found] == ["a.yaml:4", "a.yaml:5", "a.yaml:7"]
+    assert all(part in text for part, text in zip(expected, found, strict=True))
+
+
+def test_outputs_and_updates_are_counted_and_known(workspace: Path) -> None:
+    Path("data.jsonl").write_text("")
+    found = messages(
+        """
+max_iter_num: 2
+iter_updater:
+  anonymous.p.path: [anonymous.p.dj_configs.datasett_path, anonymous.p.dj_configs.dataset_path]
+execution_job_configs:
+  - {hook: ProcessDataHook, meta_name: p, output: [path, more],
+     dj_configs: {dataset_path: data.jsonl, export_path: out.jsonl, process: []}}
+"""
+    )
+    assert any("names 2 values; ProcessDataHook returns export_path" in text for text in found)
+    assert any("dj_configs.datasett_path: unknown key 'datasett_path'" in text for text in found)
+    assert len(found) == 2
+
+
+def test_a_broken_job_does_not_hide_or_break_others(workspace: Path) -> None:
+    Path("data.jsonl").write_text("")
+    found = messages(
+        """
+iter_targets: [3.5, "anonymous.p.path == x", nonsense]
+probe_job_configs:
+  - {hook: ProbeViaAnalyzerHook, meta_name: a, retrys: 1, dj_configs: {dataset_path: data.jsonl, process: [nope]}}
+refine_recipe_job_configs:
+  - {hook: RefineRecipeViaKSigmaHook, meta_name: a, dj_configs: {dataset_path: data.jsonl, process: []},
+     extra_configs: {path_k_sigma_recipe: r.yaml}}
+execution_job_configs:
+  - {hook: ProcessDataHook, meta_name: p, output: [path], retries: x, dj_configs: r.yaml}
+"""
+    )
+    expected = [
+        "'retrys'",
+        "'3.5' is not a condition",
+        "unknown operator 'nope'",
+        "retries",
+        "'nonsense' is not a condition",
+    ]
+    assert len(found) == len(expected), found
+    assert all(any(part in text for text in found) for part in expected)
+
+
+def test_overrides_reach_side_files_and_never_end_in_a_traceback(workspace: Path) -> None:
+    Path("data.jsonl").write_text("")
+    Path("recipe.yaml").write_text("dataset_path: data.jsonl\nprocess:\n  - text_length_filter: {min_len: 1}\n")
+    text = "probe_job_configs:\n  - {hook: ProbeViaAnalyzerHook, meta_name: p, dj_configs: recipe.yaml}\n"
+    job = "probe_job_configs.p"
+    assert messages(text, f"{job}.dj_configs.np=2", f"{job}.local.dj_configs.np=3") == []
+    (found,) = messages(text, f"{job}.dj_configs.process.text_length_filter.min_le=2")
+    assert "unknown parameter 'min_le'" in found
+    (found,) = messages(text, "probe_job_configs.q.retries=1")
+    assert "leads nowhere at 'q'" in found
+    for odd in ("probe_job_configs.--1.retries=1", "probe_job_configs.².x=1", "work_dir=[", "a=b=[", "=", "x"):
+        assert len(messages(text, odd)) == 1, odd
+    for odd in ("work_dir=2024-01-01", "experiment_name=2024"):
+        assert messages(text, odd) == [], odd
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "watcher.wandb: disabled\nprobe_job_configs: [{hook: ProbeViaAnalyzerHook}]",
+        "execution_job_configs: [{hook: TrainModelHook, extra_configs: {type: [a]}}]",
+        "execution_job_configs: [{hook: TrainModelHook, extra_configs: {type: {}}}]",
+        'iter_targets: ["anonymous.j.q >= [1", "anonymous.j.q >= *a", "a.b.c >= 2024-99-99"]\nprobe_job_configs: []',
+        'probe_job_configs: [{hook: ProbeViaAnalyzerHook, dj_configs: "a\\0b"}]',
+        "stages: [a, a]\na_job_configs: []",
+        "probe_job_configs: " + "[" * 3000,
+    ],
+)
+def test_odd_configurations_end_in_messages(workspace: Path, text: str) -> None:
+    assert messages(text)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from raysandbox.api import run
 from raysandbox.config.schema import SandboxConfig
 from raysandbox.core.errors import ConfigError, JobFailed, JobTimeout, MissingMetricError, WorkDirBusyError
 from raysandbox.core.events import read_events
@@ -273,3 +274,58 @@ second_job_configs: [{hook: WriteHook, meta_name: writer, extra_configs: {path: 
 """
     run_experiment(make_config(text))
     assert (workspace / "b.txt").read_text() == "xx"
+
+
+def test_a_refused_configuration_does_not_displace_the_run(make_config: Make, workspace: Path) -> None:
+    Path("good.yaml").write_text(CHAIN)
+    run("good.yaml")
+    for override in ("max_itr_num=2", "probe_job_configs.first.hook=WritHook"):
+        with pytest.raises(ConfigError):
+            run("good.yaml", [override])
+        status = json.loads((workspace / "work/status.json").read_text())
+        assert (status["state"], status["exit"]) == ("config_error", 2)
+    assert not (workspace / "work/previous").exists()
+    run("good.yaml", resume=True)
+    assert len(events(workspace / "work", "job_cached")) == 4
+
+
+def test_a_folder_that_cannot_be_made(make_config: Make, workspace: Path) -> None:
+    (workspace / "file").write_text("")
+    for work_dir in ("file", "file/below"):
+        with pytest.raises(ConfigError, match="work_dir"):
+            run_experiment(make_config(CHAIN.replace("work_dir: work", f"work_dir: {work_dir}")))
+
+
+def test_literal_names_and_the_home_folder(make_config: Make, workspace: Path, runs: Counter[str]) -> None:
+    text = "work_dir: work\nprobe_job_configs: [{hook: WriteHook, extra_configs: {reads: 'd[1].txt', path: ~/out.txt}}]"
+    (workspace / "d[1].txt").write_text("one ")
+    run_experiment(make_config(text))
+    assert (Path.home() / "out.txt").read_text() == "one x"
+    (workspace / "d[1].txt").write_text("two ")
+    run_experiment(make_config(text), resume=True)
+    assert (Path.home() / "out.txt").read_text() == "two x"
+
+
+def test_foreach_over_an_unpacked_list_of_one(make_config: Make) -> None:
+    text = """
+work_dir: work
+probe_job_configs:
+  - {hook: WriteHook, meta_name: list, output: [path, value], extra_configs: {value: [only]}}
+  - {hook: WriteHook, meta_name: each, foreach: anonymous.list.value, input: {extra_configs.value: item},
+     output: [path, value]}
+"""
+    infos = run_experiment(make_config(text)).context_infos[0]["pipeline_infos"][0]["job_infos"]
+    assert infos[1]["value"] == ["only"]
+
+
+def test_the_iteration_is_no_part_of_a_key(make_config: Make, runs: Counter[str]) -> None:
+    text = """
+work_dir: work
+max_iter_num: 4
+iter_updater: {anonymous.m.path: anonymous.n.extra_configs.reads}
+execution_job_configs:
+  - {hook: WriteHook, meta_name: m, output: [path], extra_configs: {path: work/m.txt, text: same}}
+  - {hook: WriteHook, meta_name: n, extra_configs: {path: work/n.txt}}
+"""
+    run_experiment(make_config(text))
+    assert runs == {"m": 1, "n": 2}  # without and with what it reads
