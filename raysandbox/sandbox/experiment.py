@@ -127,6 +127,7 @@ class _Experiment:
             self.view.note(f"outputs go below {self.root} (the cluster's copy of the working directory is temporary)")
         try:
             with ExitStack() as stack:
+                stack.enter_context(interruptible())
                 result = self._run_inside(stack)
             self.status.end("done", 0)
             self.at_end(self.work_dir)
@@ -157,12 +158,12 @@ class _Experiment:
         if self.plan.uses_workers or in_ray_job():
             self.view.note("starting Ray")
             ensure_ray()
-        stack.enter_context(interruptible())  # after Ray, which installs handlers of its own
+            stack.enter_context(interruptible())  # again: Ray installs handlers of its own
         self._prepare_folder()
         journal = Journal(self.work_dir / "journal.jsonl", self.run_id)
         stack.callback(journal.close)
         watcher = start_watcher(self._watch_config(), actor=self.plan.uses_workers)
-        stack.callback(watcher.finish)
+        stack.callback(self._finish, watcher)
         memo = DigestMemo(cache_dir(self.settings.cache_dir) / "digests")
         context = ContextInfos(self.work_dir / "context_infos.json", tuple(p.name for p in self.plan.config.pipelines))
         runner = JobRunner(
@@ -186,6 +187,13 @@ class _Experiment:
             self.status.notes.append(f"targets not met: {'; '.join(unmet)}")
             self.view.note(self.status.notes[-1])
         return RunResult(self.work_dir, context.to_list(), context.iteration, unmet)
+
+    def _finish(self, watcher: WatcherClient) -> None:
+        """Ends the watching; that wandb failed is said and nothing more."""
+        state = watcher.finish()
+        if state.error:
+            self.status.notes.append(f"wandb ({state.mode}): {state.error}; metrics.jsonl holds every metric")
+            self.view.note(self.status.notes[-1])
 
     def _prepare_folder(self) -> None:
         for name in ("logs", "artifacts", "quarantine"):

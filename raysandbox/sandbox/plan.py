@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -190,7 +190,7 @@ class _Planner:
                 found = f"'{path}' does not exist"
                 fix = "make it, or correct the path"
                 problem = draft.problem(where, found, fix) if draft else self.main.problem(entry.path, found, fix)
-                self.problems.append(_as_missing(problem))
+                self.problems.append(replace(problem, severity="warning", missing_path=True))
         return needs
 
     def _is_missing(self, path: str, paths: JobPaths) -> bool:
@@ -287,7 +287,3 @@ def _find(drafts: Drafts, path: str) -> tuple[Draft | None, KeyPath]:
             elif isinstance(value, str) and path in (value, *value.split()):
                 return draft, where
     return None, ()
-
-
-def _as_missing(problem: Problem) -> Problem:
-    return Problem(problem.file, problem.line, problem.path, problem.message, problem.fix, "warning", missing_path=True)
