@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raysandbox.sandbox.drafts import same_path
+from raysandbox.sandbox.paths import PathMap, is_inside, output_root, standing
+
+names = st.text("abc", min_size=1, max_size=3)
+
+
+def test_where_outputs_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert output_root(in_cluster_job=False) is None
+    assert output_root(in_cluster_job=True) == Path.home() / "raysandbox"
+    monkeypatch.setenv("RAYSANDBOX_ROOT", "/shared")
+    assert output_root(in_cluster_job=True) == Path("/shared")
+
+
+def test_in_a_cluster_job_inputs_are_looked_up_here_then_below_the_root(workspace: Path) -> None:
+    root = workspace / "root"
+    (root / "data").mkdir(parents=True)
+    for place in (workspace / "here.jsonl", root / "here.jsonl", root / "data/there.jsonl"):
+        place.write_text("")
+    paths = PathMap(root / "work", root, {same_path("out/x.jsonl"): ""})
+    assert paths.locate("here.jsonl") == "here.jsonl"
+    assert paths.locate("data/there.jsonl") == str(root / "data/there.jsonl")
+    assert paths.locate("data/*.jsonl") == str(root / "data/*.jsonl")
+    assert paths.locate("nowhere.jsonl") == "nowhere.jsonl"
+    assert paths.locate("out/x.jsonl") == str(root / "out/x.jsonl")
+    assert paths.locate("/absolute/x.jsonl") == "/absolute/x.jsonl"
+
+
+def test_outputs_inside_work_dir_are_scoped_with_every_reference(workspace: Path) -> None:
+    written = {same_path("work/a.jsonl"): "iter_2", same_path("work/model"): "iter_2", same_path("out.jsonl"): "iter_2"}
+    paths = PathMap(workspace / "work", None, written, {"iter_1", "iter_2"})
+    work = str(workspace / "work")
+    config = {
+        "dataset_path": "0.3 work/a.jsonl 0.7 other.jsonl",
+        "deep": ["./work/model/output", {"path": "out.jsonl"}],
+        "text": "work",
+        "many": "work/a.jsonl\nis prose",
+    }
+    assert paths.apply(config) == {
+        "dataset_path": f"0.3 {work}/iter_2/a.jsonl 0.7 other.jsonl",
+        "deep": [f"{work}/iter_2/model/output", {"path": "out.jsonl"}],
+        "text": "work",
+        "many": "work/a.jsonl\nis prose",
+    }
+    assert paths.unscoped({"x": [f"{work}/iter_1/m", f"{work}/iter_2/m"]}) == {"x": [f"{work}/m", f"{work}/m"]}
+
+
+@given(st.lists(names, min_size=1, max_size=3), st.lists(names, max_size=3))
+def test_what_is_inside(folder: list[str], below: list[str]) -> None:
+    path = "/" + "/".join(folder)
+    assert is_inside("/".join([path, *below]), path)
+    assert not is_inside(path + "x", path)
+
+
+def test_literal_names_come_before_patterns(workspace: Path) -> None:
+    for name in ("d[1].txt", "d1.txt", "e1.txt"):
+        (workspace / name).write_text("")
+    assert standing("d[1].txt") == ["d[1].txt"]
+    assert standing("e[1].txt") == ["e1.txt"]
+    assert standing("*1*.txt") == ["d1.txt", "d[1].txt", "e1.txt"]
+    assert standing("none") == []
