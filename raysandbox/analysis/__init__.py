@@ -1,1 +1,1 @@
-"""analysis."""
+"""Statistics summarised: numbers, correlations, tables, plots."""

@@ -1,1 +1,1 @@
-"""core."""
+"""What everything builds on: registry, components, errors, keys, files, events, redaction."""

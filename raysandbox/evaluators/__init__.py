@@ -1,1 +1,1 @@
-"""evaluators."""
+"""Data evaluators: one file each, named as the `type` in a configuration."""

@@ -1,1 +1,1 @@
-"""executors."""
+"""Model executors: what trains and what generates."""

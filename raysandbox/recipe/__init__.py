@@ -1,1 +1,1 @@
-"""recipe."""
+"""Data recipes: schema, readers, the fused engine, writers, analysis, scoring."""

@@ -1,1 +1,1 @@
-"""refine."""
+"""Refining a recipe's thresholds."""

@@ -1,1 +1,1 @@
-"""runtime."""
+"""Ray: session, placement, workers, the watcher's actor, signals."""

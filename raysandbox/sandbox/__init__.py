@@ -1,1 +1,1 @@
-"""sandbox."""
+"""One experiment: plan, jobs by content, iterations, status."""

@@ -1,1 +1,1 @@
-"""infer."""
+"""Model inference: one file per `type`; none in this version."""

@@ -1,1 +1,1 @@
-"""train."""
+"""Model trainers: one file each, named as the `type` in a configuration."""

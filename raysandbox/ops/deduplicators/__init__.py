@@ -1,1 +1,1 @@
-"""deduplicators."""
+"""Deduplicators: keep the first of equal rows."""

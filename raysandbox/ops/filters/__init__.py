@@ -1,1 +1,1 @@
-"""filters."""
+"""Filters: compute statistics, then decide by thresholds."""

@@ -1,1 +1,1 @@
-"""mappers."""
+"""Mappers: change rows."""

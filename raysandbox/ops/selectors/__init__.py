@@ -1,1 +1,1 @@
-"""selectors."""
+"""Selectors: keep rows by rank, range or chance."""
