@@ -17,11 +17,9 @@ from typing import Any, TypeVar
 
 from raysandbox.core.errors import UnknownNameError, UserError, did_you_mean
 
-__all__ = ["REGISTRIES", "Registry", "register"]
+__all__ = ["Registry", "register"]
 
 T = TypeVar("T", bound=type)
-
-REGISTRIES: dict[str, Registry] = {}
 
 
 def _same(name: str) -> str:
@@ -52,7 +50,6 @@ class Registry:
         self._name_of = name_of
         self._planned = frozenset(planned)
         self._classes: dict[str, type[Any]] = {}
-        REGISTRIES[kind] = self
 
     @cached_property
     def _modules(self) -> dict[str, str]:

@@ -123,10 +123,6 @@ class Recipe(_Model):
             return [Part(item.path, item.weight) for item in self.dataset.configs]
         return parse_dataset_path(self.dataset_path)
 
-    def input_paths(self) -> list[str]:
-        """The files, folders and globs that the rows come from."""
-        return [part.path for part in self.parts()]
-
     def field_keys(self) -> FieldKeys:
         """Names of the columns that operators read."""
         text = self.text_keys if isinstance(self.text_keys, str) else self.text_keys[0]

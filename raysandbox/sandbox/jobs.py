@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from raysandbox.config.schema import JobEntry
 from raysandbox.core.errors import JobFailed, JobTimeout, UserError
@@ -23,15 +23,13 @@ from raysandbox.sandbox.context import ContextInfos, plain
 from raysandbox.sandbox.drafts import same_path
 from raysandbox.sandbox.manifest import Manifest, Marker
 from raysandbox.sandbox.plan import PlannedJob
-from raysandbox.sandbox.resolve import ReadyJob, Resolver
-from raysandbox.sandbox.state import Status, own_files
+from raysandbox.sandbox.resolve import ReadyJob, Resolver, joined
+from raysandbox.sandbox.state import JobState, Status, own_files
 from raysandbox.sandbox.view import RunView
 
 __all__ = ["JobRunner"]
 
 logger = logging.getLogger(__name__)
-
-_Outcome = tuple[dict[str, Any], Literal["done", "cached"]]
 
 
 @dataclass
@@ -77,42 +75,25 @@ class JobRunner:
         self.view.job_started(entry)
         start = time.monotonic()
         try:
-            if entry.config.foreach is None:
-                outputs, state = self._run_unit(planned, self.resolver.resolve(planned, scope, updates, entry.slug))
-            else:
-                outputs, state = self._run_each(planned, scope, updates)
+            units = self.resolver.units(planned, scope, updates)
+            outcomes = [self._run_unit(planned, ready) for ready in units]
         except UserError as error:
             seconds = time.monotonic() - start
             self.status.job(entry.id, "failed")
             self.journal.emit("job_failed", job=entry.id, error=str(error), seconds=round(seconds, 3))
             self.view.job_ended(entry, "failed", seconds)
             raise
-        self.context.record(entry, outputs)
+        self.context.record(entry, joined(entry, [outputs for outputs, _ in outcomes]))
+        state: JobState = "cached" if outcomes and all(cached for _, cached in outcomes) else "done"
         self.status.job(entry.id, state)
         self.view.job_ended(entry, state, time.monotonic() - start)
 
-    def _run_each(self, planned: PlannedJob, scope: str, updates: Mapping[str, Any]) -> _Outcome:
-        entry = planned.entry
-        items = self.resolver.value(entry, str(entry.config.foreach))
-        if items is None or isinstance(items, Mapping):
-            raise JobFailed(f"job {entry.id}: foreach needs a list; '{entry.config.foreach}' is {items!r}")
-        items = items if isinstance(items, list) else [items]  # a list of one element was unpacked
-        collected: dict[str, Any] = {name: [] for name in entry.config.output}
-        states = set()
-        for index, item in enumerate(items):
-            slug = f"{entry.slug}.{index}"
-            ready = self.resolver.resolve(planned, os.path.join(scope, slug), updates, slug, item)
-            outputs, state = self._run_unit(planned, ready)
-            states.add(state)
-            for name in entry.config.output:
-                collected[name].append(outputs[name])
-        return collected, "cached" if states == {"cached"} else "done"
-
-    def _run_unit(self, planned: PlannedJob, ready: ReadyJob) -> _Outcome:
+    def _run_unit(self, planned: PlannedJob, ready: ReadyJob) -> tuple[Mapping[str, Any], bool]:
+        """Returns the outputs of one run, and whether they were there already."""
         found = self.manifest.find(ready.key)
         marker = self._execute(ready) if found is None else self._reuse(ready, found)
         self.resolver.finished(planned, marker)
-        return dict(marker.outputs), "done" if found is None else "cached"
+        return marker.outputs, found is not None
 
     def _reuse(self, ready: ReadyJob, marker: Marker) -> Marker:
         """Takes a finished job; outputs of another iteration are linked to where this one's belong."""

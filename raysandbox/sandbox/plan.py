@@ -31,14 +31,12 @@ class PlannedJob:
         hook: its hook.
         paths: what it reads and writes.
         needs: earlier jobs whose outputs it reads.
-        recipe_known: whether its recipe is known, at least up to its thresholds.
     """
 
     entry: JobEntry
     hook: type[Hook]
     paths: JobPaths
     needs: tuple[JobEntry, ...]
-    recipe_known: bool
 
 
 @dataclass(frozen=True)
@@ -127,7 +125,7 @@ class _Planner:
                 self.written[same_path(path)] = entry
         self.predicted |= {same_path(path): content for path, content in paths.recipes.items()}
         ordered = tuple(e for e in self.entries if e in needs)
-        return PlannedJob(entry, hook, paths, ordered, recipe is not None)
+        return PlannedJob(entry, hook, paths, ordered)
 
     def _open_side(self, path: str) -> Path | Mapping[str, Any] | None:
         normal = same_path(path)

@@ -14,9 +14,9 @@ from raysandbox.core.keys import DigestMemo
 from raysandbox.runtime.placement import Resources, resources_problem
 from raysandbox.runtime.session import cluster_summary, ensure_ray, this_machine
 from raysandbox.sandbox.context import ContextInfos
-from raysandbox.sandbox.manifest import Manifest
+from raysandbox.sandbox.manifest import Manifest, Marker
 from raysandbox.sandbox.plan import ExperimentPlan, PlannedJob
-from raysandbox.sandbox.resolve import Resolver
+from raysandbox.sandbox.resolve import Resolver, joined
 
 __all__ = ["Preview", "preview", "resource_problems"]
 
@@ -48,19 +48,28 @@ def preview(plan: ExperimentPlan, work_dir: Path, root: Path | None) -> list[Pre
     found = []
     for planned in plan.jobs:
         state: Literal["cached", "run", "depends"] = "depends"
-        if planned.entry.config.foreach is None and cached.issuperset(planned.needs):
+        if cached.issuperset(planned.needs):
             state = "run"
-            try:
-                marker = manifest.find(resolver.resolve(planned, scope, {}, planned.entry.slug).key)
-            except UserError:
-                marker = None  # `check` says what is wrong
-            if marker is not None:
+            markers = _markers(resolver, manifest, planned, scope)
+            if markers is not None:
                 state = "cached"
                 cached.add(planned.entry)
-                context.record(planned.entry, marker.outputs)
-                resolver.finished(planned, marker)
+                context.record(planned.entry, joined(planned.entry, [marker.outputs for marker in markers]))
         found.append(Preview(planned, state))
     return found
+
+
+def _markers(resolver: Resolver, manifest: Manifest, planned: PlannedJob, scope: str) -> list[Marker] | None:
+    """The markers of all runs of a job, or None when one of them would run."""
+    try:
+        units = resolver.units(planned, scope, {})
+    except UserError:
+        return None  # `check` says what is wrong
+    markers = [manifest.find(unit.key) for unit in units]
+    present = [marker for marker in markers if marker is not None]
+    for marker in present:
+        resolver.finished(planned, marker)
+    return present if len(present) == len(markers) else None
 
 
 def resource_problems(plan: ExperimentPlan) -> tuple[str, dict[JobEntry, str]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,9 @@ from raysandbox.sandbox.paths import PathMap, standing
 from raysandbox.sandbox.plan import ExperimentPlan, PlannedJob
 from raysandbox.sandbox.references import ITEM, resolve_reference
 
-__all__ = ["NO_ITEM", "ReadyJob", "Resolver"]
+__all__ = ["ReadyJob", "Resolver", "joined"]
 
-NO_ITEM = object()
+_NO_ITEM = object()
 
 
 @dataclass(frozen=True)
@@ -86,32 +87,41 @@ class Resolver:
         if planned.hook.is_probe:
             self._probes[planned.entry.pipeline, planned.entry.config.meta_name] = Path(marker.artifacts)
 
-    def value(self, entry: JobEntry, text: str, item: Any = NO_ITEM) -> Any:
-        """The value that a reference of a job means; `item` is the element of a foreach job.
-
-        Raises:
-            MissingMetricError: the referenced job made no such value.
-        """
-        if text == ITEM and item is not NO_ITEM:
-            return item
-        reference = resolve_reference(text, [job.entry for job in self.plan.jobs], entry)
-        return reference.value_in(self.context.outputs(reference.entry))
-
-    def resolve(
-        self, planned: PlannedJob, scope: str, updates: Mapping[str, Any], slug: str, item: Any = NO_ITEM
-    ) -> ReadyJob:
-        """Puts a job's configuration together and computes its key.
+    def units(self, planned: PlannedJob, scope: str, updates: Mapping[str, Any]) -> list[ReadyJob]:
+        """The runs that a job consists of: one, or one per element of its `foreach`.
 
         Args:
             planned: the job.
-            scope: folder below work_dir of its iteration or element.
+            scope: folder below work_dir of its iteration, "" for none.
             updates: values of `iter_updater`.
-            slug: its name in the file system.
-            item: the element, for a foreach job.
 
         Raises:
             JobFailed: the configuration is wrong in a way that only running could show.
         """
+        entry = planned.entry
+        if entry.config.foreach is None:
+            return [self._resolve(planned, scope, updates, entry.slug)]
+        items = self._value(entry, entry.config.foreach)
+        if items is None or isinstance(items, Mapping):
+            raise JobFailed(f"job {entry.id}: foreach needs a list; '{entry.config.foreach}' is {items!r}")
+        items = items if isinstance(items, list) else [items]  # a list of one element was unpacked
+        slugs = [f"{entry.slug}.{index}" for index in range(len(items))]
+        return [
+            self._resolve(planned, os.path.join(scope, slug), updates, slug, item)
+            for slug, item in zip(slugs, items, strict=True)
+        ]
+
+    def _value(self, entry: JobEntry, text: str, item: Any = _NO_ITEM) -> Any:
+        """The value that a reference of a job means; `item` is the element of a foreach job."""
+        if text == ITEM and item is not _NO_ITEM:
+            return item
+        reference = resolve_reference(text, [job.entry for job in self.plan.jobs], entry)
+        return reference.value_in(self.context.outputs(reference.entry))
+
+    def _resolve(
+        self, planned: PlannedJob, scope: str, updates: Mapping[str, Any], slug: str, item: Any = _NO_ITEM
+    ) -> ReadyJob:
+        """Puts the configuration of one run together and computes its key."""
         entry, hook = planned.entry, planned.hook
         self._scopes.add(scope)
         before = PathMap(self.work_dir, self.root, dict(self._written), self._scopes)
@@ -150,7 +160,7 @@ class Resolver:
         drafts = put_together(
             entry,
             self.plan.config.document,
-            lambda text: self.value(entry, text, item),
+            lambda text: self._value(entry, text, item),
             open_side=lambda path: Path(before.locate(path)).expanduser(),
             updates=updates,
         )
@@ -168,6 +178,13 @@ class Resolver:
             matches = standing(before.locate(path))
             found[before.unscoped(path)] = [self.memo.of(Path(match)) for match in matches]
         return {path: digests for path, digests in found.items() if any(digests)}
+
+
+def joined(entry: JobEntry, outputs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A job's outputs: those of its one run, or with `foreach` lists of them in element order."""
+    if entry.config.foreach is None:
+        return dict(outputs[0])
+    return {name: [made[name] for made in outputs] for name in entry.config.output}
 
 
 def _problems(hook: type[Hook], drafts: Drafts) -> list[Problem]:

@@ -15,7 +15,7 @@ from raysandbox.core.errors import ConfigError, Problem, WorkDirBusyError
 from raysandbox.core.files import atomic_write
 from raysandbox.core.redact import redact_text
 
-__all__ = ["RunFolder", "Status", "own_files", "set_aside"]
+__all__ = ["JobState", "RunFolder", "Status", "own_files", "set_aside"]
 
 State = Literal["running", "done", "failed", "config_error", "interrupted"]
 JobState = Literal["done", "cached", "failed", "pending"]

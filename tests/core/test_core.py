@@ -15,7 +15,7 @@ from raysandbox.core.events import Journal, read_events
 from raysandbox.core.files import atomic_dir, atomic_path, atomic_write, link_or_copy
 from raysandbox.core.keys import DigestMemo, digest
 from raysandbox.core.redact import REDACTED, redact, redact_text
-from raysandbox.core.registry import REGISTRIES, Registry, register
+from raysandbox.core.registry import Registry, register
 
 
 class Nested(Component):
@@ -53,7 +53,6 @@ def test_registry_suggests_refuses_twice_and_knows_what_comes() -> None:
         registry.get("later")
     with pytest.raises(UserError, match="registered twice"):
         register("sample")(type("Other", (Sample,), {}))
-    del REGISTRIES["test sample"]
 
 
 def test_problem_reads_as_file_line_path_message_fix() -> None:

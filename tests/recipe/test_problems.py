@@ -100,7 +100,7 @@ def test_what_a_recipe_says():
             "skip_op_error": True,
         }
     )
-    assert recipe.input_paths() == ["a.jsonl", "b"]
+    assert [part.path for part in recipe.parts()] == ["a.jsonl", "b"]
     assert recipe.field_keys().text == "content"
     assert recipe.field_keys().image == "pics"
     assert recipe.file_suffixes() == {".txt", ".jsonl"}
