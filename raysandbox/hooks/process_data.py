@@ -32,7 +32,13 @@ class ProcessDataHook(Hook):
     def run(self, job: Job, context: JobContext) -> Sequence[Any]:
         """Runs the recipe; row counts go to the metrics, those of every operator to `operators.json`."""
         recipe = job.recipe or {}
-        result = process(recipe, quarantine_dir=context.quarantine, progress=context.progress, cache=context.use_cache)
+        result = process(
+            recipe,
+            quarantine_dir=context.quarantine,
+            progress=context.progress,
+            cache=context.use_cache,
+            shared=context.cache_dir,
+        )
         counts = {"rows_in": result.rows_in, "rows_out": result.rows_out, "quarantined": result.quarantined}
         context.report({name: float(value) for name, value in counts.items()})
         operators = [asdict(count) for count in result.ops]

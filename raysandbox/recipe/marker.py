@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from raysandbox.core.files import atomic_write, cache_dir
+from raysandbox.core.files import atomic_write
 from raysandbox.core.keys import DigestMemo, code_version, digest
 from raysandbox.ops.base import Operator
 from raysandbox.recipe.blocks import Block
@@ -31,15 +31,22 @@ class Marker:
         recipe: what made it.
         operators: the recipe's operators.
         files: what it read.
+        shared: the cache that runs share, which remembers digests of files.
     """
 
     def __init__(
-        self, export_path: Path, recipe: Recipe, operators: Sequence[Operator], files: Sequence[InputFile]
+        self,
+        export_path: Path,
+        recipe: Recipe,
+        operators: Sequence[Operator],
+        files: Sequence[InputFile],
+        shared: Path,
     ) -> None:
         self._path = export_path.with_name(f".{export_path.name}.done.json")
         self._recipe = recipe
         self._operators = operators
         self._files = files
+        self._memo = DigestMemo(shared / "digests")
 
     def read(self) -> Mapping[str, Any] | None:
         """What the finished run reported, if code, recipe, input and output are still the same."""
@@ -61,10 +68,9 @@ class Marker:
         self._path.unlink(missing_ok=True)
 
     def _key(self) -> str:
-        memo = DigestMemo(cache_dir() / "digests")
         code = code_version(Recipe, Work, FusedOps, Block, *(type(op) for op in self._operators))
         recipe = self._recipe.model_dump(mode="json", exclude=_NOT_IN_KEY)
-        return digest([code, recipe, [[file.path, memo.of(Path(file.path))] for file in self._files]])
+        return digest([code, recipe, [[file.path, self._memo.of(Path(file.path))] for file in self._files]])
 
 
 def _stamps(path: str) -> list[list[Any]]:

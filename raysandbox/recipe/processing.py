@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from raysandbox.core.files import cache_dir
 from raysandbox.core.progress import Progress
 from raysandbox.ops.base import Operator
 from raysandbox.recipe.engines import engine_named
@@ -86,6 +87,7 @@ def process(
     quarantine_dir: Path | None = None,
     progress: Progress | None = None,
     cache: bool = True,
+    shared: Path | None = None,
     engine: str | None = None,
     block_bytes: int | None = None,
 ) -> Result:
@@ -97,6 +99,7 @@ def process(
         quarantine_dir: folder for bad rows; by default that of the output.
         progress: receives progress.
         cache: whether the output of an earlier, equal run may be taken as it stands.
+        shared: the cache that runs share; `~/.cache/raysandbox` by default.
         engine: "local", "ray" or "auto" instead of the recipe's.
         block_bytes: bytes of input per block, for tests and measurements.
 
@@ -114,7 +117,7 @@ def process(
     plan = plan_input(recipe, block_bytes)
     warnings += plan.warnings
     chosen = choose_engine(engine or recipe.engine, plan.size)
-    marker = Marker(target.path, recipe, operators, plan.files)
+    marker = Marker(target.path, recipe, operators, plan.files, shared or cache_dir())
     if cache and (known := marker.read()) is not None:
         return _from_json(known)
     marker.clear()
