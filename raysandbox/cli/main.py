@@ -69,5 +69,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _fail(message: str, status: int) -> None:
-    print(f"error: {redact_text(message)}", file=sys.stderr)  # noqa: T201
+    typer.echo(f"error: {redact_text(message)}", err=True)
     sys.exit(status)

@@ -208,6 +208,16 @@ def _slots(count: int) -> int:
 
 
 @njit(cache=True, nogil=True)
+def _hash_table(starts: Array, ends: Array) -> tuple[Array, Array, Array]:
+    """First place, count and hash of each slot: one table that is large enough for every row in turn."""
+    longest = 0
+    for row in range(starts.size):
+        longest = max(longest, ends[row] - starts[row])
+    size = _slots(longest)
+    return np.empty(size, np.int32), np.empty(size, np.int32), np.empty(size, np.uint64)
+
+
+@njit(cache=True, nogil=True)
 def _clear(counts: Array, size: int) -> None:
     for slot in range(size):
         counts[slot] = 0
@@ -251,13 +261,7 @@ def char_ngram_repetition(codes: Array, starts: Array, ends: Array, n: int) -> A
     """
     rows = starts.size
     ratios = np.zeros(rows, np.float64)
-    longest = 0
-    for row in range(rows):
-        longest = max(longest, ends[row] - starts[row])
-    capacity = _slots(longest)
-    firsts = np.empty(capacity, np.int32)
-    counts = np.empty(capacity, np.int32)
-    hashes = np.empty(capacity, np.uint64)
+    firsts, counts, hashes = _hash_table(starts, ends)
     leading = _power(_HASH_BASE, n - 1)
     for row in range(rows):
         start = starts[row]
@@ -330,13 +334,7 @@ def word_ngram_repetition(
     values = _word_hashes(codes, starts, ends)
     rows = firsts_of_rows.size
     ratios = np.zeros(rows, np.float64)
-    longest = 0
-    for row in range(rows):
-        longest = max(longest, lasts_of_rows[row] - firsts_of_rows[row])
-    capacity = _slots(longest)
-    firsts = np.empty(capacity, np.int32)
-    counts = np.empty(capacity, np.int32)
-    hashes = np.empty(capacity, np.uint64)
+    firsts, counts, hashes = _hash_table(firsts_of_rows, lasts_of_rows)
     leading = _power(_HASH_BASE, n - 1)
     for row in range(rows):
         first = firsts_of_rows[row]

@@ -179,7 +179,7 @@ def sum_stats(reports: Sequence[UnitReport]) -> dict[str, StatSum]:
 
 @contextlib.contextmanager
 def staging_folder(target: Path | None) -> Iterator[Path]:
-    """A folder for parts, removed at the end: beside the output, where the workers can write too."""
+    """A folder for parts, removed at the end: beside the output, so that it can be renamed there."""
     if target is None:
         with tempfile.TemporaryDirectory(prefix="raysandbox-") as folder:
             yield Path(folder)
