@@ -58,6 +58,14 @@ class Component(BaseModel):
     example: ClassVar[Mapping[str, Any]] = {}
 
     @classmethod
+    def missing_weights(cls, raw: Mapping[str, Any]) -> Mapping[str, str]:
+        """Model files that a raw configuration names and this machine lacks: key → what to do.
+
+        Paths that fields declare are looked up without this; it is for names that stand for files.
+        """
+        return {}
+
+    @classmethod
     def summary(cls) -> str:
         """The first line of the class's docstring."""
         return (cls.__doc__ or "").strip().split("\n", 1)[0]

@@ -63,6 +63,18 @@ class TextQualityClassifier(DataEvaluator):
     export_path: OutputPath | None = Field(None, description="where to write the rows with doc_score and should_keep")
     seed: int = Field(42, description="seed of the Pareto draws of keep method gpt3")
 
+    @classmethod
+    def missing_weights(cls, raw: Mapping[str, Any]) -> Mapping[str, str]:
+        """The published model, when it is named and not on this machine."""
+        model = raw.get("model", cls.model_fields["model"].default)
+        if not isinstance(model, str) or model not in _PUBLISHED:
+            return {}
+        try:
+            find_model(model)
+        except UserError as error:
+            return {"model": str(error)}
+        return {}
+
     def evaluate(self, scorers: Scorers, report: Report) -> float:
         """Returns the mean doc_score; reports it with the share of rows kept and their number.
 

@@ -10,6 +10,7 @@ from typing import Any
 from raysandbox.config.documents import KeyPath
 from raysandbox.config.schema import JobEntry, SandboxConfig
 from raysandbox.config.validation import model_problems
+from raysandbox.core.component import Component
 from raysandbox.core.errors import Problem, UnknownNameError, UserError
 from raysandbox.hooks.base import HOOKS, Hook, JobPaths
 from raysandbox.recipe.problems import recipe_problems
@@ -169,6 +170,9 @@ class _Planner:
             return
         raw = {k: v for k, v in extra.data.items() if k != "type" or hook.components is None}
         self.problems += model_problems(model, raw, extra.problem, extra.is_unknown)
+        weights = model.missing_weights(raw) if issubclass(model, Component) else {}
+        for key, message in weights.items():
+            self.problems.append(extra.problem((key,), message, severity="warning", missing_path=True))
 
     def _check_recipe(self, draft: Draft) -> None:
         for found in recipe_problems(draft.data):

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from raysandbox.api import check
-from raysandbox.core.errors import Problem
+from raysandbox.api import check, run
+from raysandbox.core.errors import ConfigError, Problem
 
 PLANTED = """\
 project_name: planted
@@ -91,6 +91,20 @@ def test_missing_data_is_a_warning(workspace: Path) -> None:
     )
     (problem,) = check("a.yaml")
     assert (problem.severity, problem.missing_path, problem.line) == ("warning", True, 3)
+
+
+def test_a_missing_published_model_is_known_before_anything_starts(workspace: Path) -> None:
+    Path("data.jsonl").write_text('{"text": "x"}\n')
+    evaluator = "{type: dj_text_quality_classifier, dataset_path: data.jsonl%s}"
+    job = f"evaluation_job_configs:\n  - hook: EvaluateDataHook\n    extra_configs: {evaluator}\n"
+    Path("a.yaml").write_text(job % "")
+    (problem,) = check("a.yaml")
+    assert (problem.severity, problem.missing_path, problem.line) == ("warning", True, 3)
+    assert "put Data-Juicer's gpt3_quality_model.zip to" in problem.message
+    with pytest.raises(ConfigError, match=r"gpt3_quality_model\.zip"):
+        run("a.yaml")
+    Path("a.yaml").write_text(job % ", model: []")
+    assert errors(check("a.yaml"))
 
 
 def test_side_files_are_located_in_themselves(workspace: Path) -> None:
