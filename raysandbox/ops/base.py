@@ -17,14 +17,41 @@ from pydantic import Field
 
 from raysandbox.core.component import Component
 from raysandbox.core.registry import Registry
-from raysandbox.ops.batch import Batch, FieldKeys
+from raysandbox.ops.batch import Batch, FieldKeys, FrameRequest
 
-__all__ = ["OPERATORS", "DatasetOperator", "Deduplicator", "Filter", "Mapper", "Operator", "Selector", "Stat"]
+__all__ = [
+    "OPERATORS",
+    "DatasetOperator",
+    "Deduplicator",
+    "Filter",
+    "Mapper",
+    "OpResources",
+    "Operator",
+    "Selector",
+    "Stat",
+]
 
 OPERATORS = Registry(
     "operator",
     [f"raysandbox.ops.{folder}" for folder in ("filters", "mappers", "deduplicators", "selectors")],
 )
+
+
+@dataclass(frozen=True)
+class OpResources:
+    """What an operator asks of the machine it runs on, beyond one CPU.
+
+    Attributes:
+        num_cpus: CPUs per worker.
+        num_gpus: GPUs per worker, may be a fraction.
+        memory: bytes per worker.
+        workers: number of workers; None for as many as fit.
+    """
+
+    num_cpus: float = 1
+    num_gpus: float = 0
+    memory: int = 0
+    workers: int | None = None
 
 
 class Operator(Component):
@@ -33,10 +60,12 @@ class Operator(Component):
     Class attributes:
         no_meaning_here: fields of Data-Juicer that are accepted and have no effect here.
         reads: which of the recipe's columns the operator needs: "text", "image", "video", "audio".
+        changes_media: whether it replaces the files that rows name, so that later operators see others.
     """
 
     registry: ClassVar[Registry] = OPERATORS
     reads: ClassVar[tuple[str, ...]] = ("text",)
+    changes_media: ClassVar[bool] = False
     no_meaning_here: ClassVar[frozenset[str]] = frozenset(
         {
             "accelerator",
@@ -77,6 +106,17 @@ class Operator(Component):
     def load(self) -> Any:
         """Loads models and lists; called once per worker. The result is passed to every call."""
         return None
+
+    def resources(self) -> OpResources | None:
+        """What the operator needs to run, when its state must be loaded once and kept: a model.
+
+        None lets it run in any worker.
+        """
+        return None
+
+    def frame_requests(self) -> tuple[FrameRequest, ...]:
+        """Which frames of its videos it looks at; the requests of a whole recipe share one decode."""
+        return ()
 
 
 @dataclass(frozen=True)

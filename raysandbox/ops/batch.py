@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
 
-__all__ = ["META_COLUMN", "STATS_COLUMN", "Batch", "FieldKeys", "RowAligned"]
+__all__ = ["MEDIA_VIEW", "META_COLUMN", "STATS_COLUMN", "Batch", "FieldKeys", "FrameRequest", "RowAligned", "RowFaults"]
 
 STATS_COLUMN = "__dj__stats__"
 META_COLUMN = "__dj__meta__"
+MEDIA_VIEW = "media"  # what is known of media files, by path
 
 T = TypeVar("T")
 
@@ -25,6 +26,45 @@ class FieldKeys:
     image: str = "images"
     video: str = "videos"
     audio: str = "audios"
+
+
+@dataclass(frozen=True)
+class FrameRequest:
+    """Frames of a video that an operator looks at.
+
+    Attributes:
+        method: "all_keyframes"; "uniform", `count` of them from the first to the last; "fps", `fps`
+            of them per second as `video_motion_score_filter` steps.
+        count: number of frames, for "uniform".
+        fps: frames per second, for "fps".
+        gray: luminance only, as OpenCV's BGR2GRAY, instead of RGB.
+        size: (height, width) bounds as `video_motion_score_filter` takes them, None for the original size.
+        max_size: longest edge after `size`.
+        divisible: what both edges must be divisible by.
+    """
+
+    method: Literal["all_keyframes", "uniform", "fps"]
+    count: int = 0
+    fps: float = 0.0
+    gray: bool = False
+    size: tuple[int, ...] | None = None
+    max_size: int | None = None
+    divisible: int = 1
+
+
+class RowFaults(Exception):
+    """Some rows of a batch cannot be processed, and it is known which: the others go on.
+
+    Attributes:
+        faults: index of the row in the batch → reason.
+    """
+
+    def __init__(self, faults: Mapping[int, str]) -> None:
+        self.faults = faults
+        super().__init__(faults)
+
+    def __str__(self) -> str:
+        return "; ".join(self.faults.values())
 
 
 @runtime_checkable
@@ -47,11 +87,13 @@ class Batch:
         table: the rows, without the statistics column.
         keys: column names.
         stats: statistic name → Arrow array of one value per row.
+        requests: frames that this and later operators will ask for, so that one decode serves them all.
     """
 
     table: pa.Table
     keys: FieldKeys = field(default_factory=FieldKeys)
     stats: Mapping[str, pa.Array] = field(default_factory=dict)
+    requests: frozenset[FrameRequest] = frozenset()
     _views: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -98,23 +140,25 @@ class Batch:
         if keep.all():
             return self
         mask = pa.array(keep)
-        return Batch(
-            self.table.filter(mask),
-            self.keys,
-            {name: values.filter(mask) for name, values in self.stats.items()},
-            {name: _select_view(view, keep) for name, view in self._views.items()},
+        return replace(
+            self,
+            table=self.table.filter(mask),
+            stats={name: values.filter(mask) for name, values in self.stats.items()},
+            _views={name: _select_view(view, keep) for name, view in self._views.items()},
         )
 
     def with_texts(self, texts: list[str] | pa.Array | pa.ChunkedArray) -> Batch:
-        """The same rows with other texts; views of the old texts are dropped."""
+        """The same rows with other texts; views of the old texts are dropped, those of media stay."""
         column = texts if isinstance(texts, pa.Array | pa.ChunkedArray) else pa.array(texts, pa.large_string())
         index = self.table.column_names.index(self.keys.text)
-        views = {"texts": texts} if isinstance(texts, list) else {}
-        return Batch(self.table.set_column(index, self.keys.text, column), self.keys, self.stats, views)
+        views = {name: view for name, view in self._views.items() if name == MEDIA_VIEW}
+        if isinstance(texts, list):
+            views["texts"] = texts
+        return replace(self, table=self.table.set_column(index, self.keys.text, column), _views=views)
 
     def with_stats(self, stats: Mapping[str, pa.Array]) -> Batch:
         """The same rows with more statistics."""
-        return Batch(self.table, self.keys, {**self.stats, **stats}, self._views)
+        return replace(self, stats={**self.stats, **stats})
 
 
 def _select_view(view: Any, keep: np.ndarray) -> Any:

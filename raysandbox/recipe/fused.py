@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from raysandbox.core.keys import digest
 from raysandbox.ops.base import DatasetOperator, Filter, Mapper, Operator
-from raysandbox.ops.batch import Batch, FieldKeys
+from raysandbox.ops.batch import Batch, FieldKeys, FrameRequest, RowFaults
 from raysandbox.recipe.blocks import ROW_COLUMN, BadRow, Block, Needs, Place, bad_row
 
 __all__ = ["FusedOps", "Outcome", "Tally", "needs_of"]
@@ -33,6 +33,7 @@ ROW_ERRORS = (
 )
 
 _FEATURE = "__feature__"
+_ROWS_AT_ONCE = {"video": 8, "image": 64}  # rows whose decoded frames and images are in memory together
 _STATES: dict[str, list[Any]] = {}  # of the operators that this process ran last
 
 
@@ -110,14 +111,32 @@ class FusedOps:
             tallies: one per operator, added to.
             limit: how many bad rows end the search for more, None for no limit.
         """
-        batch, bad = Batch.from_table(block.table, self.keys), list[BadRow]()
+        whole = Batch.from_table(block.table, self.keys)
+        outcomes = [self._run(block, piece, tallies, limit) for piece in self._pieces(whole)]
+        return outcomes[0] if len(outcomes) == 1 else _joined(outcomes)
+
+    def _pieces(self, batch: Batch) -> Iterator[Batch]:
+        """The rows that share views at once: few where each holds decoded media."""
+        kinds = {kind for op in self.operators for kind in op.reads}
+        most = min((_ROWS_AT_ONCE[kind] for kind in kinds if kind in _ROWS_AT_ONCE), default=batch.num_rows)
+        if batch.num_rows <= most:
+            yield batch
+            return
+        for start in range(0, batch.num_rows, most):
+            stats = {name: values.slice(start, most) for name, values in batch.stats.items()}
+            yield Batch(batch.table.slice(start, most), batch.keys, stats)
+
+    def _run(self, block: Block, batch: Batch, tallies: Sequence[Tally], limit: int | None) -> Outcome:
+        bad = list[BadRow]()
+        requests = self._requests()
         for index, (op, state, tally) in enumerate(zip(self.operators, self.load(), tallies, strict=True)):
             if batch.num_rows == 0:
                 break
             started = time.perf_counter()
+            batch = replace(batch, requests=requests[index])
             attempt = _Attempt(partial(self._apply, op, state, f"{_FEATURE}{index}."), limit)
             result = attempt.run(batch)
-            bad += [_bad_row(block, faulty, op, error) for faulty, error in attempt.failures]
+            bad += [_bad_row(block, faulty, op, reason) for faulty, reason in attempt.failures]
             tally.rows_in += batch.num_rows
             tally.rows_out += result.num_rows
             tally.failed += len(attempt.failures)
@@ -126,9 +145,18 @@ class FusedOps:
         batch, features = self._split_features(batch)
         return Outcome(batch, features, bad)
 
+    def _requests(self) -> list[frozenset[FrameRequest]]:
+        """For each operator the frames that it and those after it will ask of the same files."""
+        wanted: list[frozenset[FrameRequest]] = []
+        later: frozenset[FrameRequest] = frozenset()
+        for op in reversed(self.operators):
+            later = frozenset(op.frame_requests()) | (frozenset() if op.changes_media else later)
+            wanted.append(later)
+        return wanted[::-1]
+
     def _apply(self, op: Operator, state: Any, prefix: str, batch: Batch) -> Batch:
         keys = op.keys(self.keys)
-        view = batch if keys == self.keys else Batch(batch.table, keys, batch.stats)
+        view = batch if keys == self.keys else Batch(batch.table, keys, batch.stats, batch.requests)
         if isinstance(op, Mapper):
             mapped = op.process(view, state)
             return mapped if view is batch else Batch(mapped.table, self.keys, mapped.stats)
@@ -157,7 +185,7 @@ class _Attempt:
     def __init__(self, apply: Callable[[Batch], Batch], limit: int | None) -> None:
         self._apply = apply
         self._limit = limit
-        self.failures: list[tuple[Batch, BaseException]] = []
+        self.failures: list[tuple[Batch, str]] = []
 
     def run(self, batch: Batch) -> Batch:
         """The result for the rows that do not fail."""
@@ -171,23 +199,39 @@ class _Attempt:
             return []
         try:
             return [self._apply(batch)]
+        except RowFaults as faults:
+            good = np.ones(batch.num_rows, dtype=bool)
+            for row, reason in sorted(faults.faults.items()):
+                good[row] = False
+                self.failures.append((batch.select(np.arange(batch.num_rows) == row), reason))
+            return self._halve(batch.select(good)) if good.any() else []
         except ROW_ERRORS as error:
             if batch.num_rows == 1:
-                self.failures.append((batch, error))
+                self.failures.append((batch, f"{type(error).__name__}: {error}"))
                 return []
         first = np.arange(batch.num_rows) < batch.num_rows // 2
         return [*self._halve(batch.select(first)), *self._halve(batch.select(~first))]
 
 
 def _concat(batches: Sequence[Batch]) -> Batch:
-    table = pa.concat_tables([batch.table for batch in batches], promote_options="permissive")
-    stats = pa.concat_tables([pa.table(dict(batch.stats)) for batch in batches], promote_options="permissive")
+    table = _concat_tables(batch.table for batch in batches)
+    stats = _concat_tables(pa.table(dict(batch.stats)) for batch in batches)
     columns = {name: stats.column(name).combine_chunks() for name in stats.column_names}
     return Batch(table, batches[0].keys, columns)
 
 
-def _bad_row(block: Block, row: Batch, op: Operator, error: BaseException) -> BadRow:
-    reason = f"{type(error).__name__}: {error}"
+def _joined(outcomes: Sequence[Outcome]) -> Outcome:
+    """One outcome of the pieces of a block."""
+    filled = [outcome for outcome in outcomes if outcome.batch.num_rows] or outcomes[:1]
+    features = [_concat_tables(tables) for tables in zip(*(outcome.features for outcome in filled), strict=True)]
+    return Outcome(_concat([outcome.batch for outcome in filled]), features, [b for o in outcomes for b in o.bad])
+
+
+def _concat_tables(tables: Iterable[pa.Table]) -> pa.Table:
+    return pa.concat_tables(tables, promote_options="permissive")
+
+
+def _bad_row(block: Block, row: Batch, op: Operator, reason: str) -> BadRow:
     if ROW_COLUMN not in row.table.column_names:  # a mapper made rows of its own
         return bad_row(Place(block.places[0].file, 0), reason, row.table.to_pylist()[0], op.type_name)
     index = row.table.column(ROW_COLUMN)[0].as_py()

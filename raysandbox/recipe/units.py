@@ -68,7 +68,8 @@ class Work:
         report.rows_out += outcome.batch.num_rows
         for tables, table in zip(report.features, outcome.features, strict=True):
             tables.append(table)
-        for name, values in outcome.batch.stats.items():
+        for name, column in outcome.batch.stats.items():
+            values = column.flatten() if pa.types.is_list(column.type) else column
             if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
                 report.stats.setdefault(name, StatSum()).add(_stat_sum(values))
         if self.gather_stats:
