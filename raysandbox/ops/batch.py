@@ -9,10 +9,21 @@ from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 import numpy as np
 import pyarrow as pa
 
-__all__ = ["MEDIA_VIEW", "META_COLUMN", "STATS_COLUMN", "Batch", "FieldKeys", "FrameRequest", "RowAligned", "RowFaults"]
+__all__ = [
+    "MEDIA_VIEW",
+    "META_COLUMN",
+    "ROW_TIMEOUT_S",
+    "STATS_COLUMN",
+    "Batch",
+    "FieldKeys",
+    "FrameRequest",
+    "RowAligned",
+    "RowFaults",
+]
 
 STATS_COLUMN = "__dj__stats__"
 META_COLUMN = "__dj__meta__"
+ROW_TIMEOUT_S = 60.0
 MEDIA_VIEW = "media"  # what is known of media files, by path
 
 T = TypeVar("T")
@@ -88,12 +99,14 @@ class Batch:
         keys: column names.
         stats: statistic name → Arrow array of one value per row.
         requests: frames that this and later operators will ask for, so that one decode serves them all.
+        row_timeout_s: seconds that decoding one media file may take.
     """
 
     table: pa.Table
     keys: FieldKeys = field(default_factory=FieldKeys)
     stats: Mapping[str, pa.Array] = field(default_factory=dict)
     requests: frozenset[FrameRequest] = frozenset()
+    row_timeout_s: float = ROW_TIMEOUT_S
     _views: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @property

@@ -98,7 +98,7 @@ def analyze(
     quarantine = quarantine_file(target.path, quarantine_dir or out_dir)
     run = Run(engine_named(chosen, recipe.np), recipe.bad_row_budget(), quarantine, progress or Progress())
     with staging_folder(target.path) as staging:
-        fused = FusedOps(tuple(filters), (), keys, keep_all=True)
+        fused = FusedOps(tuple(filters), (), keys, keep_all=True, row_timeout_s=recipe.row_timeout_s)
         sink = target.sink if recipe.export_original_dataset else "nothing"
         work = Work(fused, needs_of(filters, keys), staging, sink, keep_stats=True, limit=run.unit_limit)
         reports = run.run(replace(work, gather_stats=True), units_of(plan))

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from raysandbox.core.keys import digest
 from raysandbox.ops.base import DatasetOperator, Filter, Mapper, Operator
-from raysandbox.ops.batch import Batch, FieldKeys, FrameRequest, RowFaults
+from raysandbox.ops.batch import ROW_TIMEOUT_S, Batch, FieldKeys, FrameRequest, RowFaults
 from raysandbox.recipe.blocks import ROW_COLUMN, BadRow, Block, Needs, Place, bad_row
 
 __all__ = ["FusedOps", "Outcome", "Tally", "needs_of"]
@@ -79,12 +79,14 @@ class FusedOps:
         deciders: dataset operators whose features are computed after them.
         keys: the recipe's column names.
         keep_all: compute the filters' statistics and drop nothing (analysis).
+        row_timeout_s: seconds that decoding one media file may take.
     """
 
     ops: tuple[Operator, ...]
     deciders: tuple[DatasetOperator, ...] = ()
     keys: FieldKeys = field(default_factory=FieldKeys)
     keep_all: bool = False
+    row_timeout_s: float = ROW_TIMEOUT_S
 
     @property
     def operators(self) -> tuple[Operator, ...]:
@@ -111,7 +113,7 @@ class FusedOps:
             tallies: one per operator, added to.
             limit: how many bad rows end the search for more, None for no limit.
         """
-        whole = Batch.from_table(block.table, self.keys)
+        whole = replace(Batch.from_table(block.table, self.keys), row_timeout_s=self.row_timeout_s)
         outcomes = [self._run(block, piece, tallies, limit) for piece in self._pieces(whole)]
         return outcomes[0] if len(outcomes) == 1 else _joined(outcomes)
 
@@ -124,7 +126,7 @@ class FusedOps:
             return
         for start in range(0, batch.num_rows, most):
             stats = {name: values.slice(start, most) for name, values in batch.stats.items()}
-            yield Batch(batch.table.slice(start, most), batch.keys, stats)
+            yield replace(batch, table=batch.table.slice(start, most), stats=stats, _views={})
 
     def _run(self, block: Block, batch: Batch, tallies: Sequence[Tally], limit: int | None) -> Outcome:
         bad = list[BadRow]()
@@ -156,10 +158,10 @@ class FusedOps:
 
     def _apply(self, op: Operator, state: Any, prefix: str, batch: Batch) -> Batch:
         keys = op.keys(self.keys)
-        view = batch if keys == self.keys else Batch(batch.table, keys, batch.stats, batch.requests)
+        view = batch if keys == self.keys else replace(batch, keys=keys, _views={})
         if isinstance(op, Mapper):
             mapped = op.process(view, state)
-            return mapped if view is batch else Batch(mapped.table, self.keys, mapped.stats)
+            return mapped if view is batch else replace(mapped, keys=self.keys, _views={})
         if isinstance(op, DatasetOperator):
             # Kept among the statistics, so that they lose the rows that a later operator fails on.
             return batch.with_stats({prefix + name: values for name, values in op.features(view, state).items()})

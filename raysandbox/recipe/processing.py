@@ -142,7 +142,7 @@ def _run(
     run = Run(engine_named(engine, recipe.np), recipe.bad_row_budget(), quarantine, progress or Progress())
     with staging_folder(target.path if target else None) as staging:
         work = Work(
-            FusedOps((), (), keys),
+            FusedOps((), (), keys, row_timeout_s=recipe.row_timeout_s),
             needs_of(operators, keys),
             staging,
             target.sink if target else "memory",

@@ -78,6 +78,9 @@ class Recipe(_Model):
     max_bad_rows: int | float | None = Field(
         None, ge=0, description="bad rows to put up with: a number, or a fraction below 1; 0 by default"
     )
+    row_timeout_s: float = Field(
+        60.0, gt=0, description="seconds that decoding one media file may take before its row counts as bad"
+    )
     custom_operator_paths: None = Field(None, description="not in this version")
     seed: int = Field(42, description="seed of every random choice")
 
