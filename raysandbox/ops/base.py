@@ -61,11 +61,13 @@ class Operator(Component):
         no_meaning_here: fields of Data-Juicer that are accepted and have no effect here.
         reads: which of the recipe's columns the operator needs: "text", "image", "video", "audio".
         changes_media: whether it replaces the files that rows name, so that later operators see others.
+        needs_model: whether it loads a neural network, and so gains from a GPU.
     """
 
     registry: ClassVar[Registry] = OPERATORS
     reads: ClassVar[tuple[str, ...]] = ("text",)
     changes_media: ClassVar[bool] = False
+    needs_model: ClassVar[bool] = False
     no_meaning_here: ClassVar[frozenset[str]] = frozenset(
         {
             "accelerator",
