@@ -1,0 +1,31 @@
+"""The files that rows name: facts about them, images and frames, each found out once per batch.
+
+Every function raises `RowFaults` with all the rows of the batch that have a bad file.
+"""
+
+from raysandbox.ops.media.types import AudioInfo, ImageInfo, MediaKind, VideoInfo
+from raysandbox.ops.media.views import (
+    audio_infos,
+    file_lists,
+    file_sizes,
+    image_infos,
+    images,
+    map_videos,
+    video_frames,
+    video_infos,
+)
+
+__all__ = [
+    "AudioInfo",
+    "ImageInfo",
+    "MediaKind",
+    "VideoInfo",
+    "audio_infos",
+    "file_lists",
+    "file_sizes",
+    "image_infos",
+    "images",
+    "map_videos",
+    "video_frames",
+    "video_infos",
+]
