@@ -34,6 +34,16 @@ __all__ = [
 OPERATORS = Registry(
     "operator",
     [f"raysandbox.ops.{folder}" for folder in ("filters", "mappers", "deduplicators", "selectors")],
+    aliases={
+        "document_minhash_deduplicator_with_uid": "document_minhash_deduplicator",
+        "ray_bts_minhash_cpp_deduplicator": "document_minhash_deduplicator",
+        "ray_bts_minhash_deduplicator": "document_minhash_deduplicator",
+        "ray_bts_minhash_deduplicator_with_uid": "document_minhash_deduplicator",
+        "ray_document_deduplicator": "document_deduplicator",
+        "ray_image_deduplicator": "image_deduplicator",
+        "ray_video_deduplicator": "video_deduplicator",
+    },
+    provider="raysandbox.ops.bridge",
 )
 
 
@@ -43,13 +53,13 @@ class OpResources:
 
     Attributes:
         num_cpus: CPUs per worker.
-        num_gpus: GPUs per worker, may be a fraction.
+        num_gpus: GPUs per worker, may be a fraction; None for one where there are any, else none.
         memory: bytes per worker.
         workers: number of workers; None for as many as fit.
     """
 
     num_cpus: float = 1
-    num_gpus: float = 0
+    num_gpus: float | None = 0
     memory: int = 0
     workers: int | None = None
 
@@ -169,8 +179,12 @@ class Filter(Operator):
         bounds = {name for stat in cls.stats for name in (stat.lower, stat.upper) if name}
         return frozenset(bounds | {"min_closed_interval", "max_closed_interval", "reversed_range"})
 
+    def statistics(self) -> tuple[Stat, ...]:
+        """What it computes with this configuration: `stats`, unless names depend on a field's value."""
+        return self.stats
+
     def compute(self, batch: Batch, state: Any) -> Mapping[str, pa.Array]:
-        """Returns one Arrow array of one value per row for every statistic of `stats`."""
+        """Returns one Arrow array of one value per row for every statistic."""
         raise NotImplementedError
 
     def keep(self, stats: Mapping[str, pa.Array]) -> np.ndarray:
@@ -179,7 +193,7 @@ class Filter(Operator):
         A missing value (null or NaN) is never within bounds. With `reversed_range`, the intervals
         say which bounds are kept, as in Data-Juicer: a closed bound is kept as well.
         """
-        verdicts = [self._within(stat, stats[stat.key]) for stat in self.stats]
+        verdicts = [self._within(stat, stats[stat.key]) for stat in self.statistics()]
         return np.logical_and.reduce(verdicts)
 
     def _within(self, stat: Stat, values: pa.Array) -> np.ndarray:
