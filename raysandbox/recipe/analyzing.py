@@ -117,7 +117,7 @@ def _filters(operators: Sequence[Operator]) -> tuple[list[Filter], list[str]]:
     computed: set[str] = set()
     for op in operators:
         if isinstance(op, Filter):
-            keys = {stat.key for stat in op.stats}
+            keys = {stat.key for stat in op.statistics()}
             if keys <= computed:
                 repeated.append(op.type_name)
             else:

@@ -45,6 +45,8 @@ class Run:
     first_bad: list[str] = field(default_factory=list)
     tallies: list[Tally] = field(default_factory=list)
     quarantined: list[Path] = field(default_factory=list)
+    recalled: int = 0
+    damaged: int = 0
 
     @property
     def unit_limit(self) -> int | None:
@@ -94,6 +96,8 @@ class Run:
     def _count(self, report: UnitReport, first: bool) -> None:
         self.rows_in += report.rows_in if first else 0
         self.bad += report.bad
+        self.recalled += report.recalled
+        self.damaged += report.damaged
         self.first_bad += report.first_bad[: SHOWN_BAD_ROWS - len(self.first_bad)]
         if report.quarantine is not None:
             self.quarantined.append(report.quarantine)

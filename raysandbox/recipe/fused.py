@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -15,6 +15,7 @@ from raysandbox.core.keys import digest
 from raysandbox.ops.base import DatasetOperator, Filter, Mapper, Operator
 from raysandbox.ops.batch import ROW_TIMEOUT_S, Batch, FieldKeys, FrameRequest, RowFaults
 from raysandbox.recipe.blocks import ROW_COLUMN, BadRow, Block, Needs, Place, bad_row
+from raysandbox.recipe.recall import Recall
 
 __all__ = ["FusedOps", "Outcome", "Tally", "needs_of"]
 
@@ -34,7 +35,21 @@ ROW_ERRORS = (
 
 _FEATURE = "__feature__"
 _ROWS_AT_ONCE = {"video": 8, "image": 64}  # rows whose decoded frames and images are in memory together
-_STATES: dict[str, list[Any]] = {}  # of the operators that this process ran last
+_STATES: dict[str, list[_State]] = {}  # of the operators that this process ran last
+
+
+class _State:
+    """What an operator loads, when it is first asked for: a run that finds its statistics needs none."""
+
+    def __init__(self, op: Operator) -> None:
+        self._op = op
+        self._loaded: list[Any] = []
+
+    def get(self) -> Any:
+        """The state."""
+        if not self._loaded:
+            self._loaded.append(self._op.load())
+        return self._loaded[0]
 
 
 @dataclass
@@ -97,24 +112,27 @@ class FusedOps:
         """An empty tally for each operator."""
         return [Tally(op.type_name) for op in self.operators]
 
-    def load(self) -> list[Any]:
-        """The operators' states; loaded once per process and kept until other operators come."""
+    def _states(self) -> list[_State]:
+        """The operators' states; loaded once per process when first needed, kept until other operators come."""
         key = digest([[op.type_name, op.model_dump(mode="json")] for op in self.operators])
         if key not in _STATES:
             _STATES.clear()
-            _STATES[key] = [op.load() for op in self.operators]
+            _STATES[key] = [_State(op) for op in self.operators]
         return _STATES[key]
 
-    def run(self, block: Block, tallies: Sequence[Tally], limit: int | None = None) -> Outcome:
+    def run(
+        self, block: Block, tallies: Sequence[Tally], limit: int | None = None, recall: Recall | None = None
+    ) -> Outcome:
         """Applies the operators to a block; a row that one fails on is set aside, the others go on.
 
         Args:
             block: the rows.
             tallies: one per operator, added to.
             limit: how many bad rows end the search for more, None for no limit.
+            recall: knows what earlier runs computed, and learns what this one does.
         """
         whole = replace(Batch.from_table(block.table, self.keys), row_timeout_s=self.row_timeout_s)
-        outcomes = [self._run(block, piece, tallies, limit) for piece in self._pieces(whole)]
+        outcomes = [self._run(block, piece, tallies, limit, recall) for piece in self._pieces(whole)]
         return outcomes[0] if len(outcomes) == 1 else _joined(outcomes)
 
     def _pieces(self, batch: Batch) -> Iterator[Batch]:
@@ -128,15 +146,18 @@ class FusedOps:
             stats = {name: values.slice(start, most) for name, values in batch.stats.items()}
             yield replace(batch, table=batch.table.slice(start, most), stats=stats, _views={})
 
-    def _run(self, block: Block, batch: Batch, tallies: Sequence[Tally], limit: int | None) -> Outcome:
+    def _run(
+        self, block: Block, batch: Batch, tallies: Sequence[Tally], limit: int | None, recall: Recall | None
+    ) -> Outcome:
         bad = list[BadRow]()
         requests = self._requests()
-        for index, (op, state, tally) in enumerate(zip(self.operators, self.load(), tallies, strict=True)):
+        for index, (op, state, tally) in enumerate(zip(self.operators, self._states(), tallies, strict=True)):
             if batch.num_rows == 0:
                 break
             started = time.perf_counter()
             batch = replace(batch, requests=requests[index])
-            attempt = _Attempt(partial(self._apply, op, state, f"{_FEATURE}{index}."), limit)
+            compute = _computed if recall is None else partial(recall.compute, index)
+            attempt = _Attempt(partial(self._apply, op, state, f"{_FEATURE}{index}.", compute), limit)
             result = attempt.run(batch)
             bad += [_bad_row(block, faulty, op, reason) for faulty, reason in attempt.failures]
             tally.rows_in += batch.num_rows
@@ -156,18 +177,19 @@ class FusedOps:
             wanted.append(later)
         return wanted[::-1]
 
-    def _apply(self, op: Operator, state: Any, prefix: str, batch: Batch) -> Batch:
+    def _apply(self, op: Operator, state: _State, prefix: str, compute: _Compute, batch: Batch) -> Batch:
         keys = op.keys(self.keys)
         view = batch if keys == self.keys else replace(batch, keys=keys, _views={})
         if isinstance(op, Mapper):
-            mapped = op.process(view, state)
+            mapped = op.process(view, state.get())
             return mapped if view is batch else replace(mapped, keys=self.keys, _views={})
         if isinstance(op, DatasetOperator):
             # Kept among the statistics, so that they lose the rows that a later operator fails on.
-            return batch.with_stats({prefix + name: values for name, values in op.features(view, state).items()})
+            features = compute(op, view, lambda rows: op.features(rows, state.get()))
+            return batch.with_stats({prefix + name: values for name, values in features.items()})
         if not isinstance(op, Filter):
             raise TypeError(f"{op.type_name} is neither a mapper nor a filter nor a dataset operator")
-        stats = op.compute(view, state)
+        stats = compute(op, view, lambda rows: op.compute(rows, state.get()))
         batch = batch.with_stats(stats)
         return batch if self.keep_all else batch.select(op.keep(stats))
 
@@ -179,6 +201,14 @@ class FusedOps:
             tables.append(pa.table(columns))
         stats = {name: values for name, values in batch.stats.items() if not name.startswith(_FEATURE)}
         return replace(batch, stats=stats), tables
+
+
+# From an operator, its rows and the function that computes its columns, to these columns.
+_Compute = Callable[[Operator, Batch, Callable[[Batch], Mapping[str, pa.Array]]], Mapping[str, pa.Array]]
+
+
+def _computed(op: Operator, batch: Batch, make: Callable[[Batch], Mapping[str, pa.Array]]) -> Mapping[str, pa.Array]:
+    return make(batch)
 
 
 class _Attempt:

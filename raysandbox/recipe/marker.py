@@ -13,6 +13,7 @@ from raysandbox.core.keys import DigestMemo, code_version, digest
 from raysandbox.ops.base import Operator
 from raysandbox.recipe.blocks import Block
 from raysandbox.recipe.fused import FusedOps
+from raysandbox.recipe.identity import operator_identity
 from raysandbox.recipe.inputs import InputFile
 from raysandbox.recipe.schema import Recipe
 from raysandbox.recipe.units import Work
@@ -31,7 +32,7 @@ class Marker:
         recipe: what made it.
         operators: the recipe's operators.
         files: what it read.
-        shared: the cache that runs share, which remembers digests of files.
+        memo: remembers digests of files.
     """
 
     def __init__(
@@ -40,13 +41,13 @@ class Marker:
         recipe: Recipe,
         operators: Sequence[Operator],
         files: Sequence[InputFile],
-        shared: Path,
+        memo: DigestMemo,
     ) -> None:
         self._path = export_path.with_name(f".{export_path.name}.done.json")
         self._recipe = recipe
         self._operators = operators
         self._files = files
-        self._memo = DigestMemo(shared / "digests")
+        self._memo = memo
 
     def read(self) -> Mapping[str, Any] | None:
         """What the finished run reported, if code, recipe, input and output are still the same."""
@@ -68,9 +69,10 @@ class Marker:
         self._path.unlink(missing_ok=True)
 
     def _key(self) -> str:
-        code = code_version(Recipe, Work, FusedOps, Block, *(type(op) for op in self._operators))
+        code = code_version(Recipe, Work, FusedOps, Block)
         recipe = self._recipe.model_dump(mode="json", exclude=_NOT_IN_KEY)
-        return digest([code, recipe, [[file.path, self._memo.of(Path(file.path))] for file in self._files]])
+        operators = [operator_identity(op, self._memo, with_thresholds=True) for op in self._operators]
+        return digest([code, recipe, operators, [[file.path, self._memo.of(Path(file.path))] for file in self._files]])
 
 
 def _stamps(path: str) -> list[list[Any]]:

@@ -70,10 +70,17 @@ class Staged:
 
 @dataclass(frozen=True)
 class Unit:
-    """A piece of work, numbered in input order."""
+    """A piece of work, numbered in input order.
+
+    Attributes:
+        index: its number.
+        source: its rows.
+        digest: names the content of its rows, "" when it is not known.
+    """
 
     index: int
     source: ReadTask | InMemory | Staged
+    digest: str = ""
 
 
 @dataclass
@@ -110,6 +117,8 @@ class UnitReport:
         size: bytes in its parts.
         rows: its rows, when they stay in memory.
         columns: small columns that stay in memory (statistics of an analysis).
+        recalled: values that were taken from the statistics store.
+        damaged: entries of the store that were found damaged.
     """
 
     index: int
@@ -126,6 +135,8 @@ class UnitReport:
     size: int = 0
     rows: list[Row] = field(default_factory=list)
     columns: list[pa.Table] = field(default_factory=list)
+    recalled: int = 0
+    damaged: int = 0
 
 
 class PartWriter:
@@ -158,16 +169,27 @@ class PartWriter:
         self._report.bad += len(bad)
         self._report.first_bad += [str(row) for row in bad[: SHOWN_BAD_ROWS - len(self._report.first_bad)]]
 
-    def write(self, block: Block, table: pa.Table) -> None:
-        """Writes what operators made of a block."""
+    def write(self, block: Block, table: pa.Table) -> list[bytes] | None:
+        """Writes what operators made of a block; returns the lines, if that is what it writes."""
         if self._sink == "lines":
-            self._write_lines(output_rows(block, table))
-        elif self._sink == "memory":
+            lines = _lines(output_rows(block, table))
+            self.write_lines(lines)
+            return lines
+        if self._sink == "memory":
             self._report.rows += output_rows(block, table)
         elif self._sink == "tables":
             self._write_typed(block, table)
         elif self._sink == "staged":
             self._write_table(_stage(block, table))
+        return None
+
+    def write_lines(self, lines: Sequence[bytes]) -> None:
+        """Writes encoded rows."""
+        if not lines:
+            return
+        if self._stream is None:
+            self._stream = self._new_part("jsonl").open("wb")
+        self._report.size += self._stream.write(b"".join(lines))
 
     def _write_typed(self, block: Block, table: pa.Table) -> None:
         """Objects stay lines: only with the rows of all blocks known do their columns have a type."""
@@ -176,13 +198,8 @@ class PartWriter:
             return
         rows = output_rows(block, table)
         part = self._new_part("jsonl")
-        self._report.size += part.write_bytes(_lines(rows))
+        self._report.size += part.write_bytes(b"".join(_lines(rows)))
         self._report.schemas.append(table_of(rows).schema)
-
-    def _write_lines(self, rows: Sequence[Row]) -> None:
-        if self._stream is None:
-            self._stream = self._new_part("jsonl").open("wb")
-        self._report.size += self._stream.write(_lines(rows))
 
     def _write_table(self, table: pa.Table) -> None:
         part = self._new_part("arrow")
@@ -199,8 +216,8 @@ class PartWriter:
         return self._staging / f"{self._report.index:06d}-{name}"
 
 
-def _lines(rows: Sequence[Row]) -> bytes:
-    return b"".join([encode_row(row) + b"\n" for row in rows])
+def _lines(rows: Sequence[Row]) -> list[bytes]:
+    return [encode_row(row) + b"\n" for row in rows]
 
 
 def _stage(block: Block, table: pa.Table) -> pa.Table:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from raysandbox.core.errors import ConfigError, Problem
+from raysandbox.core.keys import DigestMemo, digest
+from raysandbox.recipe.inputs import ReadTask
 from raysandbox.recipe.parts import Unit
 from raysandbox.recipe.plan import InputPlan
 from raysandbox.recipe.problems import parse_recipe, recipe_problems
@@ -63,6 +68,21 @@ def quarantine_file(export_path: Path, folder: Path | None) -> Path:
     return (folder or export_path.parent).absolute() / f"{export_path.name}.quarantine"
 
 
-def units_of(plan: InputPlan) -> list[Unit]:
-    """One unit per task."""
-    return [Unit(index, task) for index, task in enumerate(plan.tasks)]
+def units_of(plan: InputPlan, memo: DigestMemo | None = None) -> list[Unit]:
+    """One unit per task, named by the content of its rows if there is a memo of digests."""
+    return [Unit(index, task, "" if memo is None else _name(task, memo)) for index, task in enumerate(plan.tasks)]
+
+
+def _name(task: ReadTask, memo: DigestMemo) -> str:
+    """Digest of the files' content and of which rows of them are read; "" for files that have none.
+
+    The folder belongs to it, since relative paths in rows start there.
+    """
+    spans = []
+    for span in task.spans:
+        content = memo.of(Path(span.file.path))
+        if content is None:
+            return ""
+        picked = None if span.picked is None else hashlib.sha256(np.packbits(span.picked).tobytes()).hexdigest()
+        spans.append([content, span.file.format, span.file.compression, span.file.folder, span.start, span.end, picked])
+    return digest(spans)

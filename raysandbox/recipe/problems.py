@@ -153,7 +153,7 @@ def _parameters(path: Path, cls: type[Operator], params: Mapping[str, Any]) -> l
 
 
 def _bounds(path: Path, operator: Filter) -> Iterator[RecipeProblem]:
-    for stat in operator.stats:
+    for stat in operator.statistics():
         if stat.lower is None or stat.upper is None:
             continue
         lower, upper = getattr(operator, stat.lower), getattr(operator, stat.upper)

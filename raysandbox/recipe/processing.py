@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from raysandbox.core.files import cache_dir
+from raysandbox.core.keys import DigestMemo
 from raysandbox.core.progress import Progress
 from raysandbox.ops.base import Operator
 from raysandbox.recipe.engines import engine_named
 from raysandbox.recipe.execute import Run, staging_folder, sum_stats
 from raysandbox.recipe.fused import FusedOps, Tally, needs_of
 from raysandbox.recipe.marker import Marker
-from raysandbox.recipe.parts import InMemory, StatSum, Unit
+from raysandbox.recipe.parts import InMemory, Sink, StatSum, Unit
 from raysandbox.recipe.plan import choose_engine, plan_input, segments_of
 from raysandbox.recipe.prepare import load_recipe, quarantine_file, target_of, units_of
 from raysandbox.recipe.schema import Recipe
+from raysandbox.recipe.store import StatisticsStore
 from raysandbox.recipe.units import Work
 from raysandbox.recipe.writers import Target, write_output
 
@@ -64,6 +66,7 @@ class Result:
         seconds: wall time.
         warnings: what the user should know.
         cached: whether an earlier run's output was found instead.
+        recalled: statistics (one per row and operator) that were taken from the statistics store.
     """
 
     path: str
@@ -78,6 +81,7 @@ class Result:
     seconds: float
     warnings: tuple[str, ...]
     cached: bool = False
+    recalled: int = 0
 
 
 def process(
@@ -112,24 +116,51 @@ def process(
     operators = recipe.operators()
     if rows is not None:
         units = [Unit(0, InMemory(rows))] if rows else []
-        return _run(recipe, operators, units, None, "local", None, progress, warnings, started)
+        work = _work(recipe, operators, "memory")
+        return _run(recipe, operators, work, units, None, "local", None, progress, warnings, started)
     target = target_of(recipe)
     plan = plan_input(recipe, block_bytes)
     warnings += plan.warnings
-    chosen = choose_engine(engine or recipe.engine, plan.size)
-    marker = Marker(target.path, recipe, operators, plan.files, shared or cache_dir())
+    shared = shared or cache_dir()
+    memo = DigestMemo(shared / "digests")
+    marker = Marker(target.path, recipe, operators, plan.files, memo)
     if cache and (known := marker.read()) is not None:
         return _from_json(known)
     marker.clear()
+    work = _work(recipe, operators, target.sink)
+    units = units_of(plan, memo if cache else None)
+    if cache:
+        work = work.recalling(StatisticsStore(shared / "statistics"), memo)
+    wanted = engine or recipe.engine
+    chosen = choose_engine(wanted, plan.size)
+    if wanted == "auto" and chosen == "ray" and all(map(work.is_known, units)):
+        chosen = "local"  # nothing is left to compute
     quarantine = quarantine_file(target.path, quarantine_dir)
-    result = _run(recipe, operators, units_of(plan), target, chosen, quarantine, progress, warnings, started)
+    result = _run(recipe, operators, work, units, target, chosen, quarantine, progress, warnings, started)
     marker.write(dataclasses.asdict(result))
+    if work.recall is not None:
+        work.recall.store.prune()
     return result
+
+
+def _work(recipe: Recipe, operators: Sequence[Operator], sink: Sink) -> Work:
+    """What units do, but for the folder; the operators of the first segment."""
+    keys = recipe.field_keys()
+    first = segments_of(operators)[0]
+    return Work(
+        FusedOps(first.ops, first.deciders, keys, row_timeout_s=recipe.row_timeout_s),
+        needs_of(operators, keys),
+        Path(),
+        sink,
+        keep_stats=recipe.keep_stats_in_res_ds,
+        keep_hashes=recipe.keep_hashes_in_res_ds,
+    )
 
 
 def _run(
     recipe: Recipe,
     operators: Sequence[Operator],
+    work: Work,
     units: Sequence[Unit],
     target: Target | None,
     engine: str,
@@ -138,24 +169,17 @@ def _run(
     warnings: list[str],
     started: float,
 ) -> Result:
-    keys = recipe.field_keys()
     run = Run(engine_named(engine, recipe.np), recipe.bad_row_budget(), quarantine, progress or Progress())
     with staging_folder(target.path if target else None) as staging:
-        work = Work(
-            FusedOps((), (), keys, row_timeout_s=recipe.row_timeout_s),
-            needs_of(operators, keys),
-            staging,
-            target.sink if target else "memory",
-            keep_stats=recipe.keep_stats_in_res_ds,
-            keep_hashes=recipe.keep_hashes_in_res_ds,
-            limit=run.unit_limit,
-        )
+        work = dataclasses.replace(work, staging=staging, limit=run.unit_limit)
         reports = run.segments(segments_of(operators), work, units, recipe.seed)
         rows_out = sum(report.rows_out for report in reports)
         path = ""
         if target:
             path = write_output(target, reports)
     warnings += _findings(run.rows_in, run.tallies)
+    if run.damaged:
+        warnings.append(f"{run.damaged} damaged entries of the statistics store were computed again")
     return Result(
         path=path,
         rows_in=run.rows_in,
@@ -168,6 +192,7 @@ def _run(
         engine=engine,
         seconds=time.perf_counter() - started,
         warnings=tuple(warnings),
+        recalled=run.recalled,
     )
 
 

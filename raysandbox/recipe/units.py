@@ -6,13 +6,14 @@ files in the staging folder, so that it can be repeated.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from raysandbox.core.keys import DigestMemo
 from raysandbox.ops.base import Deduplicator
 from raysandbox.ops.batch import META_COLUMN
 from raysandbox.recipe.blocks import Block, Needs, Place, block_of_rows
@@ -20,6 +21,8 @@ from raysandbox.recipe.fused import FusedOps, Outcome
 from raysandbox.recipe.inputs import ReadTask
 from raysandbox.recipe.parts import InMemory, PartWriter, Sink, Staged, StatSum, Unit, UnitReport, staged_blocks
 from raysandbox.recipe.readers import read_task
+from raysandbox.recipe.recall import Recall, RecallKeys, Replay, recall_keys
+from raysandbox.recipe.store import StatisticsStore
 
 __all__ = ["Work", "blocks_of"]
 
@@ -37,6 +40,7 @@ class Work:
         keep_hashes: write the columns that deduplicators compare.
         gather_stats: report the statistics of every row.
         limit: bad rows after which a unit need not go on; None for no limit.
+        recall: what the store keeps of this pass, None for nothing.
     """
 
     fused: FusedOps
@@ -47,33 +51,82 @@ class Work:
     keep_hashes: bool = False
     gather_stats: bool = False
     limit: int | None = None
+    recall: RecallKeys | None = None
+
+    def recalling(self, store: StatisticsStore, memo: DigestMemo) -> Work:
+        """The same work, with statistics taken from the store and added to it."""
+        form = [self.sink, self.keep_stats, self.keep_hashes]
+        keys = recall_keys(store, self.fused.operators, self.fused.keys, memo, self.needs.texts, form)
+        return replace(self, recall=keys)
+
+    def is_known(self, unit: Unit) -> bool:
+        """Whether the store knows the unit's result, media files as they were."""
+        return self.recall is not None and unit.digest != "" and self._replay(self.recall.open(unit.digest)) is not None
+
+    @property
+    def replayable(self) -> bool:
+        """Whether the store can hold the whole result of a unit."""
+        return not self.fused.deciders and self.sink in ("lines", "nothing")
+
+    def _replay(self, recall: Recall) -> Replay | None:
+        """What the store knows to be the unit's result; None when it does not know all of it."""
+        if not self.replayable:
+            return None
+        return recall.replay(self.fused.ops, lines=self.sink == "lines", keep_all=self.fused.keep_all)
 
     def run(self, unit: Unit) -> UnitReport:
         """Does one unit."""
+        if self.recall is None or not unit.digest:
+            return self._compute(unit, None)
+        recall = self.recall.open(unit.digest)
+        replay = self._replay(recall)
+        report = self._compute(unit, recall) if replay is None or replay.media else self._replayed(unit, replay)
+        recall.save()
+        report.recalled, report.damaged = recall.hits, recall.damaged
+        return report
+
+    def _replayed(self, unit: Unit, replay: Replay) -> UnitReport:
+        report = UnitReport(unit.index, self.fused.tallies(), [], rows_in=replay.rows_read)
+        for tally, (rows_in, rows_out) in zip(report.tallies, replay.counts, strict=True):
+            tally.rows_in, tally.rows_out = rows_in, rows_out
+        report.rows_out = replay.rows_out
+        self._summarise(report, replay.stats)
+        with PartWriter(self.staging, self.sink, report) as writer:
+            if replay.lines is not None:
+                writer.write_lines(replay.lines.to_pylist())
+        return report
+
+    def _compute(self, unit: Unit, recall: Recall | None) -> UnitReport:
         report = UnitReport(unit.index, self.fused.tallies(), [[] for _ in self.fused.deciders])
         with PartWriter(self.staging, self.sink, report) as writer:
             for block in blocks_of(unit.source, self.needs):
                 report.rows_in += len(block.places) + len(block.bad)
                 left = None if self.limit is None else self.limit - report.bad
-                outcome = self.fused.run(block, report.tallies, left)
+                outcome = self.fused.run(block, report.tallies, left, recall)
                 writer.quarantine([*block.bad, *outcome.bad])
                 if self.limit is not None and report.bad > self.limit:
                     break
+                result, lines = self._result(outcome), None
                 if outcome.batch.num_rows:
                     self._report(report, outcome)
-                    writer.write(block, self._result(outcome))
+                    lines = writer.write(block, result)
+                if recall is not None:
+                    recall.end_block(block, result, lines, whole=self.replayable and not report.bad)
         return report
 
     def _report(self, report: UnitReport, outcome: Outcome) -> None:
         report.rows_out += outcome.batch.num_rows
         for tables, table in zip(report.features, outcome.features, strict=True):
             tables.append(table)
-        for name, column in outcome.batch.stats.items():
+        self._summarise(report, outcome.batch.stats)
+
+    def _summarise(self, report: UnitReport, stats: Mapping[str, pa.Array]) -> None:
+        for name, column in stats.items():
             values = column.flatten() if pa.types.is_list(column.type) else column
             if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
                 report.stats.setdefault(name, StatSum()).add(_stat_sum(values))
         if self.gather_stats:
-            report.columns.append(pa.table(dict(outcome.batch.stats)))
+            report.columns.append(pa.table(dict(stats)))
 
     def _result(self, outcome: Outcome) -> pa.Table:
         """The columns to write."""

@@ -1,0 +1,319 @@
+"""What is known of a unit from earlier runs: statistics per row, and the rows as they were written.
+
+A filter computes its statistics only for the rows that the store does not know. When everything
+is known, a unit is replayed: the thresholds decide over stored numbers, and the lines that remain
+are written, with nothing read, mapped or computed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from raysandbox.core.keys import DigestMemo, digest
+from raysandbox.ops.base import Filter, Mapper, Operator
+from raysandbox.ops.batch import STATS_COLUMN, Batch, FieldKeys
+from raysandbox.recipe.blocks import ROW_COLUMN, Block
+from raysandbox.recipe.identity import operator_identity
+from raysandbox.recipe.store import StatisticsStore, UnitFolder
+
+__all__ = ["Recall", "RecallKeys", "Replay", "recall_keys"]
+
+_ROW, _STAMP, _LINE = "__row__", "__stamp__", "__line__"
+_ROWS_READ = b"rows_read"
+_MEDIA = ("image", "video", "audio")
+
+
+@dataclass(frozen=True)
+class RecallKeys:
+    """Names of what a segment computes.
+
+    Attributes:
+        store: where it is kept.
+        operators: one key per operator; None for mappers.
+        rows: key of the rows that the segment leaves, as they are written.
+    """
+
+    store: StatisticsStore
+    operators: tuple[str | None, ...]
+    rows: str
+
+    def open(self, unit: str) -> Recall:
+        """What is known of the unit whose content has this digest."""
+        return Recall(self, self.store.unit(unit))
+
+
+def recall_keys(
+    store: StatisticsStore,
+    operators: Sequence[Operator],
+    keys: FieldKeys,
+    memo: DigestMemo,
+    needs: Sequence[str],
+    form: Any,
+) -> RecallKeys:
+    """Names what a segment computes.
+
+    A statistic depends on its operator without the thresholds and on the mappers before it.
+
+    Args:
+        store: where it is kept.
+        operators: the operators of the segment, which starts at the input.
+        keys: the recipe's column names.
+        memo: remembers digests of files.
+        needs: columns without which a row is bad; bad rows are not counted.
+        form: what else the written rows depend on.
+    """
+    found: list[str | None] = []
+    changes: list[Any] = [list(needs)]
+    identities: list[Any] = []
+    for op in operators:
+        own = op.keys(keys)
+        columns = [own.text, own.image, own.video, own.audio]
+        identity = [operator_identity(op, memo, with_thresholds=False), columns]
+        identities.append(identity)
+        found.append(None if isinstance(op, Mapper) else digest([changes, identity]))
+        if isinstance(op, Mapper):
+            changes = [*changes, identity]
+    return RecallKeys(store, tuple(found), digest([identities, form]))
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A unit that needs no work.
+
+    Attributes:
+        rows_read: rows of the input.
+        rows_out: rows that remain.
+        counts: rows in and out of every operator.
+        stats: the statistics of the rows that remain.
+        lines: these rows as they are written; None where nothing is.
+        media: whether it holds only if the media files that the rows name are still the same.
+    """
+
+    rows_read: int
+    rows_out: int
+    counts: tuple[tuple[int, int], ...]
+    stats: Mapping[str, pa.Array]
+    lines: pa.Array | None
+    media: bool
+
+
+@dataclass
+class _Entry:
+    """Values by row: as stored, and as they were added since."""
+
+    stored: pa.Table | None
+    added: list[pa.Table] = field(default_factory=list)
+
+    def find(self, rows: np.ndarray) -> np.ndarray:
+        """Position of each row in `stored`, -1 where it is unknown."""
+        if self.stored is None or not self.stored.num_rows:
+            return np.full(len(rows), -1)
+        known = self.stored.column(_ROW).to_numpy()
+        positions = np.minimum(np.searchsorted(known, rows), len(known) - 1)
+        return np.where(known[positions] == rows, positions, -1)
+
+    def merged(self) -> pa.Table:
+        """All values in the order of the rows; what was added replaces what was stored."""
+        new = pa.concat_tables(self.added, promote_options="permissive")
+        if self.stored is not None:
+            outdated = np.isin(self.stored.column(_ROW).to_numpy(), new.column(_ROW).to_numpy())
+            new = pa.concat_tables([self.stored.filter(pa.array(~outdated)), new], promote_options="permissive")
+        return new.sort_by(_ROW).combine_chunks()
+
+
+class Recall:
+    """The store's knowledge of one unit; `save` adds what was computed.
+
+    Rows are numbered as they are read, over all blocks of the unit.
+
+    Attributes:
+        hits: number of values that were taken from the store.
+    """
+
+    def __init__(self, keys: RecallKeys, folder: UnitFolder) -> None:
+        self._keys = keys
+        self._folder = folder
+        self._entries: dict[str, _Entry] = {}
+        self._before = 0  # rows of earlier blocks
+        self._complete = True  # whether every row that is left can be named by its number
+        self.hits = 0
+
+    @property
+    def damaged(self) -> int:
+        """Number of entries that were found damaged and are computed again."""
+        return self._folder.damaged
+
+    def compute(
+        self, index: int, op: Operator, batch: Batch, make: Callable[[Batch], Mapping[str, pa.Array]]
+    ) -> Mapping[str, pa.Array]:
+        """The columns that the segment's operator `index` computes, taken from the store where it has them.
+
+        Args:
+            index: position of the operator in the segment.
+            op: the operator.
+            batch: the rows; numbered by `ROW_COLUMN`.
+            make: computes the columns.
+        """
+        key = self._keys.operators[index]
+        if key is None or not _numbered(batch.table):
+            return make(batch)
+        entry = self._entry(key)
+        rows = self._rows(batch.table)
+        stamps = _stamps(op, batch)
+        positions = entry.find(rows)
+        if stamps is not None and entry.stored is not None:
+            same = entry.stored.column(_STAMP).to_numpy()[positions] == stamps
+            positions = np.where(same, positions, -1)
+        missing = positions < 0
+        if missing.all():
+            return self._add(entry, rows, stamps, make(batch))
+        assert entry.stored is not None
+        known = _values(entry.stored).take(pa.array(positions[~missing]))
+        self.hits += known.num_rows
+        if not missing.any():
+            return _columns(known)
+        kept_stamps = None if stamps is None else stamps[missing]
+        fresh = self._add(entry, rows[missing], kept_stamps, make(batch.select(missing)))
+        both = pa.concat_tables([known, pa.table(dict(fresh))], promote_options="permissive")
+        order = np.empty(len(rows), np.int64)
+        order[np.concatenate((np.flatnonzero(~missing), np.flatnonzero(missing)))] = np.arange(len(rows))
+        return _columns(both.take(pa.array(order)))
+
+    def end_block(self, block: Block, result: pa.Table, lines: Sequence[bytes] | None, *, whole: bool) -> None:
+        """Remembers the rows that a block leaves, as they are written.
+
+        Args:
+            block: what was read.
+            result: the rows that are left, numbered by `ROW_COLUMN`.
+            lines: what is written of each, None where nothing is.
+            whole: whether the rows so far can be replayed; bad ones can not.
+        """
+        # A statistic that the input brings along is no operator's, and would be missed.
+        self._complete &= whole and _numbered(result) and STATS_COLUMN not in block.table.column_names
+        if self._complete:
+            columns: dict[str, Any] = {_ROW: pa.array(self._rows(result))}
+            if lines is not None or not result.num_rows:
+                columns[_LINE] = pa.array(lines or [], pa.large_binary())
+            self._entry(self._keys.rows).added.append(pa.table(columns))
+        self._before += len(block.places)
+
+    def save(self) -> None:
+        """Writes what was computed; rows only when every one of the unit is accounted for."""
+        rows = self._entries.get(self._keys.rows)
+        if rows is not None:
+            if not self._complete:
+                rows.added.clear()
+            elif rows.added:
+                rows.added[0] = rows.added[0].replace_schema_metadata({_ROWS_READ: str(self._before)})
+        for key, entry in self._entries.items():
+            if entry.added:
+                self._folder.write(key, entry.merged())
+
+    def replay(self, operators: Sequence[Operator], *, lines: bool, keep_all: bool) -> Replay | None:
+        """The unit's result when the store knows all of it, else None.
+
+        Args:
+            operators: mappers and filters of the segment.
+            lines: whether the written rows are needed.
+            keep_all: whether filters drop nothing.
+        """
+        rows = self._entry(self._keys.rows).stored if self._folder.has(self._keys.rows) else None
+        if rows is None or not all(key is None or self._folder.has(key) for key in self._keys.operators):
+            return None
+        alive = np.arange(int((rows.schema.metadata or {}).get(_ROWS_READ, b"0")))
+        rows_read, counts = len(alive), []
+        stats: dict[str, pa.Array] = {}
+        for op, key in zip(operators, self._keys.operators, strict=True):
+            before = len(alive)
+            if isinstance(op, Filter) and key is not None:
+                found = self._known(key, alive)
+                if found is None:
+                    return None
+                keep = np.ones(before, dtype=bool) if keep_all else op.keep(found)
+                alive = alive[keep]
+                stats = {name: values.filter(pa.array(keep)) for name, values in {**stats, **found}.items()}
+            counts.append((before, len(alive)))
+        positions = _Entry(rows).find(alive)
+        if (positions < 0).any():
+            return None
+        written = rows.column(_LINE).take(pa.array(positions)).combine_chunks() if lines else None
+        media = any(self._stamped(key) for key in self._keys.operators if key is not None)
+        return Replay(rows_read, len(alive), tuple(counts), stats, written, media)
+
+    def _known(self, key: str, rows: np.ndarray) -> Mapping[str, pa.Array] | None:
+        stored = self._entry(key).stored
+        positions = self._entry(key).find(rows)
+        if stored is None or (positions < 0).any():
+            return None
+        return _columns(_values(stored).take(pa.array(positions)))
+
+    def _stamped(self, key: str) -> bool:
+        stored = self._entry(key).stored
+        return stored is not None and _STAMP in stored.column_names
+
+    def _add(
+        self, entry: _Entry, rows: np.ndarray, stamps: np.ndarray | None, columns: Mapping[str, pa.Array]
+    ) -> Mapping[str, pa.Array]:
+        stamped = {} if stamps is None else {_STAMP: pa.array(stamps)}
+        entry.added.append(pa.table({_ROW: pa.array(rows), **stamped, **columns}))
+        return columns
+
+    def _entry(self, key: str) -> _Entry:
+        if key not in self._entries:
+            self._entries[key] = _Entry(self._folder.read(key))
+        return self._entries[key]
+
+    def _rows(self, table: pa.Table) -> np.ndarray:
+        return table.column(ROW_COLUMN).to_numpy().astype(np.int64) + self._before
+
+
+def _numbered(table: pa.Table) -> bool:
+    """Whether each row still has a number of its own: mappers may have made, repeated or moved rows."""
+    if ROW_COLUMN not in table.column_names:
+        return False
+    rows = table.column(ROW_COLUMN).to_numpy()
+    return bool((rows[1:] > rows[:-1]).all())
+
+
+def _values(stored: pa.Table) -> pa.Table:
+    return stored.drop_columns([name for name in (_ROW, _STAMP) if name in stored.column_names])
+
+
+def _columns(table: pa.Table) -> dict[str, pa.Array]:
+    table = table.combine_chunks()
+    return {
+        name: column.chunk(0) if column.num_chunks else pa.array([], column.type)
+        for name, column in zip(table.column_names, table.columns, strict=True)
+    }
+
+
+def _stamps(op: Operator, batch: Batch) -> np.ndarray | None:
+    """For each row a number that changes when one of its media files does; None without media."""
+    keys = op.keys(batch.keys)
+    names = {"image": keys.image, "video": keys.video, "audio": keys.audio}
+    wanted = [names[kind] for kind in _MEDIA if kind in op.reads and names[kind] in batch.table.column_names]
+    if not wanted:
+        return None
+    rows = zip(*(batch.table.column(name).to_pylist() for name in wanted), strict=True)
+    return np.array([_stamp(lists) for lists in rows], np.int64)
+
+
+def _stamp(lists: Sequence[Any]) -> int:
+    paths = [path for value in lists for path in ([value] if isinstance(value, str) else value or ())]
+    seen = repr([(path, _state(path)) for path in paths])
+    return int.from_bytes(hashlib.blake2b(seen.encode(), digest_size=8).digest(), "big", signed=True)
+
+
+def _state(path: str) -> tuple[int, int] | None:
+    try:
+        stat = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return stat.st_size, stat.st_mtime_ns

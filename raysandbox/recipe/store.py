@@ -1,0 +1,111 @@
+"""The statistics store: what operators computed for pieces of input, shared by all runs.
+
+A piece of input (a unit) has a folder, named by the digest of its content; each operator has a
+Parquet file in it, named by the operator's key and a checksum of the file. An entry whose content
+does not match its name is removed and counts as absent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+__all__ = ["StatisticsStore", "UnitFolder"]
+
+LIMIT_BYTES = 20 << 30
+_KEY = 40  # characters of a key in a file's name
+
+
+@dataclass(frozen=True)
+class StatisticsStore:
+    """The folder of all entries."""
+
+    folder: Path
+
+    def unit(self, digest: str) -> UnitFolder:
+        """The entries of one unit."""
+        return UnitFolder(self.folder / digest[:2] / digest[:_KEY])
+
+    def prune(self, limit: int = LIMIT_BYTES) -> None:
+        """Removes what was not used for the longest time until the rest takes at most `limit` bytes."""
+        found = [(entry.stat(), entry) for entry in self.folder.glob("*/*/*.parquet")]
+        excess = sum(stat.st_size for stat, _ in found) - limit
+        for stat, entry in sorted(found, key=lambda item: item[0].st_mtime):
+            if excess <= 0:
+                return
+            entry.unlink(missing_ok=True)  # another run may prune as well
+            excess -= stat.st_size
+
+
+class UnitFolder:
+    """The entries of one unit; looked up once, when first asked.
+
+    Attributes:
+        damaged: number of entries that were removed because their content had changed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files: dict[str, Path] | None = None
+        self.damaged = 0
+
+    def has(self, key: str) -> bool:
+        """Whether there is an entry, good or not."""
+        return key[:_KEY] in self._listing()
+
+    def read(self, key: str) -> pa.Table | None:
+        """The entry of an operator, None when there is none or it is damaged."""
+        path = self._listing().get(key[:_KEY])
+        if path is None:
+            return None
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:  # pruned by another run
+            return None
+        if _checksum(content) != path.stem.rpartition("-")[2]:
+            self.damaged += 1
+            path.unlink(missing_ok=True)
+            del self._listing()[key[:_KEY]]
+            return None
+        os.utime(path)
+        return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+
+    def write(self, key: str, table: pa.Table) -> None:
+        """Makes or replaces an entry."""
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd", compression_level=1, use_dictionary=False)
+        content = sink.getvalue().to_pybytes()
+        path = self._folder / f"{key[:_KEY]}-{_checksum(content)}.parquet"
+        old = self._listing().get(key[:_KEY])
+        self._folder.mkdir(parents=True, exist_ok=True)
+        temporary = self._folder / f".{uuid.uuid4().hex}"
+        temporary.write_bytes(content)
+        os.replace(temporary, path)  # not flushed to disk: the checksum tells a torn entry
+        if old is not None and old != path:
+            old.unlink(missing_ok=True)
+        self._listing()[key[:_KEY]] = path
+
+    def _listing(self) -> dict[str, Path]:
+        if self._files is None:
+            self._files = dict(_entries(self._folder))
+        return self._files
+
+
+def _entries(folder: Path) -> Mapping[str, Path]:
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries if entry.name.endswith(".parquet"))
+    except FileNotFoundError:
+        return {}
+    return {name.partition("-")[0]: folder / name for name in names}
+
+
+def _checksum(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=12).hexdigest()
