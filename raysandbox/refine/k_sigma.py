@@ -117,7 +117,7 @@ def _refine_operator(
 ) -> Iterator[Change]:
     """Sets bounds in `arguments` and yields what it did."""
     cls: type[Any] = OPERATORS.get(operator) if operator in OPERATORS.names() else Operator
-    bounds = _bounds(cls.stats) if issubclass(cls, Filter) else []
+    bounds = _bounds(_stats(cls, arguments)) if issubclass(cls, Filter) else []
     present = [bound for bound in bounds if bound[0] in arguments]
     if not present:
         reason = "the recipe sets none of its bounds" if bounds else "it declares no statistics with bounds"
@@ -137,6 +137,11 @@ def _refine_operator(
         else:
             reason = _why_unknown([stat.key for stat in stats], analysis)
         yield Change(position, operator, argument, old, arguments[argument], reason, bool(candidates))
+
+
+def _stats(cls: type[Filter], arguments: Mapping[str, Any]) -> tuple[Stat, ...]:
+    used = {key: value for key, value in arguments.items() if key not in cls.no_meaning_here}
+    return cls.model_validate(used).statistics()
 
 
 def _bounds(stats: tuple[Stat, ...]) -> list[tuple[str, Side, list[Stat]]]:
