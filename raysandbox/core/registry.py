@@ -3,7 +3,8 @@
 Built-in components are found by walking their folder: the file's stem is the name that a
 configuration uses, so a module is imported only when its name is asked for. Packages outside
 add theirs by an entry point of the group `raysandbox.<kind>`; a program adds its own by
-decorating a class with `register`.
+decorating a class with `register`. A provider is a module that knows the names of another system
+(`names()`) and makes the class of one when it is asked for (`make(name)`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from raysandbox.core.errors import UnknownNameError, UserError, did_you_mean
 
@@ -26,6 +27,14 @@ def _same(name: str) -> str:
     return name
 
 
+class _Provider(Protocol):
+    """A module that makes classes on demand."""
+
+    def names(self) -> list[str]: ...
+
+    def make(self, name: str) -> type[Any]: ...
+
+
 class Registry:
     """Names of one kind and the classes behind them.
 
@@ -34,6 +43,8 @@ class Registry:
         packages: packages whose modules each hold one component named like the module.
         name_of: turns a module's stem into the component's name.
         planned: names of the contract that this version does not hold yet.
+        aliases: other names of components.
+        provider: name of a module that makes classes for names of another system.
     """
 
     def __init__(
@@ -43,12 +54,16 @@ class Registry:
         *,
         name_of: Callable[[str], str] = _same,
         planned: Sequence[str] = (),
+        aliases: Mapping[str, str] | None = None,
+        provider: str | None = None,
     ) -> None:
         self.kind = kind
         self.group = f"raysandbox.{kind.replace(' ', '_')}"
         self._packages = tuple(packages)
         self._name_of = name_of
         self._planned = frozenset(planned)
+        self.aliases = dict(aliases or {})
+        self._provider_module = provider
         self._classes: dict[str, type[Any]] = {}
 
     @cached_property
@@ -74,22 +89,36 @@ class Registry:
             found[point.name] = point
         return found
 
+    @cached_property
+    def _provider(self) -> _Provider:
+        return cast(_Provider, importlib.import_module(str(self._provider_module)))
+
     def names(self) -> list[str]:
-        """All known names, sorted; imports no component."""
+        """The names of own components, sorted; imports none."""
         return sorted({*self._modules, *self._entry_points, *self._classes})
+
+    def provided_names(self) -> list[str]:
+        """The names, sorted, that the provider knows and no own component has."""
+        if self._provider_module is None:
+            return []
+        return sorted({*self._provider.names()} - {*self.names(), *self.aliases})
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and (name in self.aliases or name in self.names() or name in self.provided_names())
 
     def is_planned(self, name: str) -> bool:
         """Whether the name belongs to the contract but not to this version."""
         return name in self._planned and name not in self.names()
 
     def get(self, name: str) -> type[Any]:
-        """Returns the class registered under a name.
+        """Returns the class registered under a name or an alias of it.
 
         Raises:
             UnknownNameError: no such name; the message suggests the closest one.
         """
         if not isinstance(name, str):
             raise UnknownNameError(self.unknown(name))
+        name = self.aliases.get(name, name)
         if name not in self._classes:
             if name in self._modules:
                 importlib.import_module(self._modules[name])
@@ -100,15 +129,17 @@ class Registry:
                     raise UserError(
                         f"entry point {point.value}: {cls.__name__} is not decorated with @register('{name}')"
                     )
-        if name not in self._classes:
-            raise UnknownNameError(self.unknown(name))
-        return self._classes[name]
+        if name in self._classes:
+            return self._classes[name]
+        if name in self.provided_names():
+            return self._provider.make(name)
+        raise UnknownNameError(self.unknown(name))
 
     def unknown(self, name: object) -> str:
         """The message for a name that `get` does not find."""
         if self.is_planned(str(name)):
             return f"{self.kind} '{name}' is not in this version of raysandbox"
-        hint = did_you_mean(str(name), self.names())
+        hint = did_you_mean(str(name), [*self.names(), *self.aliases, *self.provided_names()])
         return f"unknown {self.kind} '{name}'" + (f"; {hint}" if hint else f"; known: {', '.join(self.names())}")
 
     def add(self, name: str, cls: type[Any]) -> None:
