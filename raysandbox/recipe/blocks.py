@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from raysandbox.recipe.remote import compression_of, open_unpacked
 from raysandbox.recipe.rows import Row, encode_row, table_of
 
 __all__ = [
@@ -38,7 +39,8 @@ class Place(NamedTuple):
     Attributes:
         file: its file, "rows" for rows in memory.
         number: 0-based, counted from `start`.
-        start: byte where counting began. Lines before it are counted only when a message needs it.
+        start: byte of the unpacked content where counting began. Lines before it are counted only when
+            a message needs it.
     """
 
     file: str
@@ -58,7 +60,7 @@ class Place(NamedTuple):
 @lru_cache(maxsize=8)
 def _lines_before(file: str, end: int) -> int:
     count, left = 0, end
-    with open(file, "rb") as stream:
+    with open_unpacked(file, compression_of(file)) as stream:
         while left > 0 and (data := stream.read(min(left, 1 << 24))):
             count += data.count(b"\n")
             left -= len(data)

@@ -8,6 +8,7 @@ column of numbers or booleans and an empty text otherwise.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import IO
@@ -35,7 +36,7 @@ _LARGEST_BLOCK = 1 << 30
 class _Reading:
     """One pass over a file: batches of byte columns, and rows with too few or too many fields."""
 
-    open: Callable[[], IO[bytes]]
+    open: Callable[[], AbstractContextManager[IO[bytes]]]
     delimiter: str
     path: str
     block_size: int
@@ -62,7 +63,7 @@ class _Reading:
 
 
 def read_csv(
-    open_stream: Callable[[], IO[bytes]], delimiter: str, path: str, block_size: int
+    open_stream: Callable[[], AbstractContextManager[IO[bytes]]], delimiter: str, path: str, block_size: int
 ) -> Iterator[tuple[pa.Table, list[Place], list[BadRow]]]:
     """Yields (rows, their places, bad rows) of a file with a header.
 

@@ -6,14 +6,33 @@ import glob
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from raysandbox.core.errors import ConfigError, Problem
+from raysandbox.recipe.remote import (
+    Listing,
+    RemoteFile,
+    compression_of,
+    is_remote,
+    list_remote,
+    local_name,
+    open_path,
+    open_unpacked,
+)
 
 __all__ = ["FORMATS", "InputFile", "ReadTask", "Span", "find_files", "plan_reads"]
 
+# fmt: off
+_TEXT_SUFFIXES = (
+    ".asm", ".bash", ".bat", ".c", ".c++", ".cc", ".cmake", ".cmd", ".command", ".cpp", ".cs", ".css", ".dockerfile",
+    ".f", ".f03", ".f08", ".f77", ".f90", ".f95", ".for", ".fpp", ".go", ".h", ".h++", ".hh", ".hpp", ".hs", ".html",
+    ".java", ".jl", ".js", ".lua", ".m", ".markdown", ".md", ".perl", ".php", ".php3", ".php4", ".php5", ".phps",
+    ".phpt", ".pl", ".pm", ".pod", ".ps1", ".psd1", ".psm1", ".py", ".rb", ".rs", ".rst", ".scala", ".sh", ".smali",
+    ".sql", ".tex", ".ts", ".tsx", ".txt", ".vb", ".xml", ".zsh",
+)
+# fmt: on
 # Suffix → format. Plain text is one row per file, as Data-Juicer reads it.
 FORMATS = {
     ".jsonl": "jsonl",
@@ -21,10 +40,13 @@ FORMATS = {
     ".parquet": "parquet",
     ".csv": "csv",
     ".tsv": "tsv",
-    **dict.fromkeys((".txt", ".md", ".tex", ".rst", ".html", ".xml"), "text"),
+    ".arrow": "arrow",
+    **dict.fromkeys(_TEXT_SUFFIXES, "text"),
 }
-_COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+_DOCUMENTS = (".docx", ".pdf")
 _UNPACKED = 4  # times the compressed size, on average of natural text
+# A packed file is unpacked from its start for each of its pieces: more of them cost more than they gain.
+_MOST_PACKED_PIECES = 8
 
 
 @dataclass(frozen=True)
@@ -32,11 +54,13 @@ class InputFile:
     """A file to read.
 
     Attributes:
-        path: absolute path.
+        path: absolute path or URL.
         format: a value of `FORMATS`.
         compression: None, "gzip" or "zstd".
-        size: bytes on disk.
+        size: bytes as stored.
         folder: what relative media paths in its rows start from.
+        stamp: names the content of a file at a URL; "" for local files, whose content is looked at.
+        seekable: whether pieces of it can be read.
     """
 
     path: str
@@ -44,6 +68,8 @@ class InputFile:
     compression: str | None
     size: int
     folder: str
+    stamp: str = ""
+    seekable: bool = True
 
     @property
     def weight(self) -> int:
@@ -57,8 +83,9 @@ class Span:
 
     Attributes:
         file: the file.
-        start: first byte of a JSONL span, first row group of a Parquet span, else 0.
-        end: the byte or row group after the last; None for the whole file.
+        start: first byte (of the unpacked content) of a JSONL span, first row group of a Parquet span,
+            first record batch of an Arrow span, else 0.
+        end: the byte, row group or batch after the last; None for all to the end.
         size: bytes of content, about.
         picked: which of the span's rows a mix takes (bool, one per row), None for all.
     """
@@ -83,27 +110,26 @@ class ReadTask:
 
 
 def find_files(path: str, suffixes: frozenset[str]) -> tuple[list[InputFile], list[str]]:
-    """The files of a path, folder or glob, in sorted order, and warnings about what is left out.
+    """The files of a path, folder, glob or URL, in sorted order, and warnings about what is left out.
 
     Args:
-        path: file, folder (read recursively, hidden files skipped) or glob.
+        path: file, folder (read recursively, hidden files skipped) or glob, local or with a protocol.
         suffixes: suffixes to read in folders; empty for every known one. Other suffixes than the
             known ones are read as plain text.
 
     Raises:
         ConfigError: there is nothing, or nothing that can be read.
     """
-    root = os.path.abspath(os.path.expanduser(path))
-    if os.path.isfile(root):
-        return [_file(root, os.path.dirname(root), suffixes)], []
-    names = list(_walk(root)) if os.path.isdir(root) else _matches(root)
-    if not names and not os.path.isdir(root):
+    root = path if is_remote(path) else os.path.abspath(os.path.expanduser(local_name(path)))
+    found = list_remote(root) if is_remote(root) else _list_local(root)
+    if found.kind == "file":
+        return [_file(found.files[0], None, suffixes)], []
+    if not found.files and found.kind == "matches":
         raise _no_input(path, "no such file, folder or match", "correct the path")
-    wanted = [name for name in names if _format(name, suffixes) is not None]
+    wanted = [file for file in found.files if _format(file.path, suffixes) is not None]
     if suffixes:
-        wanted = [name for name in wanted if any(name.lower().endswith(suffix) for suffix in suffixes)]
-    folder = root if os.path.isdir(root) else None
-    files = [_file(name, folder or os.path.dirname(name), suffixes) for name in wanted]
+        wanted = [file for file in wanted if any(file.path.lower().endswith(suffix) for suffix in suffixes)]
+    files = [_file(file, root if found.kind == "folder" else None, suffixes) for file in wanted]
     if not files:
         known = ", ".join(sorted(suffixes or FORMATS))
         raise _no_input(path, f"holds no file with a suffix of: {known}", "set suffixes or the path")
@@ -114,30 +140,47 @@ def find_files(path: str, suffixes: frozenset[str]) -> tuple[list[InputFile], li
     return data, [f"{path}: {left_out} text files beside data files are not read; name them in suffixes to read them"]
 
 
+def _list_local(root: str) -> Listing:
+    if os.path.isfile(root):
+        return Listing("file", (_described(root),))
+    if os.path.isdir(root):
+        return Listing("folder", tuple(map(_described, _walk(root))))
+    matches = sorted(glob.glob(root, recursive=True))
+    names = [name for match in matches for name in (_walk(match) if os.path.isdir(match) else [match])]
+    return Listing("matches", tuple(map(_described, names)))
+
+
+def _described(path: str) -> RemoteFile:
+    return RemoteFile(path, os.path.getsize(path), "")
+
+
 def _walk(folder: str) -> Iterator[str]:
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (os.path.join(parent, name) for name in sorted(names) if name[0] not in "._")
 
 
-def _matches(pattern: str) -> list[str]:
-    found = sorted(glob.glob(pattern, recursive=True))
-    return [name for match in found for name in (_walk(match) if os.path.isdir(match) else [match])]
-
-
-def _file(path: str, folder: str, suffixes: frozenset[str]) -> InputFile:
-    format_and_compression = _format(path, suffixes)
+def _file(found: RemoteFile, folder: str | None, suffixes: frozenset[str]) -> InputFile:
+    format_and_compression = _format(found.path, suffixes)
     if format_and_compression is None:
-        raise _no_input(path, "no reader for this suffix", f"known: {', '.join(FORMATS)}, also with .gz or .zst")
-    return InputFile(path, *format_and_compression, os.path.getsize(path), folder)
+        if found.path.lower().endswith(_DOCUMENTS):
+            raise _no_input(found.path, "documents of this kind are not read in this version", "convert it to text")
+        raise _no_input(found.path, "no reader for this suffix", f"known: {', '.join(FORMATS)}, also with .gz or .zst")
+    folder = folder or found.path.rpartition("/")[0] or "/"
+    return InputFile(found.path, *format_and_compression, found.size, folder, found.stamp, found.seekable)
 
 
 def _format(path: str, suffixes: frozenset[str]) -> tuple[str, str | None] | None:
-    name = path.lower()
-    compression = next((kind for suffix, kind in _COMPRESSIONS.items() if name.endswith(suffix)), None)
+    name = _file_name(path)
+    compression = compression_of(name)
     stem, last = os.path.splitext(os.path.splitext(name)[0] if compression else name)
     format_name = FORMATS.get(last, "text" if last in suffixes and stem else None)
     return None if format_name is None else (format_name, compression)
+
+
+def _file_name(path: str) -> str:
+    """The last part of a path in lower case, without the query of a web address."""
+    return (path.partition("?")[0] if is_remote(path) else path).rpartition("/")[2].lower()
 
 
 def _no_input(path: str, message: str, fix: str) -> ConfigError:
@@ -160,28 +203,64 @@ def _spans(files: Iterable[InputFile], block_bytes: int) -> Iterator[Span]:
     for file in files:
         if file.size == 0:
             continue
-        if file.format == "jsonl" and file.compression is None:
-            count = max(1, round(file.size / block_bytes))
-            edges = [file.size * index // count for index in range(count + 1)]
-            for start, end in itertools.pairwise(edges):
-                yield Span(file, start, end, end - start)
-        elif file.format == "parquet" and file.compression is None:
-            yield from _row_groups(file, block_bytes)
+        if file.format == "json" and file.weight > block_bytes and not _is_list(file):
+            file = replace(file, format="jsonl")
+        if file.format == "jsonl" and file.compression is None and file.seekable:
+            yield from _cut(file, max(1, round(file.size / block_bytes)), file.size, file.size)
+        elif file.format == "jsonl" and file.compression is not None and not is_remote(file.path):
+            pieces = min(_MOST_PACKED_PIECES, file.weight // (2 * block_bytes))
+            yield from _cut(file, max(1, pieces), file.weight, None)
+        elif file.format == "parquet" and file.compression is None and file.seekable:
+            yield from _grouped(file, _row_groups(file), block_bytes)
+        elif file.format == "arrow" and not is_remote(file.path):
+            yield from _grouped(file, _arrow_batches(file), block_bytes)
         else:
             yield Span(file, size=file.weight)
 
 
-def _row_groups(file: InputFile, block_bytes: int) -> Iterator[Span]:
+def _cut(file: InputFile, pieces: int, size: int, end: int | None) -> Iterator[Span]:
+    """Equal pieces of `size` bytes of content; the last one goes to `end`."""
+    edges = [size * index // pieces for index in range(pieces + 1)]
+    for start, stop in itertools.pairwise(edges):
+        yield Span(file, start, end if stop == size else stop, stop - start)
+
+
+def _is_list(file: InputFile) -> bool:
+    """Whether a .json file is one list, which is read as a whole, not an object per line."""
+    with open_unpacked(file.path, file.compression) as stream:
+        return stream.read(1 << 12).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in {b"[", b""}
+
+
+def _grouped(file: InputFile, sizes: Iterable[int], block_bytes: int) -> Iterator[Span]:
+    """Runs of row groups or record batches of these sizes, in bytes."""
+    start, size, end = 0, 0, 0
+    for end, bytes_of_group in enumerate(sizes, 1):
+        size += bytes_of_group
+        if size >= block_bytes:
+            yield Span(file, start, end, size)
+            start, size = end, 0
+    if end > start:
+        yield Span(file, start, end, size)
+
+
+def _row_groups(file: InputFile) -> list[int]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        metadata = pq.read_metadata(file.path)
+        with open_path(file.path) as stream:
+            metadata = pq.read_metadata(stream)
     except pa.ArrowInvalid as error:
         raise _no_input(file.path, f"not a Parquet file: {error}", "write it again") from None
-    start, size = 0, 0
-    for group in range(metadata.num_row_groups):
-        size += metadata.row_group(group).total_byte_size
-        if size >= block_bytes or group == metadata.num_row_groups - 1:
-            yield Span(file, start, group + 1, size)
-            start, size = group + 1, 0
+    return [metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups)]
+
+
+def _arrow_batches(file: InputFile) -> list[int]:
+    import pyarrow as pa
+
+    from raysandbox.recipe.arrow_reader import batch_sizes
+
+    try:
+        return [size for _, size in batch_sizes(file.path)]
+    except pa.ArrowInvalid as error:
+        raise _no_input(file.path, f"not an Arrow file: {error}", "write it again") from None

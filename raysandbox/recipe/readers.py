@@ -5,8 +5,9 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from typing import IO, Any, cast
+from typing import IO, Any, NamedTuple, cast
 
 import numpy as np
 import orjson
@@ -14,14 +15,17 @@ import pyarrow as pa
 import zstandard
 
 from raysandbox.core.errors import JobFailed
+from raysandbox.recipe.arrow_reader import read_batches
 from raysandbox.recipe.blocks import BadRow, Block, Needs, Place, bad_line, block_of_rows, block_of_table
 from raysandbox.recipe.csv_reader import read_csv
 from raysandbox.recipe.inputs import InputFile, ReadTask, Span
+from raysandbox.recipe.remote import open_path, open_unpacked
 from raysandbox.recipe.rows import Row, decode_row, encode_row, has_long_number
 
 __all__ = ["BLOCK_BYTES", "count_rows", "open_file", "read_task"]
 
 BLOCK_BYTES = 16 << 20
+_READ_BYTES = BLOCK_BYTES * 3 // 2  # the most that one piece of an evenly cut file holds
 _BOM = b"\xef\xbb\xbf"
 # What a file that is damaged as a whole makes its reader raise; no single row is at fault.
 _DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError, pa.ArrowException)
@@ -59,6 +63,11 @@ def read_task(task: ReadTask, needs: Needs) -> Iterator[Block]:
 
 def count_rows(span: Span) -> int:
     """Number of rows of a span, good or bad."""
+    if span.file.format == "jsonl":
+        lines = (line for chunk in _jsonl(span) for line in chunk.data.split(b"\n"))
+        return sum(1 for line in lines if line and not line.isspace())
+    if span.file.format == "arrow":
+        return sum(batch.num_rows for batch in read_batches(span.file.path, span.start, span.end))
     return sum(len(piece.places) + len(piece.bad) for piece in _pieces(span))
 
 
@@ -79,11 +88,13 @@ def _pieces(span: Span) -> Iterator[_Piece]:
     file = span.file
     try:
         if file.format == "jsonl":
-            yield from _jsonl(span)
+            yield from (_lines(chunk, file.path) for chunk in _jsonl(span))
         elif file.format == "json":
             yield from _json(file)
         elif file.format == "parquet":
             yield from _parquet(span)
+        elif file.format == "arrow":
+            yield from _arrow(span)
         elif file.format == "text":
             yield _text(file)
         else:
@@ -94,51 +105,75 @@ def _pieces(span: Span) -> Iterator[_Piece]:
         raise JobFailed(f"{file.path}: cannot be read: {error}") from error
 
 
-def open_file(file: InputFile) -> IO[bytes]:
-    """Opens a file for reading its content, unpacked."""
-    if file.compression == "gzip":
-        return cast("IO[bytes]", gzip.open(file.path, "rb"))
-    if file.compression == "zstd":
-        unpack = zstandard.ZstdDecompressor()
-        return cast("IO[bytes]", unpack.stream_reader(open(file.path, "rb"), read_across_frames=True))
-    return open(file.path, "rb")
+def open_file(file: InputFile) -> AbstractContextManager[IO[bytes]]:
+    """Opens a file to read its content from the start, unpacked."""
+    return open_unpacked(file.path, file.compression)
 
 
-def _jsonl(span: Span) -> Iterator[_Piece]:
-    if span.end is None:
-        with open_file(span.file) as stream:
-            yield from _line_pieces(stream, span.file.path)
-        return
-    with open(span.file.path, "rb") as stream:
-        if span.start:  # a line belongs to the span that it starts in
-            stream.seek(span.start - 1)
-            stream.readline()
-        start = stream.tell()
-        if start < span.end:
-            data = stream.read(span.end - start)
-            if not data.endswith(b"\n"):
+class _Chunk(NamedTuple):
+    """Whole lines.
+
+    Attributes:
+        data: their bytes.
+        number: of the first of them, counted from `start`.
+        start: byte of the unpacked file where counting began.
+    """
+
+    data: bytes
+    number: int
+    start: int
+
+
+def _jsonl(span: Span) -> Iterator[_Chunk]:
+    """The lines of a span: a line belongs to the span that it starts in."""
+    with _at_first_line(span) as (stream, start):
+        position, number = start, 0
+        carried: list[bytes] = []  # of a line longer than what is read at once
+        while span.end is None or position < span.end:
+            wanted = _READ_BYTES if span.end is None else min(_READ_BYTES, span.end - position)
+            data = stream.read(wanted)
+            if not data:
+                break
+            position += len(data)
+            if position == span.end and not data.endswith(b"\n"):
                 data += stream.readline()
-            yield _lines(data.removeprefix(_BOM) if start == 0 else data, span.file.path, 0, start)
+            end = data.rfind(b"\n") + 1
+            if end:
+                lines = b"".join([*carried, data[:end]])
+                yield _Chunk(lines, number, start)
+                number += lines.count(b"\n")
+                carried.clear()
+            carried.append(data[end:])
+        if last := b"".join(carried):
+            yield _Chunk(last, number, start)
 
 
-def _line_pieces(stream: IO[bytes], path: str) -> Iterator[_Piece]:
-    number = 0
-    carried: list[bytes] = []
-    while data := stream.read(BLOCK_BYTES):
-        end = data.rfind(b"\n") + 1
-        if end == 0:  # inside a line longer than a block
-            carried.append(data)
-            continue
-        lines = b"".join([*carried, data[:end]])
-        yield _lines(lines.removeprefix(_BOM) if number == 0 else lines, path, number, 0)
-        number += lines.count(b"\n")
-        carried = [data[end:]]
-    if last := b"".join(carried):
-        yield _lines(last, path, number, 0)
+@contextmanager
+def _at_first_line(span: Span) -> Iterator[tuple[IO[bytes], int]]:
+    """The content of a file from the first line that starts in a span, and where that is."""
+    file = span.file
+    is_piece = file.compression is None and span.end is not None
+    with open_path(file.path) if is_piece else open_file(file) as stream:
+        start = span.start
+        if start:
+            _go_to(stream, start - 1, is_piece)
+            start += len(stream.readline()) - 1
+        yield stream, start
 
 
-def _lines(data: bytes, path: str, number: int, start: int) -> _Piece:
-    """Rows of whole lines. `number` is the first line's, counted from byte `start` of the file."""
+def _go_to(stream: IO[bytes], position: int, can_seek: bool) -> None:
+    if can_seek:
+        stream.seek(position)
+        return
+    while position > 0 and (data := stream.read(min(position, BLOCK_BYTES))):
+        position -= len(data)
+
+
+def _lines(chunk: _Chunk, path: str) -> _Piece:
+    """The rows of whole lines."""
+    data, number, start = chunk
+    if start + number == 0:
+        data = data.removeprefix(_BOM)
     long_numbers = has_long_number(data)
     rows: list[Row] = []
     places: list[Place] = []
@@ -160,7 +195,7 @@ def _json(file: InputFile) -> Iterator[_Piece]:
     with open_file(file) as stream:
         data = stream.read().removeprefix(_BOM)
     if not data.lstrip().startswith(b"["):
-        yield _lines(data, file.path, 0, 0)
+        yield _lines(_Chunk(data, 0, 0), file.path)
         return
     items = _json_list(data, file.path)
     size = max(1, len(items) * BLOCK_BYTES // max(len(data), 1))
@@ -189,10 +224,22 @@ def _json_list(data: bytes, path: str) -> list[Any]:
         raise JobFailed(f"{path}: cannot be read: {error}") from None
 
 
+def _arrow(span: Span) -> Iterator[_Piece]:
+    path = span.file.path
+    number = sum(batch.num_rows for batch in read_batches(path, 0, span.start))
+    for batch in read_batches(path, span.start, span.end):
+        whole = pa.Table.from_batches([batch]).replace_schema_metadata(None)
+        step = max(1, whole.num_rows * BLOCK_BYTES // max(whole.nbytes, 1))
+        for first in range(0, whole.num_rows, step):
+            table = whole.slice(first, step)
+            yield _Piece([Place(path, number + first + index) for index in range(table.num_rows)], table=table)
+        number += whole.num_rows
+
+
 def _parquet(span: Span) -> Iterator[_Piece]:
     import pyarrow.parquet as pq
 
-    with open_file(span.file) as stream, pq.ParquetFile(_seekable(stream, span.file)) as parquet:
+    with _seekable(span.file) as stream, pq.ParquetFile(stream) as parquet:
         groups = range(span.start, parquet.num_row_groups if span.end is None else span.end)
         metadata = parquet.metadata
         number = sum(metadata.row_group(group).num_rows for group in range(span.start))
@@ -205,8 +252,15 @@ def _parquet(span: Span) -> Iterator[_Piece]:
             number += table.num_rows
 
 
-def _seekable(stream: IO[bytes], file: InputFile) -> Any:
-    return pa.BufferReader(stream.read()) if file.compression else stream
+@contextmanager
+def _seekable(file: InputFile) -> Iterator[Any]:
+    """The content of a file as Parquet needs it; what can only be streamed is taken into memory."""
+    if file.compression is None and file.seekable:
+        with open_path(file.path) as stream:
+            yield stream
+        return
+    with open_file(file) as stream:
+        yield pa.BufferReader(stream.read())
 
 
 def _text(file: InputFile) -> _Piece:

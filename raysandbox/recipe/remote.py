@@ -6,11 +6,12 @@ GOOGLE_…, HF_TOKEN) and fsspec's FSSPEC_<PROTOCOL>_<OPTION>. A recipe never ho
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, cast
@@ -81,7 +82,7 @@ def local_name(path: str) -> str:
 
 
 def compression_of(path: str) -> str | None:
-    """ "gzip" or "zstd" by a path's suffix, None for a file that is not compressed."""
+    """The compression that a path's suffix names: "gzip", "zstd" or None."""
     return next((kind for suffix, kind in COMPRESSIONS.items() if path.lower().endswith(suffix)), None)
 
 
@@ -95,17 +96,135 @@ def list_remote(url: str) -> Listing:
     try:
         if not url.endswith("/") and system.isfile(path):
             return Listing("file", (_described(system, path, system.info(path)),))
-        is_pattern = any(sign in path for sign in "*[")
-        found = cast("Mapping[str, Any]", (system.glob if is_pattern else system.find)(path, detail=True))
+        if any(sign in path for sign in "*["):
+            found = cast("Mapping[str, Any]", system.glob(path, detail=True))
+            return Listing("matches", _all_described(system, found))
+        found = cast("Mapping[str, Any]", system.find(path, detail=True))
+        shown = {name: info for name, info in found.items() if not _is_hidden(name.removeprefix(path))}
+        return Listing("folder" if shown else "matches", _all_described(system, shown))
     except FileNotFoundError:
-        found, is_pattern = {}, True
-    except Exception as error:  # each store raises its own kinds of errors
+        return Listing("matches", ())
+    except Exception as error:  # every store raises errors of its own kind
         raise _unreachable(url, error) from error
-    folder = "" if is_pattern else path.rstrip("/")
-    files = [_described(system, name, info) for name, info in sorted(found.items()) if info.get("type") == "file"]
-    kept = [file for file in files if not _is_hidden(file.path.partition(folder)[2] if folder else file.path)]
-    return Listing("matches" if is_pattern else "folder", tuple(kept))
 
 
-def _is_hidden(name: str) -> bool:
-    return any(part[:1] in {".", "_"} for part in name.split("/")[3:] if part) or name.rpartition("/")[2][:1] in "._"
+def _all_described(system: Any, found: Mapping[str, Any]) -> tuple[RemoteFile, ...]:
+    return tuple(_described(system, name, info) for name, info in sorted(found.items()) if info["type"] == "file")
+
+
+def _is_hidden(below: str) -> bool:
+    """Whether a file below a folder is hidden; equals what is skipped in local folders."""
+    *folders, name = below.strip("/").split("/")
+    return name[:1] in {".", "_"} or any(folder.startswith(".") for folder in folders)
+
+
+def _described(system: Any, path: str, info: Mapping[str, Any]) -> RemoteFile:
+    url = str(system.unstrip_protocol(path))
+    versions = [str(info[key]) for key in _VERSION_KEYS if info.get(key) is not None]
+    stamp = digest([info["size"], versions]) if versions else uuid.uuid4().hex
+    seekable = not url.startswith(_WEB) or _serves_ranges(system, path)
+    return RemoteFile(url, info["size"] or 0, stamp, seekable)
+
+
+def _serves_ranges(system: Any, path: str) -> bool:
+    """Whether a web server sends a piece of a file; many say nothing of it."""
+    try:
+        with system.open(path, "rb") as stream:
+            stream.seek(1)
+            stream.read(1)
+    except ValueError:
+        return False
+    return True
+
+
+def remote_stamps(url: str) -> list[list[Any]]:
+    """Name, size and version of every file that a URL leads to."""
+    return [[file.path, file.size, file.stamp] for file in list_remote(url).files]
+
+
+def open_path(path: str, *, whole: bool = False) -> IO[bytes]:
+    """Opens a local path or URL for reading bytes.
+
+    Args:
+        path: what to open.
+        whole: it is read from start to end, which every web server serves.
+
+    Raises:
+        JobFailed: the store cannot be read.
+    """
+    if not is_remote(path):
+        return open(path, "rb")
+    system, inner = _file_system(path)
+    try:
+        if whole and path.startswith(_WEB):
+            return io.BufferedReader(system.open(inner, "rb", block_size=0), 1 << 20)
+        return cast("IO[bytes]", system.open(inner, "rb"))
+    except Exception as error:  # every store raises errors of its own kind
+        raise JobFailed(f"{path}: cannot be read: {_text(error)}") from error
+
+
+@contextlib.contextmanager
+def open_unpacked(path: str, compression: str | None) -> Iterator[IO[bytes]]:
+    """Opens a file to read its content from the start, unpacked."""
+    with open_path(path, whole=True) as stream:
+        if compression == "gzip":
+            with gzip.open(stream, "rb") as unpacked:
+                yield cast("IO[bytes]", unpacked)
+        elif compression == "zstd":
+            reader = zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)
+            with io.BufferedReader(cast(Any, reader), 1 << 20) as unpacked:
+                yield unpacked
+        else:
+            yield stream
+
+
+def upload(source: Path, url: str) -> None:
+    """Writes a local file to a URL, where it appears whole.
+
+    Stores of objects show an object once all of it has arrived. Elsewhere the file is sent under
+    another name and then renamed.
+
+    Raises:
+        JobFailed: the store cannot be written.
+    """
+    system, path = _file_system(url)
+    folder, _, name = path.rpartition("/")
+    try:
+        if url.partition("://")[0] in _WHOLE_OBJECTS:
+            system.put_file(str(source), path)
+            return
+        system.makedirs(folder, exist_ok=True)
+        arriving = f"{folder}/.tmp-{uuid.uuid4().hex[:8]}-{name}"
+        system.put_file(str(source), arriving)
+        system.mv(arriving, path)
+    except Exception as error:  # every store raises errors of its own kind
+        raise JobFailed(f"{url}: cannot be written: {_text(error)}") from error
+
+
+def remove_remote(url: str) -> None:
+    """Removes the file at a URL."""
+    system, path = _file_system(url)
+    system.rm_file(path)
+
+
+def _file_system(url: str) -> tuple[Any, str]:
+    from fsspec.core import url_to_fs
+
+    try:
+        return url_to_fs(url)
+    except ImportError as error:
+        raise _problem(url, f"{_text(error)} (pip install it into this environment)") from None
+    except ValueError as error:
+        raise _problem(url, _text(error)) from None
+
+
+def _unreachable(url: str, error: Exception) -> ConfigError:
+    return _problem(url, f"cannot be read: {_text(error)}")
+
+
+def _problem(url: str, message: str) -> ConfigError:
+    return ConfigError([Problem(None, None, "dataset_path", f"{url}: {message}", "correct the URL or its access")])
+
+
+def _text(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if isinstance(error, OSError) or not str(error) else str(error)
