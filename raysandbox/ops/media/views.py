@@ -2,18 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from typing import TYPE_CHECKING, TypeVar
+import os
+import stat
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from raysandbox.ops.batch import Batch, FrameRequest
+from raysandbox.ops.batch import MEDIA_VIEW, Batch, FrameRequest, RowFaults
+from raysandbox.ops.media import pictures
+from raysandbox.ops.media.decoder import Fault, Job, decoder
 from raysandbox.ops.media.types import AudioInfo, ImageInfo, MediaKind, VideoInfo
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+__all__ = [
+    "audio_infos",
+    "file_lists",
+    "file_sizes",
+    "image_infos",
+    "images",
+    "map_videos",
+    "video_frames",
+    "video_infos",
+]
+
 T = TypeVar("T")
+Answers = Iterable[tuple[str, Any]]  # path and what was asked of it, or a Fault
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What is known of files; by path, so that it holds for any rows.
+
+    Attributes:
+        facts: by what was asked, then by path.
+        faults: why a file cannot be used.
+    """
+
+    facts: dict[Hashable, dict[str, Any]] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
+
+    def select_rows(self, keep: np.ndarray) -> _Known:
+        """Itself."""
+        return self
+
+    def about(self, what: Hashable) -> dict[str, Any]:
+        """What was found out about one question."""
+        return self.facts.setdefault(what, {})
 
 
 def file_lists(batch: Batch, kind: MediaKind) -> list[list[str]]:
@@ -26,27 +66,27 @@ def file_lists(batch: Batch, kind: MediaKind) -> list[list[str]]:
 
 def file_sizes(batch: Batch, kind: MediaKind) -> list[list[int]]:
     """Bytes of every file."""
-    raise NotImplementedError
+    return _facts(batch, kind, "size", lambda paths: ((path, os.stat(path).st_size) for path in paths))
 
 
 def image_infos(batch: Batch) -> list[list[ImageInfo]]:
-    """Size of every image."""
-    raise NotImplementedError
+    """Size of every image; it is read to its end, so that a damaged one is found, and not kept."""
+    return _facts(batch, "image", "info", partial(_in_process, pictures.info))
 
 
 def images(batch: Batch) -> list[list[Image]]:
     """Every image in RGB, turned as its EXIF orientation says."""
-    raise NotImplementedError
+    return _facts(batch, "image", "pixels", partial(_in_process, pictures.load))
 
 
 def audio_infos(batch: Batch) -> list[list[AudioInfo]]:
     """Length of every sound."""
-    raise NotImplementedError
+    return _facts(batch, "audio", "info", partial(_asked, batch, "audio_info"))
 
 
 def video_infos(batch: Batch) -> list[list[VideoInfo]]:
     """What the container of every video says; nothing is decoded."""
-    raise NotImplementedError
+    return _facts(batch, "video", "info", partial(_asked, batch, "video_info"))
 
 
 def video_frames(batch: Batch, request: FrameRequest) -> list[list[np.ndarray]]:
@@ -54,7 +94,7 @@ def video_frames(batch: Batch, request: FrameRequest) -> list[list[np.ndarray]]:
 
     Each video is decoded once for all of `Batch.requests`.
     """
-    raise NotImplementedError
+    return _facts(batch, "video", request, partial(_frames, batch, request))
 
 
 def map_videos(
@@ -70,4 +110,77 @@ def map_videos(
         key: stands for everything that the function depends on; its values are kept under it.
         function: applied to each distinct video.
     """
-    raise NotImplementedError
+
+    def mapped(paths: Sequence[str]) -> Iterator[tuple[str, Any]]:
+        for path, frames in _frames(batch, request, paths):
+            yield path, frames if isinstance(frames, Fault) else function(frames)
+
+    return _facts(batch, "video", (request, key), mapped)
+
+
+def _facts(
+    batch: Batch, kind: MediaKind, what: Hashable, find_out: Callable[[Sequence[str]], Answers]
+) -> list[list[Any]]:
+    """One fact about every file of every row, found out about the files where it is not known yet.
+
+    Raises:
+        RowFaults: with all rows that have a file of which it cannot be known.
+    """
+    known: _Known = batch.view(MEDIA_VIEW, _Known)
+    facts, rows = known.about(what), file_lists(batch, kind)
+    missing = [path for path in dict.fromkeys(chain(*rows)) if path not in facts and path not in known.faults]
+    known.faults.update((path, fault) for path in missing if (fault := _unusable(path)))
+    for path, answer in find_out([path for path in missing if path not in known.faults]):
+        if isinstance(answer, Fault):
+            known.faults[path] = answer.reason
+        else:
+            facts[path] = answer
+    bad = {row: _reasons(known, paths) for row, paths in enumerate(rows) if not known.faults.keys().isdisjoint(paths)}
+    if bad:
+        raise RowFaults(bad)
+    return [[facts[path] for path in paths] for paths in rows]
+
+
+def _unusable(path: str) -> str | None:
+    """What is wrong with a file at first sight."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return "no such file"
+    except OSError as error:
+        return str(error.strerror)
+    if stat.S_ISDIR(status.st_mode):
+        return "is a folder"
+    return "is empty" if stat.S_ISREG(status.st_mode) and status.st_size == 0 else None
+
+
+def _reasons(known: _Known, paths: Iterable[str]) -> str:
+    faulty = [path for path in dict.fromkeys(paths) if path in known.faults]
+    return "; ".join(f"{os.path.basename(path)}: {known.faults[path]}" for path in faulty)
+
+
+def _in_process(read: Callable[[str], T | Fault], paths: Sequence[str]) -> Iterator[tuple[str, T | Fault]]:
+    return ((path, read(path)) for path in paths)
+
+
+def _asked(batch: Batch, name: str, paths: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    jobs = [Job(name, path) for path in paths]
+    return zip(paths, decoder().answers(jobs, batch.row_timeout_s), strict=True)
+
+
+def _frames(batch: Batch, request: FrameRequest, paths: Sequence[str]) -> Iterator[tuple[str, np.ndarray | Fault]]:
+    """The frames of one request; those of the others that are still to come are kept."""
+    known: _Known = batch.view(MEDIA_VIEW, _Known)
+    jobs = [Job("video_frames", path, (_open_requests(known, batch.requests | {request}, path),)) for path in paths]
+    for path, answer in zip(paths, decoder().answers(jobs, batch.row_timeout_s), strict=True):
+        if isinstance(answer, Fault):
+            yield path, answer
+            continue
+        for other, frames in answer.items():
+            if other != request:
+                known.about(other)[path] = frames
+        yield path, answer[request]
+
+
+def _open_requests(known: _Known, requests: Iterable[FrameRequest], path: str) -> list[FrameRequest]:
+    return [request for request in requests if path not in known.about(request)]

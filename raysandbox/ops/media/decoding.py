@@ -1,0 +1,128 @@
+"""Opening and decoding of one file with PyAV, on one thread; runs in the decoder's process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+from av.error import FFmpegError
+
+from raysandbox.ops.batch import FrameRequest
+from raysandbox.ops.media.resizing import resized_dimensions
+from raysandbox.ops.media.timeline import Timeline
+from raysandbox.ops.media.types import AudioInfo, VideoInfo
+
+__all__ = ["UNREADABLE", "audio_info", "video_frames", "video_info"]
+
+# What a file can make FFmpeg and us raise; anything else is a mistake of ours.
+UNREADABLE = (FFmpegError, EOFError, ValueError)
+
+
+def video_info(path: str) -> VideoInfo:
+    """What the container says of its first video stream."""
+    with _opened(path) as (container, stream):
+        duration = float(_duration(container, stream))
+        codec = stream.codec_context
+        return VideoInfo(codec.width, codec.height, float(stream.average_rate or 0), stream.frames, duration)
+
+
+def video_frames(path: str, requests: Sequence[FrameRequest]) -> Mapping[FrameRequest, np.ndarray]:
+    """The frames of every request, with one decode of those parts of the video that hold them."""
+    with _opened(path) as (container, stream):
+        timeline = _timeline(container, stream)
+        picked = {request: timeline.wanted(request) for request in requests}
+        found: dict[FrameRequest, list[np.ndarray]] = {request: [] for request in requests}
+        for index, frame in _decoded(container, stream, timeline, sorted(set().union(*picked.values()))):
+            for request, indices in picked.items():
+                if count := indices.count(index):
+                    found[request] += [_pixels(frame, request)] * count
+        return {request: np.stack(frames) for request, frames in found.items()}
+
+
+def audio_info(path: str) -> AudioInfo:
+    """The length of the first sound stream, found by decoding it."""
+    with av.open(path) as container:
+        if not container.streams.audio:
+            raise ValueError("it has no sound")
+        stream = container.streams.audio[0]
+        samples = sum(frame.samples for frame in container.decode(stream))
+        return AudioInfo(samples, stream.codec_context.sample_rate)
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[tuple[Any, Any]]:
+    """The container and its first video stream, to be decoded on this thread."""
+    with av.open(path) as container:
+        if not container.streams.video:
+            raise ValueError("it has no video")
+        stream = container.streams.video[0]
+        stream.thread_type = "NONE"
+        stream.codec_context.thread_count = 1
+        yield container, stream
+
+
+def _duration(container: Any, stream: Any) -> Fraction:
+    """Seconds that the stream says, or else the container."""
+    if stream.duration is not None:
+        return stream.duration * stream.time_base
+    return Fraction(container.duration or 0, av.time_base)
+
+
+def _timeline(container: Any, stream: Any) -> Timeline:
+    """The frames of a stream, from its packets; from decoding it where packets have no times."""
+    packets = [packet for packet in container.demux(stream) if packet.size]
+    if any(packet.is_corrupt for packet in packets):
+        raise ValueError("a part of it is missing")
+    times = [(packet.pts, packet.is_keyframe) for packet in packets if not packet.is_discard]
+    if any(pts is None for pts, _ in times):
+        container.seek(0)
+        times = [(frame.pts, frame.key_frame) for frame in container.decode(stream)]
+    if not times:
+        raise ValueError("it has no frames")
+    times.sort()
+    return Timeline(
+        np.array([pts for pts, _ in times], np.int64),
+        np.array([key for _, key in times], bool),
+        time_base=stream.time_base,
+        duration=_duration(container, stream),
+        rate=stream.guessed_rate,
+        said=stream.frames,
+        start=stream.start_time or 0,
+    )
+
+
+def _decoded(container: Any, stream: Any, timeline: Timeline, wanted: Sequence[int]) -> Iterator[tuple[int, Any]]:
+    """Yields the wanted frames (ascending indices), skipping to key frames where that saves work."""
+    frames: Iterator[Any] = iter(())
+    frame = None
+    position = -1  # the last frame that the decoder gave
+    for index in wanted:
+        key = timeline.key_before(index)
+        if position < key:
+            container.seek(int(timeline.pts[key]), stream=stream)
+            frames, frame = container.decode(stream), None
+        while frame is None or frame.pts is None or frame.pts < timeline.pts[index]:
+            frame = next(frames, None)
+            if frame is None:
+                raise ValueError(f"frame {index} of {len(timeline)} is missing")
+        position = index
+        yield index, frame
+
+
+def _pixels(frame: Any, request: FrameRequest) -> np.ndarray:
+    """A frame as a request wants it: uint8, (H, W, 3) in RGB or (H, W)."""
+    if not request.gray:
+        return frame.to_ndarray(format="rgb24")
+    import cv2
+
+    image = np.rot90(frame.to_ndarray(format="bgr24"), frame.rotation // 90)
+    shape = image.shape[:2]
+    size = resized_dimensions(shape, request.size, request.max_size, request.divisible)
+    if size != shape:
+        # OpenCV takes (width, height); that the filter hands it (height, width) is part of its scores.
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)

@@ -1,0 +1,67 @@
+"""Reading images with Pillow, in this process."""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, TypeVar
+
+from raysandbox.core.errors import MissingExtraError
+from raysandbox.ops.media.decoder import Fault
+from raysandbox.ops.media.types import ImageInfo
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["info", "load"]
+
+T = TypeVar("T")
+_TURNED = (5, 6, 7, 8)  # EXIF orientations with width and height exchanged
+
+
+def load(path: str) -> Image | Fault:
+    """The image in RGB, turned as its EXIF orientation says."""
+    from PIL import ImageOps
+
+    def read(image: Image) -> Image:
+        image.load()
+        return (ImageOps.exif_transpose(image) or image).convert("RGB")
+
+    return _read(path, read)
+
+
+def info(path: str) -> ImageInfo | Fault:
+    """The size of an image that is readable to its end."""
+
+    def read(image: Image) -> ImageInfo:
+        from PIL.ExifTags import Base
+
+        turned = image.getexif().get(Base.Orientation) in _TURNED
+        width, height = reversed(image.size) if turned else image.size
+        image.draft(None, (1, 1))  # a JPEG is unpacked at an eighth of its size: enough to find damage
+        image.load()
+        return ImageInfo(width, height)
+
+    return _read(path, read)
+
+
+def _read(path: str, read: Callable[[Image], T]) -> T | Fault:
+    if find_spec("PIL") is None:
+        raise MissingExtraError("pillow", "media", "reading images")
+    from PIL import Image
+
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        return Fault("is not a regular file")
+    try:
+        with Image.open(path) as image:
+            return read(image)
+    except Image.DecompressionBombError:
+        return Fault(f"has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels")
+    except Image.UnidentifiedImageError:
+        return Fault("is not an image")
+    # What Pillow's readers raise on damaged files.
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error) as error:
+        return Fault(f"cannot be decoded: {error}")

@@ -1,0 +1,104 @@
+"""Which frames of a video are wanted: computed from the times of its packets, before anything is decoded."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from raysandbox.ops.batch import FrameRequest
+
+__all__ = ["Timeline"]
+
+_REACH = 16  # frames that OpenCV seeks before the wanted one, at first
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """The frames of a video stream, in the order in which they are shown.
+
+    Attributes:
+        pts: int64, presentation time of each frame in units of `time_base`.
+        keys: bool, whether it is a key frame.
+        time_base: seconds per unit.
+        duration: seconds that the container says.
+        rate: frames per second that the container says, as FFmpeg guesses it.
+        said: number of frames that the container says; 0 where it does not.
+        start: presentation time at which the stream says it starts.
+    """
+
+    pts: np.ndarray
+    keys: np.ndarray
+    time_base: Fraction
+    duration: Fraction
+    rate: Fraction
+    said: int
+    start: int = 0
+
+    def __len__(self) -> int:
+        return len(self.pts)
+
+    def wanted(self, request: FrameRequest) -> list[int]:
+        """Indices of the frames of a request; ascending, may repeat."""
+        if request.method == "all_keyframes":
+            return np.flatnonzero(self.keys).tolist() or [0]
+        return self._uniform(request.count) if request.method == "uniform" else self._stepped(request.fps)
+
+    def key_before(self, index: int) -> int:
+        """Index of the last key frame that is not after a frame; 0 where there is none."""
+        keys = np.flatnonzero(self.keys[: index + 1])
+        return int(keys[-1]) if len(keys) else 0
+
+    def _uniform(self, count: int) -> list[int]:
+        """As Data-Juicer's `extract_video_frames_uniformly`: from the first moment to the last, or the middle.
+
+        A moment's frame is the first one from it on. Moments between the same two key frames that
+        share a frame take the following ones instead; past the end it is the last frame, once.
+        """
+        count = min(count, self.said or len(self))
+        step = self.duration / max(count - 1, 1)
+        moments = [self.duration / 2] if count == 1 else [step * index for index in range(count)]
+        seconds = [float(pts * self.time_base) for pts in self.pts[self.keys].tolist()]
+        later_keys = seconds[1:] if 0.0 in seconds else seconds
+        times = self.pts.tolist()
+        picked: list[int] = []
+        group = after = 0
+        for moment in moments:
+            if (own := bisect_right(later_keys, moment)) != group:
+                group, after = own, 0
+            index = max(after, bisect_left(times, moment / self.time_base))
+            picked.append(min(index, len(times) - 1))
+            if index >= len(times):
+                break
+            after = index + 1
+        return picked
+
+    def _stepped(self, fps: float) -> list[int]:
+        """As Data-Juicer's `video_motion_score_filter` reads through OpenCV: frames 0 and 1, then every step-th."""
+        total = self.said or int(float(self.duration * self.rate) + 0.5)
+        step = max(min(round(float(self.rate) / min(fps, float(self.rate))), total - 1), 1)
+        picked = [0, 1]
+        picked += [self._sought(number, total) for number in range(step, total, step)]
+        return [index for index in picked if index < len(self)]
+
+    def _sought(self, number: int, total: int) -> int:
+        """The frame that OpenCV reads after seeking to a frame number: the number-th at a steady rate.
+
+        It goes to a key frame some frames earlier, tells that one's number by its time, and counts
+        from there; at a changing rate the two disagree.
+        """
+        reach = _REACH
+        while True:
+            earlier = max(number - reach, 0)
+            moment = self.start + int(earlier / float(self.rate) / float(self.time_base) + 0.5)
+            key = self.key_before(max(int(np.searchsorted(self.pts, moment, side="right")) - 1, 0))
+            there = self._number(key) - self._number(0)
+            if number == 1 or earlier == 0 or 0 <= there < number:
+                return key + number - min(max(there, 0), number - 1)
+            reach = reach * 2 if reach < _REACH else reach * 3 // 2
+
+    def _number(self, index: int) -> int:
+        """The number that a frame has by its time."""
+        return int(float(self.rate) * float((int(self.pts[index]) - self.start) * self.time_base) + 0.5)
