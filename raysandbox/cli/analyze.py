@@ -19,10 +19,7 @@ def command(
     override: Overrides = None,
     no_cache: NoCache = False,
 ) -> None:
-    """Compute the statistics of a recipe's filters over a data set, as dj-analyze does.
-
-    Statistics are always computed in this version; --no-cache is understood and changes nothing.
-    """
+    """Compute the statistics of a recipe's filters over a data set, as dj-analyze does."""
     from raysandbox.cli.console import ConsoleView, console, print_table
     from raysandbox.cli.recipes import load_recipe
     from raysandbox.recipe.api import analyze
@@ -32,7 +29,7 @@ def command(
     export_path = raw.get("export_path")
     folder = out or (Path(export_path).parent / "analysis" if export_path else Path("outputs/analysis"))
     with ConsoleView() as view:
-        result = analyze(raw, out_dir=folder, progress=view)
+        result = analyze(raw, out_dir=folder, progress=view, cache=not no_cache)
     print_table(analysis_table(result.analysis))
     for warning in result.warnings:
         view.note(warning)

@@ -36,6 +36,8 @@ class ProbeViaAnalyzerHook(Hook):
             out_dir=context.artifacts,
             quarantine_dir=context.quarantine,
             progress=context.progress,
+            cache=context.use_cache,
+            shared=context.cache_dir,
         )
         context.report({"rows": float(result.rows)})
         for name, summary in result.analysis.numeric.items():

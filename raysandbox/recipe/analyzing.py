@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from raysandbox.core.errors import JobFailed
-from raysandbox.core.files import atomic_path
+from raysandbox.core.files import atomic_path, cache_dir
+from raysandbox.core.keys import DigestMemo
 from raysandbox.core.progress import Progress
 from raysandbox.ops.base import Filter, Operator
 from raysandbox.ops.batch import STATS_COLUMN
@@ -23,6 +24,7 @@ from raysandbox.recipe.plan import choose_engine, plan_input
 from raysandbox.recipe.prepare import load_recipe, quarantine_file, target_of, units_of
 from raysandbox.recipe.rows import encode_row
 from raysandbox.recipe.schema import Recipe
+from raysandbox.recipe.store import StatisticsStore
 from raysandbox.recipe.units import Work
 from raysandbox.recipe.writers import Target, write_output
 
@@ -66,6 +68,8 @@ def analyze(
     quarantine_dir: Path | None = None,
     progress: Progress | None = None,
     engine: str | None = None,
+    cache: bool = True,
+    shared: Path | None = None,
 ) -> AnalysisResult:
     """Computes and summarises the statistics of every filter of a recipe, as Data-Juicer's analyser.
 
@@ -77,6 +81,8 @@ def analyze(
         quarantine_dir: folder for bad rows; by default `out_dir`.
         progress: receives progress.
         engine: "local", "ray" or "auto" instead of the recipe's.
+        cache: whether statistics that earlier runs computed may be taken.
+        shared: the cache that runs share; `~/.cache/raysandbox` by default.
 
     Raises:
         ConfigError: the recipe or its input is wrong.
@@ -94,14 +100,20 @@ def analyze(
     warnings += plan.warnings
     out_dir = out_dir.absolute()
     target = _target(recipe, out_dir)
-    keys, chosen = recipe.field_keys(), choose_engine(engine or recipe.engine, plan.size)
+    keys = recipe.field_keys()
+    fused = FusedOps(tuple(filters), (), keys, keep_all=True, row_timeout_s=recipe.row_timeout_s)
+    sink = target.sink if recipe.export_original_dataset else "nothing"
+    work = Work(fused, needs_of(filters, keys), Path(), sink, keep_stats=True, gather_stats=True)
+    shared = shared or cache_dir()
+    memo = DigestMemo(shared / "digests")
+    units = units_of(plan, memo)
+    if cache:
+        work = work.recalling(StatisticsStore(shared / "statistics"), memo)
+    chosen = choose_engine(engine or recipe.engine, plan.size, done=all(map(work.is_known, units)))
     quarantine = quarantine_file(target.path, quarantine_dir or out_dir)
     run = Run(engine_named(chosen, recipe.np), recipe.bad_row_budget(), quarantine, progress or Progress())
     with staging_folder(target.path) as staging:
-        fused = FusedOps(tuple(filters), (), keys, keep_all=True, row_timeout_s=recipe.row_timeout_s)
-        sink = target.sink if recipe.export_original_dataset else "nothing"
-        work = Work(fused, needs_of(filters, keys), staging, sink, keep_stats=True, limit=run.unit_limit)
-        reports = run.run(replace(work, gather_stats=True), units_of(plan))
+        reports = run.run(replace(work, staging=staging, limit=run.unit_limit), units)
         stats = _gathered(reports)
         path = write_output(target, reports) if recipe.export_original_dataset else _write_stats(stats, target.path)
     analysis = summarise(stats, recipe.percentiles)

@@ -61,11 +61,11 @@ def segments_of(operators: Sequence[Operator]) -> list[Segment]:
     return [*segments, Segment((), ())] if segments[-1].deciders else segments
 
 
-def choose_engine(wanted: str, size: int) -> str:
-    """The engine to use: the wanted one; "auto" decides by the bytes of input."""
+def choose_engine(wanted: str, size: int, *, done: bool = False) -> str:
+    """The engine to use: the wanted one; "auto" decides by the bytes of input that are left to do."""
     if wanted != "auto":
         return wanted
-    return "local" if size <= LOCAL_LIMIT else "ray"
+    return "local" if done or size <= LOCAL_LIMIT else "ray"
 
 
 def plan_input(recipe: Recipe, block_bytes: int | None = None) -> InputPlan:

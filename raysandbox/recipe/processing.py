@@ -131,10 +131,7 @@ def process(
     units = units_of(plan, memo if cache else None)
     if cache:
         work = work.recalling(StatisticsStore(shared / "statistics"), memo)
-    wanted = engine or recipe.engine
-    chosen = choose_engine(wanted, plan.size)
-    if wanted == "auto" and chosen == "ray" and all(map(work.is_known, units)):
-        chosen = "local"  # nothing is left to compute
+    chosen = choose_engine(engine or recipe.engine, plan.size, done=all(map(work.is_known, units)))
     quarantine = quarantine_file(target.path, quarantine_dir)
     result = _run(recipe, operators, work, units, target, chosen, quarantine, progress, warnings, started)
     marker.write(dataclasses.asdict(result))

@@ -1,0 +1,209 @@
+"""The statistics store: what it knows is not computed again, and what comes out is the same."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from raysandbox.core.registry import register
+from raysandbox.ops.base import Filter, Mapper, Stat
+from raysandbox.ops.batch import Batch
+from raysandbox.recipe.api import analyze, process
+from raysandbox.recipe.store import StatisticsStore
+
+COMPUTED: list[int] = []
+
+
+@register("counted_test_filter")
+class CountedFilter(Filter):
+    """Remembers how many rows it computed a statistic for."""
+
+    stats: ClassVar[tuple[Stat, ...]] = (Stat("counted", "low", "high"),)
+    low: float = 0
+    high: float = 1e9
+
+    def compute(self, batch: Batch, state: Any) -> Mapping[str, pa.Array]:
+        COMPUTED.append(batch.num_rows)
+        return {"counted": pa.array([len(text) for text in batch.texts], pa.int64())}
+
+
+@register("counted_media_test_filter")
+class CountedMediaFilter(Filter):
+    """The bytes of the files of a row."""
+
+    reads: ClassVar[tuple[str, ...]] = ("image",)
+    stats: ClassVar[tuple[Stat, ...]] = (Stat("bytes", "low", None),)
+    low: float = 0
+
+    def compute(self, batch: Batch, state: Any) -> Mapping[str, pa.Array]:
+        COMPUTED.append(batch.num_rows)
+        lists = batch.table.column("images").to_pylist()
+        return {"bytes": pa.array([sum(len(Path(path).read_bytes()) for path in paths) for paths in lists])}
+
+
+@register("doubling_test_mapper")
+class DoublingMapper(Mapper):
+    """Writes every text twice."""
+
+    def process(self, batch: Batch, state: Any) -> Batch:
+        COMPUTED.append(batch.num_rows)
+        return batch.with_texts([text * 2 for text in batch.texts])
+
+
+@register("splitting_test_mapper")
+class SplittingMapper(Mapper):
+    """Makes two rows of each."""
+
+    def process(self, batch: Batch, state: Any) -> Batch:
+        return Batch(batch.table.take(pa.array(np.repeat(np.arange(batch.num_rows), 2))), batch.keys)
+
+
+@pytest.fixture
+def run(tmp_path):
+    COMPUTED.clear()
+
+    def run(steps, *, cache=True, path=tmp_path / "in.jsonl", **keys):
+        recipe = {"dataset_path": str(path), "export_path": str(tmp_path / "out" / f"{cache}.jsonl"), **keys}
+        result = process({**recipe, "process": steps}, cache=cache, shared=tmp_path / "cache", block_bytes=200)
+        return result, Path(result.path).read_bytes()
+
+    return run
+
+
+@pytest.fixture
+def rows(write_jsonl):
+    return write_jsonl([{"id": number, "text": "x" * (number * 7 % 40)} for number in range(60)])
+
+
+def test_moved_thresholds_compute_nothing(run, rows):
+    run(["doubling_test_mapper", {"counted_test_filter": {"low": 10, "high": 60}}])
+    assert sum(COMPUTED) == 120
+    COMPUTED.clear()
+    steps = ["doubling_test_mapper", {"counted_test_filter": {"low": 30, "high": 50}}]
+    result, content = run(steps)
+    assert not COMPUTED
+    assert content == run(steps, cache=False)[1]
+    assert [(op.rows_in, op.rows_out) for op in result.ops] == [(60, 60), (60, result.rows_out)]
+    assert 0 < result.rows_out < 60
+    assert result.stats["counted"].min >= 30
+
+
+def test_rows_that_an_earlier_filter_dropped_are_computed_when_they_stay(run, rows):
+    run([{"text_length_filter": {"max_len": 20}}, "counted_test_filter"])
+    known = sum(COMPUTED)
+    assert 0 < known < 60
+    COMPUTED.clear()
+    result, content = run([{"text_length_filter": {"max_len": 30}}, "counted_test_filter"])
+    assert 0 < sum(COMPUTED) < 60 - known
+    assert known + sum(COMPUTED) == result.ops[1].rows_in
+    assert content == run([{"text_length_filter": {"max_len": 30}}, "counted_test_filter"], cache=False)[1]
+
+
+@pytest.mark.parametrize("change", ["mapper", "input", "text_key"])
+def test_what_a_statistic_depends_on(run, rows, write_jsonl, change):
+    run(["counted_test_filter"])
+    COMPUTED.clear()
+    steps, keys = ["counted_test_filter"], {}
+    if change == "mapper":
+        steps = ["whitespace_normalization_mapper", *steps]
+    elif change == "input":
+        write_jsonl([{"id": number, "text": "y" * (number % 9)} for number in range(60)])
+    else:
+        steps = [{"counted_test_filter": {"text_key": "other"}}]
+        write_jsonl([{"id": number, "text": "", "other": "y" * (number % 9)} for number in range(60)])
+    assert run(steps, **keys)[1] == run(steps, cache=False)[1]
+    assert sum(COMPUTED) == 120
+
+
+def test_damaged_entries_are_computed_again(run, rows, tmp_path):
+    run(["counted_test_filter"])
+    files = sorted((tmp_path / "cache" / "statistics").glob("*/*/*.parquet"))
+    assert files
+    for file in files:
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    COMPUTED.clear()
+    steps = [{"counted_test_filter": {"low": 5}}]
+    result, content = run(steps)
+    assert sum(COMPUTED) == 60
+    assert "damaged" in " ".join(result.warnings)
+    assert content == run(steps, cache=False)[1]
+    assert "damaged" not in " ".join(run([{"counted_test_filter": {"low": 6}}])[0].warnings)
+
+
+def test_rows_made_by_mappers_are_computed_every_time(run, rows):
+    for low in (0, 10):
+        COMPUTED.clear()
+        steps = ["splitting_test_mapper", {"counted_test_filter": {"low": low}}]
+        assert run(steps)[1] == run(steps, cache=False)[1]
+        assert sum(COMPUTED) == 240
+
+
+def test_bad_rows_go_to_quarantine_every_time(run, tmp_path):
+    lines = ['{"text": "good"}', "no json", '{"text": 3}', '{"text": "better"}'] * 5
+    (tmp_path / "in.jsonl").write_text("\n".join(lines))
+    for high in (5, 4):
+        result, content = run([{"counted_test_filter": {"high": high}}], max_bad_rows=20)
+        assert (result.quarantined, result.rows_in, result.rows_out) == (10, 20, 5)
+        assert content == run([{"counted_test_filter": {"high": high}}], cache=False, max_bad_rows=20)[1]
+
+
+def test_changed_media_are_looked_at_again(run, tmp_path, write_jsonl):
+    for number in range(6):
+        (tmp_path / f"{number}.png").write_bytes(b"x" * number)
+    path = write_jsonl([{"text": "", "images": [f"{number}.png"]} for number in range(6)])
+    run(["counted_media_test_filter"], path=path)
+    COMPUTED.clear()
+    assert run([{"counted_media_test_filter": {"low": 3}}], path=path)[0].rows_out == 3
+    assert not COMPUTED
+    (tmp_path / "1.png").write_bytes(b"x" * 9)
+    assert run([{"counted_media_test_filter": {"low": 4}}], path=path)[0].rows_out == 3
+    assert sum(COMPUTED) == 1
+
+
+def test_an_analysis_leaves_its_statistics_to_the_processing(run, rows, tmp_path):
+    recipe = {"dataset_path": str(rows), "process": ["counted_test_filter"]}
+    first = analyze(recipe, out_dir=tmp_path / "analysis", shared=tmp_path / "cache")
+    assert sum(COMPUTED) == 60
+    again = analyze(recipe, out_dir=tmp_path / "again", shared=tmp_path / "cache")
+    assert again.analysis == first.analysis
+    assert sum(COMPUTED) == 60
+    recipe = {**recipe, "process": [{"counted_test_filter": {"low": 9}}], "export_path": str(tmp_path / "o.jsonl")}
+    assert process(recipe, shared=tmp_path / "cache").rows_out < 60
+    assert sum(COMPUTED) == 60
+
+
+BOUNDS = st.tuples(st.integers(0, 30), st.integers(0, 45))
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(BOUNDS, BOUNDS), min_size=2, max_size=4))
+def test_results_never_depend_on_the_store(run, rows, runs):
+    for (low, high), (few, many) in runs:
+        steps = [
+            {"text_length_filter": {"min_len": low, "max_len": max(low, high)}},
+            "doubling_test_mapper",
+            {"counted_test_filter": {"low": few, "high": max(few, many)}},
+        ]
+        (known, content), (fresh, expected) = run(steps), run(steps, cache=False)
+        assert content == expected
+        assert known.stats == fresh.stats
+        assert [(op.rows_in, op.rows_out) for op in known.ops] == [(op.rows_in, op.rows_out) for op in fresh.ops]
+
+
+def test_the_least_used_entries_go_first(tmp_path):
+    store = StatisticsStore(tmp_path)
+    for age, name in enumerate("abc"):
+        store.unit(name * 64).write("k" * 64, pa.table({"value": pa.array(range(1000))}))
+        (entry,) = (tmp_path / (name * 2)).glob("*/*.parquet")
+        os.utime(entry, (1000 - age, 1000 - age))
+    size = entry.stat().st_size
+    store.prune(2 * size)
+    assert [store.unit(name * 64).has("k" * 64) for name in "abc"] == [True, True, False]
