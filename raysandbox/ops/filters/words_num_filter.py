@@ -12,8 +12,7 @@ from pydantic import Field
 from raysandbox.core.registry import register
 from raysandbox.ops.base import Filter, Stat
 from raysandbox.ops.batch import Batch
-from raysandbox.ops.text import words
-from raysandbox.ops.tokenization import Tokenization
+from raysandbox.ops.tokenization import Splitter, Tokenization, Tokenizer, load_splitter, words_of
 
 __all__ = ["WordsNumFilter"]
 
@@ -25,12 +24,17 @@ class WordsNumFilter(Filter):
     example: ClassVar[Mapping[str, Any]] = {"min_num": 10, "max_num": 50000}
     stats: ClassVar[tuple[Stat, ...]] = (Stat("num_words", "min_num", "max_num", 0, integer=True),)
 
-    lang: str = Field("en", description="language of the tokenizer's model; without effect on plain words")
-    tokenization: Tokenization = Field(False, description="split by a model; not in this version")
+    lang: str = Field("en", description="Data-Juicer's choice of a tokenizer; `tokenizer` says it here")
+    tokenization: Tokenization = False
+    tokenizer: Tokenizer = None
     min_num: int | None = Field(10, description="fewest words")
     max_num: int | None = Field(sys.maxsize, description="most words")
 
+    def load(self) -> Splitter | None:
+        """Loads the tokenizer, if there is one."""
+        return load_splitter(self.tokenizer if self.tokenization else None)
+
     def compute(self, batch: Batch, state: Any) -> Mapping[str, pa.Array]:
         """Returns `num_words`, the words that are left when special characters are stripped."""
-        found = words(batch, lower=False)
+        found = words_of(batch, state, lower=False)
         return {"num_words": pa.array(found.lasts - found.firsts)}
