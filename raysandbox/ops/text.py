@@ -18,6 +18,7 @@ __all__ = [
     "code_points",
     "edit",
     "line_lengths",
+    "lowered_points",
     "replace_rows",
     "share_in",
     "text_array",
@@ -142,11 +143,16 @@ def words(batch: Batch, *, lower: bool) -> Words:
     def make() -> Words:
         from raysandbox.ops import kernels
 
-        points = _lowered(code_points(batch)) if lower else code_points(batch)
+        points = lowered_points(batch) if lower else code_points(batch)
         starts, ends, offsets = kernels.word_spans(points.codes, points.starts, points.ends, tables.word_classes())
         return Words(points.codes, starts, ends, offsets[:-1].copy(), offsets[1:].copy())
 
     return batch.view(("words", lower), make)
+
+
+def lowered_points(batch: Batch) -> CodePoints:
+    """The code points of the batch's texts in lower case, as `str.lower` gives it."""
+    return batch.view("lowered", lambda: _lowered(code_points(batch)))
 
 
 def _lowered(points: CodePoints) -> CodePoints:
