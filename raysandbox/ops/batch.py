@@ -14,6 +14,7 @@ __all__ = [
     "META_COLUMN",
     "ROW_TIMEOUT_S",
     "STATS_COLUMN",
+    "SUFFIX_COLUMN",
     "Batch",
     "FieldKeys",
     "FrameRequest",
@@ -23,6 +24,7 @@ __all__ = [
 
 STATS_COLUMN = "__dj__stats__"
 META_COLUMN = "__dj__meta__"
+SUFFIX_COLUMN = "__dj__suffix__"  # suffix of the file that a row was read from, for operators that read "suffix"
 ROW_TIMEOUT_S = 60.0
 MEDIA_VIEW = "media"  # what is known of media files, by path
 

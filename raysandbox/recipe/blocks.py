@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -11,8 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from raysandbox.ops.batch import SUFFIX_COLUMN
 from raysandbox.recipe.remote import compression_of, open_unpacked
 from raysandbox.recipe.rows import Row, encode_row, table_of
+from raysandbox.recipe.validators import Validator
 
 __all__ = [
     "ROW_COLUMN",
@@ -24,6 +27,7 @@ __all__ = [
     "bad_row",
     "block_of_rows",
     "block_of_table",
+    "file_suffix",
     "output_rows",
     "output_table",
 ]
@@ -105,11 +109,15 @@ class Needs:
         texts: columns that must hold a string in every row.
         columns: columns that must be there, null where a row has no value, and their types.
         media: columns of paths; relative ones start at the data's folder, as in Data-Juicer.
+        suffix: whether rows must say the suffix of their file, in `SUFFIX_COLUMN`.
+        checks: what else every row must hold, looked at when it is read.
     """
 
     texts: tuple[str, ...] = ()
     columns: Mapping[str, pa.DataType] = field(default_factory=dict)
     media: tuple[str, ...] = ("images", "videos", "audios")
+    suffix: bool = False
+    checks: tuple[Validator, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -120,8 +128,9 @@ class Block:
         table: the columns, with `ROW_COLUMN`.
         places: where each row came from.
         rows: the original objects, None where the columns are the original.
-        added: columns of nulls that operators need and the data does not have.
+        added: columns that operators need and the data does not have.
         bad: rows that were read beside these and are not good.
+        missing: number of rows that lack a value of a column, where a validator tolerates some.
     """
 
     table: pa.Table
@@ -129,24 +138,35 @@ class Block:
     rows: Sequence[Row] | None
     added: frozenset[str] = frozenset()
     bad: Sequence[BadRow] = ()
+    missing: Mapping[str, int] = field(default_factory=dict)
 
 
 def block_of_rows(
     rows: Sequence[Row], places: Sequence[Place], needs: Needs, folder: str = "", bad: Sequence[BadRow] = ()
 ) -> Block:
     """A block of JSON-like rows; those without the texts that are needed go to `bad`."""
-    faulty = list(bad)
+    faulty, missing = list(bad), Counter[str]()
     good_rows, good_places = [], []
     for row, place in zip(rows, places, strict=True):
-        reason = _text_fault(row, needs.texts)
+        reason = _text_fault(row, needs.texts) or _check(row, needs.checks, missing)
         if reason is None:
             good_rows.append(_with_absolute_media(row, needs.media, folder))
             good_places.append(place)
         else:
             faulty.append(bad_row(place, reason, row))
     table = table_of(good_rows) if good_rows else pa.table({})
-    table, added = _with_columns(table, len(good_rows), needs)
-    return Block(table, good_places, good_rows, added, faulty)
+    table, added = _with_columns(table, good_places, needs)
+    return Block(table, good_places, good_rows, added, faulty, missing)
+
+
+def _check(row: Row, checks: Sequence[Validator], missing: Counter[str]) -> str | None:
+    """What validators say of a row; what it lacks and may lack is counted."""
+    for check in checks:
+        fault = check.fault(row)
+        if fault is not None:
+            return fault
+        missing.update(check.missing(row))
+    return None
 
 
 def _text_fault(row: Row, texts: Sequence[str]) -> str | None:
@@ -169,6 +189,13 @@ def block_of_table(table: pa.Table, places: Sequence[Place], needs: Needs, folde
             row = {key: value for key, value in table.slice(index, 1).to_pylist()[0].items() if key != name}
             bad.append(bad_row(places[index], str(fault[index]), row))
         keep &= fault == ""
+    missing = Counter[str]()
+    if needs.checks:
+        for index, row in enumerate(_checked_columns(table, needs.checks).to_pylist()):
+            reason = _check(row, needs.checks, missing) if keep[index] else None
+            if reason is not None:
+                bad.append(bad_row(places[index], reason, row))
+                keep[index] = False
     if not keep.all():
         table = table.filter(pa.array(keep))
         places = [place for place, kept in zip(places, keep.tolist(), strict=True) if kept]
@@ -176,8 +203,17 @@ def block_of_table(table: pa.Table, places: Sequence[Place], needs: Needs, folde
         column = table.column(name)
         values = [_absolute(value, folder) for value in column.to_pylist()]
         table = table.set_column(table.column_names.index(name), name, pa.array(values, column.type))
-    table, added = _with_columns(table, table.num_rows, needs)
-    return Block(table, places, None, added, bad)
+    table, added = _with_columns(table, places, needs)
+    return Block(table, places, None, added, bad, missing)
+
+
+def _checked_columns(table: pa.Table, checks: Sequence[Validator]) -> pa.Table:
+    names = dict.fromkeys(name for check in checks for name in check.columns)
+    rows = pa.table({ROW_COLUMN: pa.nulls(table.num_rows)})  # counts the rows, whatever columns there are
+    for name in names:
+        if name in table.column_names:
+            rows = rows.append_column(name, table.column(name))
+    return rows
 
 
 def _column_faults(table: pa.Table, name: str) -> np.ndarray:
@@ -204,13 +240,24 @@ def _absolute(value: Any, folder: str) -> Any:
     return [_absolute(item, folder) for item in value] if isinstance(value, list) else value
 
 
-def _with_columns(table: pa.Table, num_rows: int, needs: Needs) -> tuple[pa.Table, frozenset[str]]:
+def _with_columns(table: pa.Table, places: Sequence[Place], needs: Needs) -> tuple[pa.Table, frozenset[str]]:
+    num_rows = len(places)
     index = pa.array(np.arange(num_rows, dtype=np.int32))
     table = table.append_column(ROW_COLUMN, index) if table.num_columns else pa.table({ROW_COLUMN: index})
     added = frozenset(needs.columns) - frozenset(table.column_names)
     for name in sorted(added):
         table = table.append_column(name, pa.nulls(num_rows, needs.columns[name]))
+    if needs.suffix and SUFFIX_COLUMN not in table.column_names:
+        suffixes = [file_suffix(place.file) for place in places]
+        return table.append_column(SUFFIX_COLUMN, pa.array(suffixes, pa.large_string())), added | {SUFFIX_COLUMN}
     return table, added
+
+
+@lru_cache(maxsize=256)
+def file_suffix(path: str) -> str:
+    """The suffix of a file as `suffix_filter` compares it: ".jsonl", ".jsonl.zst"."""
+    stem, suffix = os.path.splitext(path.lower())
+    return os.path.splitext(stem)[1] + suffix if compression_of(path) else suffix
 
 
 def output_rows(block: Block, table: pa.Table) -> list[Row]:
@@ -255,6 +302,7 @@ def output_table(block: Block, table: pa.Table) -> pa.Table:
     unused = [
         name
         for name in table.column_names
-        if name == ROW_COLUMN or (name in block.added and table.column(name).null_count == table.num_rows)
+        if name == ROW_COLUMN
+        or (name in block.added and (name == SUFFIX_COLUMN or table.column(name).null_count == table.num_rows))
     ]
     return table.drop_columns(unused)
