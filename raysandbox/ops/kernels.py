@@ -16,6 +16,7 @@ __all__ = [
     "any_in",
     "char_ngram_repetition",
     "count_in",
+    "count_listed",
     "decode",
     "line_lengths",
     "translate",
@@ -365,3 +366,51 @@ def word_ngram_repetition(
             value -= values[first + i] * leading
         ratios[row] = repeated / total
     return ratios
+
+
+@njit(cache=True, nogil=True)
+def count_listed(
+    codes: Array,
+    starts: Array,
+    ends: Array,
+    firsts_of_rows: Array,
+    lasts_of_rows: Array,
+    listed: Array,
+    listed_starts: Array,
+    listed_ends: Array,
+) -> Array:
+    """Counts per row the words that stand in a list; exact: words with equal hashes are compared.
+
+    Args:
+        codes: code points.
+        starts: where each word starts.
+        ends: where each word ends.
+        firsts_of_rows: index of each row's first word.
+        lasts_of_rows: index after each row's last word.
+        listed: code points of the list.
+        listed_starts: where each word of the list starts.
+        listed_ends: where each word of the list ends.
+    """
+    values = _word_hashes(codes, starts, ends)
+    known = _word_hashes(listed, listed_starts, listed_ends)
+    size = _slots(known.size)
+    mask = np.uint64(size - 1)
+    slots = np.full(size, -1, np.int64)
+    for word in range(known.size):
+        slot = known[word] & mask
+        while slots[slot] >= 0:
+            slot = (slot + np.uint64(1)) & mask
+        slots[slot] = word
+    counts = np.zeros(firsts_of_rows.size, np.int64)
+    for row in range(firsts_of_rows.size):
+        for word in range(firsts_of_rows[row], lasts_of_rows[row]):
+            slot = values[word] & mask
+            while slots[slot] >= 0:
+                other = slots[slot]
+                if known[other] == values[word] and np.array_equal(
+                    codes[starts[word] : ends[word]], listed[listed_starts[other] : listed_ends[other]]
+                ):
+                    counts[row] += 1
+                    break
+                slot = (slot + np.uint64(1)) & mask
+    return counts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,9 +16,9 @@ from raysandbox.core.component import PathRole
 from raysandbox.core.errors import MissingExtraError, UserError
 from raysandbox.ops import tables
 from raysandbox.ops.batch import Batch
-from raysandbox.ops.text import Words, words
+from raysandbox.ops.text import CodePoints, Words, words
 
-__all__ = ["Splitter", "Tokenization", "Tokenizer", "load_hf_tokenizer", "load_splitter", "words_of"]
+__all__ = ["Splitter", "Tokenization", "Tokenizer", "encoded", "load_hf_tokenizer", "load_splitter", "words_of"]
 
 
 def _needed(tokenizer: str | None, info: ValidationInfo) -> str | None:
@@ -127,14 +127,15 @@ def words_of(batch: Batch, splitter: Splitter | None, *, lower: bool) -> Words:
 def _stripped(rows: list[list[str]], lower: bool) -> Words:
     from raysandbox.ops import kernels
 
-    flat = [piece.lower() if lower else piece for row in rows for piece in row]
-    codes = np.frombuffer("".join(flat).encode("utf-32-le"), np.uint32)
-    bounds = _offsets([len(piece) for piece in flat])
+    flat = encoded([piece.lower() if lower else piece for row in rows for piece in row])
     # Each piece is a text without separators: one word is left of it, or none.
-    starts, ends, found = kernels.word_spans(codes, bounds[:-1], bounds[1:], tables.special() << 1)
-    edges = found[_offsets([len(row) for row in rows])]
-    return Words(codes, starts, ends, edges[:-1].copy(), edges[1:].copy())
+    starts, ends, found = kernels.word_spans(flat.codes, flat.starts, flat.ends, tables.special() << 1)
+    edges = found[np.cumsum([0, *(len(row) for row in rows)])]
+    return Words(flat.codes, starts, ends, edges[:-1].copy(), edges[1:].copy())
 
 
-def _offsets(sizes: list[int]) -> np.ndarray:
-    return np.concatenate(([0], np.cumsum(sizes, dtype=np.int64)))
+def encoded(texts: Sequence[str]) -> CodePoints:
+    """The code points of some texts."""
+    codes = np.frombuffer("".join(texts).encode("utf-32-le"), np.uint32)
+    bounds = np.cumsum([0, *(len(text) for text in texts)])
+    return CodePoints(codes, bounds[:-1], bounds[1:])
