@@ -7,9 +7,9 @@ run unmodified. `load` returns the state (models, word lists) and `compute`, `pr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,7 @@ __all__ = [
     "Mapper",
     "OpResources",
     "Operator",
+    "Rewriter",
     "Selector",
     "Stat",
 ]
@@ -69,15 +70,18 @@ class Operator(Component):
 
     Class attributes:
         no_meaning_here: fields of Data-Juicer that are accepted and have no effect here.
-        reads: which of the recipe's columns the operator needs: "text", "image", "video", "audio".
+        reads: which of the recipe's columns the operator needs: "text", "image", "video", "audio"; or
+            "suffix", that of each row's file in `batch.SUFFIX_COLUMN`.
         changes_media: whether it replaces the files that rows name, so that later operators see others.
         needs_model: whether it loads a neural network, and so gains from a GPU.
+        runs_code: whether its configuration holds or names code.
     """
 
     registry: ClassVar[Registry] = OPERATORS
     reads: ClassVar[tuple[str, ...]] = ("text",)
     changes_media: ClassVar[bool] = False
     needs_model: ClassVar[bool] = False
+    runs_code: ClassVar[bool] = False
     no_meaning_here: ClassVar[frozenset[str]] = frozenset(
         {
             "accelerator",
@@ -114,6 +118,15 @@ class Operator(Component):
             video=self.video_key or recipe.video,
             audio=self.audio_key or recipe.audio,
         )
+
+    @classmethod
+    def missing(cls) -> str:
+        """What must be installed before it can run, in one line; "" when nothing is missing."""
+        return ""
+
+    def for_recipe(self, keys: FieldKeys) -> Self:
+        """The operator as a recipe with these columns uses it."""
+        return self
 
     def load(self) -> Any:
         """Loads models and lists; called once per worker. The result is passed to every call."""
@@ -239,3 +252,19 @@ class Deduplicator(DatasetOperator):
 
 class Selector(DatasetOperator):
     """Keeps some rows by rank, range or chance."""
+
+
+class Rewriter(DatasetOperator):
+    """Makes other rows of all rows; these are in the driver's memory while it does."""
+
+    def features(self, batch: Batch, state: Any) -> Mapping[str, pa.Array]:
+        """None: it sees the rows themselves."""
+        return {}
+
+    def rewrite(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Returns the new rows.
+
+        Args:
+            rows: all rows in input order, with their statistics in `__dj__stats__`.
+        """
+        raise NotImplementedError

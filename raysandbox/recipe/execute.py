@@ -17,10 +17,13 @@ from raysandbox.core.errors import BadRowsError, JobFailed
 from raysandbox.core.files import atomic_path, remove
 from raysandbox.core.progress import Progress
 from raysandbox.recipe.engines import Engine, UnitWork
-from raysandbox.recipe.fused import FusedOps, Tally
-from raysandbox.recipe.parts import SHOWN_BAD_ROWS, Staged, StatSum, Unit, UnitReport
+from raysandbox.ops.base import Rewriter
+from raysandbox.recipe.blocks import Needs, output_rows
+from raysandbox.recipe.fused import FusedOps, Tally, needs_of
+from raysandbox.recipe.parts import SHOWN_BAD_ROWS, InMemory, Staged, StatSum, Unit, UnitReport
 from raysandbox.recipe.plan import Segment, operator_seed
-from raysandbox.recipe.units import Work
+from raysandbox.recipe.rows import Row
+from raysandbox.recipe.units import Work, blocks_of
 
 __all__ = ["Run", "staging_folder", "sum_stats"]
 
@@ -63,9 +66,13 @@ class Run:
         for index, segment in enumerate(segments[:-1]):
             reports = self._segment(index, segment, replace(work, sink="staged"), units)
             position += len(segment.ops)
-            keep = self._decide(segment, reports, position, seed)
+            if isinstance(segment.deciders[0], Rewriter):
+                units = self._rewrite(segment.deciders[0], units, reports)
+                later = [op for each in segments[index + 1 :] for op in (*each.ops, *each.deciders)]
+                work = replace(work, needs=needs_of(later, work.fused.keys))
+            else:
+                units = _staged_units(units, reports, self._decide(segment, reports, position, seed))
             position += len(segment.deciders)
-            units = _staged_units(units, reports, keep)
             remove(work.staging / str(index - 1))
         return self._segment(len(segments) - 1, segments[-1], work, units)
 
@@ -153,6 +160,17 @@ def _gather(tables: Sequence[pa.Table], operator: str) -> pa.Table:
         return pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowTypeError as error:
         raise JobFailed(f"{operator}: the values that it compares have no common type: {error}") from error
+    def _rewrite(self, op: Rewriter, units: Sequence[Unit], reports: Sequence[UnitReport]) -> list[Unit]:
+        """What an operator makes of all rows, in as many pieces as these came."""
+        every = np.ones(sum(report.rows_out for report in reports), dtype=bool)
+        blocks = [block for unit in _staged_units(units, reports, every) for block in blocks_of(unit.source, Needs())]
+        old = [row for block in blocks for row in output_rows(block, block.table)]
+        new = op.rewrite(old)
+        self.tallies[-1].rows_in, self.tallies[-1].rows_out = len(old), len(new)
+        edges = np.linspace(0, len(new), len(units) + 1).astype(int).tolist()
+        pieces = zip(units, edges, edges[1:], strict=False)
+        return [Unit(unit.index, InMemory(new[start:end], unit.source.size)) for unit, start, end in pieces]
+
 
 
 def _sum_tallies(fused: FusedOps, reports: Sequence[UnitReport]) -> list[Tally]:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from raysandbox.core.keys import digest
-from raysandbox.ops.base import DatasetOperator, Filter, Mapper, Operator
+from raysandbox.ops.base import DatasetOperator, Filter, Mapper, Operator, Rewriter
 from raysandbox.ops.batch import ROW_TIMEOUT_S, Batch, FieldKeys, FrameRequest, RowFaults
 from raysandbox.recipe.blocks import ROW_COLUMN, BadRow, Block, Needs, Place, bad_row
 from raysandbox.recipe.recall import Recall
@@ -272,7 +272,7 @@ def _bad_row(block: Block, row: Batch, op: Operator, reason: str) -> BadRow:
 
 
 def needs_of(ops: Iterable[Operator], keys: FieldKeys) -> Needs:
-    """What operators need of every row."""
+    """What operators need of every row, up to one that makes other rows of all."""
     texts: dict[str, None] = {}
     columns: dict[str, pa.DataType] = {}
     for op in ops:
@@ -280,5 +280,8 @@ def needs_of(ops: Iterable[Operator], keys: FieldKeys) -> Needs:
         names = {"text": own.text, "image": own.image, "video": own.video, "audio": own.audio}
         if "text" in op.reads:
             texts[own.text] = None
-        columns |= {names[kind]: pa.list_(pa.large_string()) for kind in op.reads if kind != "text"}
-    return Needs(tuple(texts), columns, (keys.image, keys.video, keys.audio))
+        columns |= {media[kind]: pa.list_(pa.large_string()) for kind in op.reads if kind in media}
+        suffix |= "suffix" in op.reads
+        if isinstance(op, Rewriter):
+            break
+    return Needs(tuple(texts), columns, (keys.image, keys.video, keys.audio), suffix)

@@ -9,7 +9,7 @@ import numpy as np
 
 from raysandbox.core.errors import ConfigError, Problem
 from raysandbox.core.keys import digest
-from raysandbox.ops.base import DatasetOperator, Operator
+from raysandbox.ops.base import DatasetOperator, Operator, Rewriter
 from raysandbox.recipe.inputs import InputFile, ReadTask, Span, find_files, plan_reads
 from raysandbox.recipe.mixture import row_quotas
 from raysandbox.recipe.readers import BLOCK_BYTES, count_rows
@@ -48,10 +48,16 @@ class InputPlan:
 
 
 def segments_of(operators: Sequence[Operator]) -> list[Segment]:
-    """Cuts a recipe after each run of dataset operators; the last segment ends without one."""
+    """Cuts a recipe after each run of dataset operators; the last segment ends without one.
+
+    One that rewrites rows stands alone: those before it must have decided, those after it see other rows.
+    """
     segments = [Segment((), ())]
     for op in operators:
         last = segments[-1]
+        if last.deciders and any(isinstance(each, Rewriter) for each in (op, *last.deciders)):
+            segments.append(Segment((), ()))
+            last = segments[-1]
         if isinstance(op, DatasetOperator):
             segments[-1] = replace(last, deciders=(*last.deciders, op))
         elif last.deciders:

@@ -116,7 +116,7 @@ def _step(path: Path, step: Any) -> list[RecipeProblem]:
     if not isinstance(step, Mapping) or len(step) != 1:
         return [RecipeProblem(path, "should be one operator", "write `- name: {parameter: value}`")]
     ((name, params),) = step.items()
-    if not isinstance(name, str) or name not in OPERATORS.names():
+    if name not in OPERATORS:
         return [RecipeProblem(path, OPERATORS.unknown(name))]
     if params is not None and not isinstance(params, Mapping):
         message = f"the parameters of {name} should be a mapping, not {params!r}"

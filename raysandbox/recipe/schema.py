@@ -113,7 +113,8 @@ class Recipe(_Model):
             UnknownNameError: a name that no operator has.
             pydantic.ValidationError: parameters that do not fit; `recipe_problems` says it better.
         """
-        return [self._operator(*step_of(step)) for step in self.process]
+        keys = self.field_keys()
+        return [self._operator(*step_of(step)).for_recipe(keys) for step in self.process]
 
     @staticmethod
     def _operator(name: str, params: Mapping[str, Any]) -> Operator:
