@@ -18,7 +18,9 @@ __all__ = [
     "count_in",
     "count_listed",
     "decode",
+    "encode",
     "line_lengths",
+    "strip",
     "translate",
     "word_ngram_repetition",
     "word_spans",
@@ -32,6 +34,10 @@ _NEWLINE = 10
 _HASH_BASE = np.uint64(0x9E3779B97F4A7C15 | 1)
 _HASH_MIX = np.uint64(0xD6E8FEB86659FD93)
 _SHIFT = np.uint64(32)
+# Parts of a slot; see `_hash_table`.
+_FREE = np.uint64(0)
+_TAG = np.uint64(0xFFFFFFFF00000000)
+_PLACE = np.uint64(0x00000000FFFFFFFF)
 
 
 @njit(cache=True, nogil=True)
@@ -78,6 +84,60 @@ def decode(data: Array, offsets: Array) -> tuple[Array, Array]:
             n += 1
     bounds[rows] = n
     return codes, bounds
+
+
+@njit(cache=True, nogil=True)
+def encode(codes: Array, starts: Array, ends: Array) -> tuple[Array, Array]:
+    """Encodes rows as UTF-8.
+
+    Returns:
+        the bytes (uint8) and the rows' offsets in them (int64, shape (rows + 1,)).
+    """
+    rows = starts.size
+    offsets = np.empty(rows + 1, np.int64)
+    offsets[0] = 0
+    for row in range(rows):
+        size = 0
+        for code in codes[starts[row] : ends[row]]:
+            size += 1 + (code >= 0x80) + (code >= 0x800) + (code >= 0x10000)
+        offsets[row + 1] = offsets[row] + size
+    data = np.empty(offsets[rows], np.uint8)
+    n = 0
+    for row in range(rows):
+        for code in codes[starts[row] : ends[row]]:
+            if code < 0x80:
+                data[n] = code
+                n += 1
+                continue
+            if code < 0x800:
+                data[n] = 0xC0 | (code >> 6)
+                n += 1
+            else:
+                if code < 0x10000:
+                    data[n] = 0xE0 | (code >> 12)
+                    n += 1
+                else:
+                    data[n] = 0xF0 | (code >> 18)
+                    data[n + 1] = 0x80 | ((code >> 12) & 0x3F)
+                    n += 2
+                data[n] = 0x80 | ((code >> 6) & 0x3F)
+                n += 1
+            data[n] = 0x80 | (code & 0x3F)
+            n += 1
+    return data, offsets
+
+
+@njit(cache=True, nogil=True)
+def strip(codes: Array, starts: Array, ends: Array, table: Array) -> tuple[Array, Array]:
+    """Where each row starts and ends without the code points at its ends whose `table` entry is set."""
+    first = starts.copy()
+    last = ends.copy()
+    for row in range(starts.size):
+        while first[row] < last[row] and table[codes[first[row]]]:
+            first[row] += 1
+        while first[row] < last[row] and table[codes[last[row] - 1]]:
+            last[row] -= 1
+    return first, last
 
 
 @njit(cache=True, nogil=True)
@@ -209,19 +269,23 @@ def _slots(count: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _hash_table(starts: Array, ends: Array) -> tuple[Array, Array, Array]:
-    """First place, count and hash of each slot: one table that is large enough for every row in turn."""
+def _hash_table(starts: Array, ends: Array) -> tuple[Array, Array]:
+    """Slots and counts, large enough for every row in turn.
+
+    A slot is 0 when it is free, else an n-gram: the upper half of its hash, and 1 + its first place
+    in the row in the lower half. Counts stand at the n-grams' first places.
+    """
     longest = 0
     for row in range(starts.size):
         longest = max(longest, ends[row] - starts[row])
-    size = _slots(longest)
-    return np.empty(size, np.int32), np.empty(size, np.int32), np.empty(size, np.uint64)
+    return np.empty(_slots(longest), np.uint64), np.empty(longest, np.int32)
 
 
 @njit(cache=True, nogil=True)
-def _clear(counts: Array, size: int) -> None:
-    for slot in range(size):
-        counts[slot] = 0
+def _mixed(value: np.uint64) -> np.uint64:
+    """Spreads a rolling hash over all bits."""
+    mixed = value * _HASH_MIX
+    return mixed ^ (mixed >> _SHIFT)
 
 
 @njit(cache=True, nogil=True)
@@ -233,17 +297,14 @@ def _same_codes(codes: Array, a: int, b: int, length: int) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def _top_repeats(counts: Array, size: int, distinct: int) -> int:
+def _top_repeats(counts: Array, distinct: int) -> int:
     """Sum of the counts of the most frequent n-grams; see `char_ngram_repetition`."""
-    most = 0
-    for slot in range(size):
-        most = max(most, counts[slot])
-    frequencies = np.zeros(most + 1, np.int64)
-    for slot in range(size):
-        frequencies[counts[slot]] += 1
+    frequencies = np.zeros(counts.max() + 1, np.int64)
+    for count in counts:
+        frequencies[count] += 1
     left = int(np.sqrt(distinct))
     total = 0
-    for count in range(most, 1, -1):
+    for count in range(frequencies.size - 1, 1, -1):
         taken = min(left, frequencies[count])
         total += taken * count
         left -= taken
@@ -260,38 +321,41 @@ def char_ngram_repetition(codes: Array, starts: Array, ends: Array, n: int) -> A
     Returns:
         float64 per row, 0 for rows without an n-gram.
     """
-    rows = starts.size
-    ratios = np.zeros(rows, np.float64)
-    firsts, counts, hashes = _hash_table(starts, ends)
+    ratios = np.zeros(starts.size, np.float64)
+    table, counts = _hash_table(starts, ends)
     leading = _power(_HASH_BASE, n - 1)
-    for row in range(rows):
+    for row in range(starts.size):
         start = starts[row]
         total = ends[row] - start - n + 1
         if total <= 0:
             continue
         size = _slots(total)
+        table[:size] = _FREE
         mask = np.uint64(size - 1)
-        _clear(counts, size)
         distinct = 0
         value = np.uint64(0)
         for i in range(n - 1):
             value = value * _HASH_BASE + np.uint64(codes[start + i])
         for i in range(total):
             value = value * _HASH_BASE + np.uint64(codes[start + i + n - 1])
-            mixed = value * _HASH_MIX
-            slot = (mixed ^ (mixed >> _SHIFT)) & mask
-            while counts[slot] and not (
-                hashes[slot] == value and _same_codes(codes, start + firsts[slot], start + i, n)
-            ):
+            mixed = _mixed(value)
+            slot = mixed & mask
+            counts[i] = 0
+            while True:
+                entry = table[slot]
+                if entry == _FREE:
+                    table[slot] = mixed & _TAG | np.uint64(i + 1)
+                    counts[i] = 1
+                    distinct += 1
+                    break
+                first = np.int64(entry & _PLACE) - 1
+                if entry & _TAG == mixed & _TAG and _same_codes(codes, start + first, start + i, n):
+                    counts[first] += 1
+                    break
                 slot = (slot + np.uint64(1)) & mask
-            if counts[slot] == 0:
-                firsts[slot] = i
-                hashes[slot] = value
-                distinct += 1
-            counts[slot] += 1
             value -= np.uint64(codes[start + i]) * leading
         if distinct < total:
-            ratios[row] = _top_repeats(counts, size, distinct) / total
+            ratios[row] = _top_repeats(counts[:total], distinct) / total
     return ratios
 
 
@@ -333,37 +397,38 @@ def word_ngram_repetition(
         float64 per row, 0 for rows without an n-gram.
     """
     values = _word_hashes(codes, starts, ends)
-    rows = firsts_of_rows.size
-    ratios = np.zeros(rows, np.float64)
-    firsts, counts, hashes = _hash_table(firsts_of_rows, lasts_of_rows)
+    ratios = np.zeros(firsts_of_rows.size, np.float64)
+    table, counts = _hash_table(firsts_of_rows, lasts_of_rows)
     leading = _power(_HASH_BASE, n - 1)
-    for row in range(rows):
-        first = firsts_of_rows[row]
-        total = lasts_of_rows[row] - first - n + 1
+    for row in range(firsts_of_rows.size):
+        start = firsts_of_rows[row]
+        total = lasts_of_rows[row] - start - n + 1
         if total <= 0:
             continue
         size = _slots(total)
+        table[:size] = _FREE
         mask = np.uint64(size - 1)
-        _clear(counts, size)
         repeated = 0
         value = np.uint64(0)
         for i in range(n - 1):
-            value = value * _HASH_BASE + values[first + i]
+            value = value * _HASH_BASE + values[start + i]
         for i in range(total):
-            value = value * _HASH_BASE + values[first + i + n - 1]
-            mixed = value * _HASH_MIX
-            slot = (mixed ^ (mixed >> _SHIFT)) & mask
-            while counts[slot] and not (
-                hashes[slot] == value and _same_words(codes, starts, ends, first + firsts[slot], first + i, n)
-            ):
+            value = value * _HASH_BASE + values[start + i + n - 1]
+            mixed = _mixed(value)
+            slot = mixed & mask
+            while True:
+                entry = table[slot]
+                if entry == _FREE:
+                    table[slot] = mixed & _TAG | np.uint64(i + 1)
+                    counts[i] = 1
+                    break
+                first = np.int64(entry & _PLACE) - 1
+                if entry & _TAG == mixed & _TAG and _same_words(codes, starts, ends, start + first, start + i, n):
+                    repeated += 2 if counts[first] == 1 else 1
+                    counts[first] = 2
+                    break
                 slot = (slot + np.uint64(1)) & mask
-            if counts[slot] == 0:
-                firsts[slot] = i
-                hashes[slot] = value
-            else:
-                repeated += 2 if counts[slot] == 1 else 1
-            counts[slot] += 1
-            value -= values[first + i] * leading
+            value -= values[start + i] * leading
         ratios[row] = repeated / total
     return ratios
 

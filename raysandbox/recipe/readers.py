@@ -24,8 +24,8 @@ from raysandbox.recipe.rows import Row, decode_row, encode_row, has_long_number
 
 __all__ = ["BLOCK_BYTES", "count_rows", "open_file", "read_task"]
 
-BLOCK_BYTES = 16 << 20
-_READ_BYTES = BLOCK_BYTES * 3 // 2  # the most that one piece of an evenly cut file holds
+BLOCK_BYTES = 16 << 20  # of a task, at most
+_READ_BYTES = 1 << 20  # of rows that operators get together: what they make of them stays in the processor's cache
 _BOM = b"\xef\xbb\xbf"
 # What a file that is damaged as a whole makes its reader raise; no single row is at fault.
 _DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError, pa.ArrowException)
@@ -99,7 +99,7 @@ def _pieces(span: Span) -> Iterator[_Piece]:
             yield _text(file)
         else:
             delimiter = "\t" if file.format == "tsv" else ","
-            for table, places, bad in read_csv(lambda: open_file(file), delimiter, file.path, BLOCK_BYTES):
+            for table, places, bad in read_csv(lambda: open_file(file), delimiter, file.path, _READ_BYTES):
                 yield _Piece(places, table=table, bad=bad)
     except _DAMAGED as error:
         raise JobFailed(f"{file.path}: cannot be read: {error}") from error
@@ -198,7 +198,7 @@ def _json(file: InputFile) -> Iterator[_Piece]:
         yield _lines(_Chunk(data, 0, 0), file.path)
         return
     items = _json_list(data, file.path)
-    size = max(1, len(items) * BLOCK_BYTES // max(len(data), 1))
+    size = max(1, len(items) * _READ_BYTES // max(len(data), 1))
     for first in range(0, len(items), size):
         numbered = [(Place(file.path, first + index), item) for index, item in enumerate(items[first : first + size])]
         good = [(place, item) for place, item in numbered if isinstance(item, dict)]
@@ -245,7 +245,7 @@ def _parquet(span: Span) -> Iterator[_Piece]:
         number = sum(metadata.row_group(group).num_rows for group in range(span.start))
         size = sum(metadata.row_group(group).total_byte_size for group in groups)
         count = sum(metadata.row_group(group).num_rows for group in groups)
-        step = max(1, count * BLOCK_BYTES // max(size, 1))
+        step = max(1, count * _READ_BYTES // max(size, 1))
         for batch in parquet.iter_batches(step, list(groups)):
             table = pa.Table.from_batches([batch]).replace_schema_metadata(None)
             yield _Piece([Place(span.file.path, number + index) for index in range(table.num_rows)], table=table)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import json
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from itertools import chain
@@ -27,7 +26,6 @@ JSON_TEXT = {b"raysandbox": b"json"}
 Row = dict[str, Any]
 
 _DIGITS = bytes(ord("0") if chr(code).isdigit() else ord(" ") for code in range(128)) + b" " * 128
-_LONG_NUMBER = re.compile(rb"\d{19}")
 # What pyarrow raises for values without a common type, or too large for it.
 _NO_COMMON_TYPE = (pa.ArrowException, OverflowError, TypeError)
 
@@ -47,7 +45,7 @@ def decode_row(line: bytes, *, long_numbers: bool) -> Row:
     Raises:
         ValueError: not UTF-8, not JSON, or not an object; says which.
     """
-    if long_numbers and _LONG_NUMBER.search(line):
+    if long_numbers and has_long_number(line):
         row = _decode_slowly(line)
     else:
         try:
