@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 __all__ = [
+    "JSON_TEXT",
     "MEDIA_VIEW",
     "META_COLUMN",
     "ROW_TIMEOUT_S",
@@ -25,6 +26,8 @@ __all__ = [
 STATS_COLUMN = "__dj__stats__"
 META_COLUMN = "__dj__meta__"
 SUFFIX_COLUMN = "__dj__suffix__"  # suffix of the file that a row was read from, for operators that read "suffix"
+# Marks a column of JSON texts: its values have no common Arrow type.
+JSON_TEXT = {b"raysandbox": b"json"}
 ROW_TIMEOUT_S = 60.0
 MEDIA_VIEW = "media"  # what is known of media files, by path
 

@@ -18,10 +18,9 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-__all__ = ["JSON_TEXT", "column_of", "decode_row", "encode_row", "has_long_number", "table_of"]
+from raysandbox.ops.batch import JSON_TEXT
 
-# Marks a column of JSON texts: its values have no common Arrow type.
-JSON_TEXT = {b"raysandbox": b"json"}
+__all__ = ["JSON_TEXT", "column_of", "decode_row", "encode_row", "has_long_number", "table_of"]
 
 Row = dict[str, Any]
 
