@@ -26,6 +26,7 @@ from raysandbox.recipe.rows import encode_row
 from raysandbox.recipe.schema import Recipe
 from raysandbox.recipe.store import StatisticsStore
 from raysandbox.recipe.units import Work
+from raysandbox.recipe.validators import check_missing
 from raysandbox.recipe.writers import Target, write_output
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def analyze(
     quarantine_dir: Path | None = None,
     progress: Progress | None = None,
     engine: str | None = None,
+    allow_user_code: bool = False,
     cache: bool = True,
     shared: Path | None = None,
 ) -> AnalysisResult:
@@ -81,6 +83,7 @@ def analyze(
         quarantine_dir: folder for bad rows; by default `out_dir`.
         progress: receives progress.
         engine: "local", "ray" or "auto" instead of the recipe's.
+        allow_user_code: whether code that the recipe names may run, such as custom operators.
         cache: whether statistics that earlier runs computed may be taken.
         shared: the cache that runs share; `~/.cache/raysandbox` by default.
 
@@ -93,7 +96,7 @@ def analyze(
     from raysandbox.analysis.summary import summarise
 
     started = time.perf_counter()
-    recipe, warnings = load_recipe(recipe)
+    recipe, warnings = load_recipe(recipe, allow_user_code=allow_user_code)
     filters, left_out = _filters(recipe.operators())
     warnings += left_out
     plan = plan_input(recipe)
@@ -104,6 +107,7 @@ def analyze(
     fused = FusedOps(tuple(filters), (), keys, keep_all=True, row_timeout_s=recipe.row_timeout_s)
     sink = target.sink if recipe.export_original_dataset else "nothing"
     work = Work(fused, needs_of(filters, keys), Path(), sink, keep_stats=True, gather_stats=True)
+    work = replace(work, validators=recipe.row_validators())
     shared = shared or cache_dir()
     memo = DigestMemo(shared / "digests")
     units = units_of(plan, memo)
@@ -114,6 +118,7 @@ def analyze(
     run = Run(engine_named(chosen, recipe.np), recipe.bad_row_budget(), quarantine, progress or Progress())
     with staging_folder(target.path) as staging:
         reports = run.run(replace(work, staging=staging, limit=run.unit_limit), units)
+        check_missing(work.validators, run.missing, run.rows_in)
         stats = _gathered(reports)
         path = write_output(target, reports) if recipe.export_original_dataset else _write_stats(stats, target.path)
     analysis = summarise(stats, recipe.percentiles)

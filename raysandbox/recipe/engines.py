@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from raysandbox.ops.base import OpResources
 from raysandbox.recipe.parts import Unit, UnitReport
 
 __all__ = ["Engine", "LocalEngine", "UnitWork", "engine_named"]
@@ -21,6 +22,11 @@ class UnitWork(Protocol):
     @property
     def staging(self) -> Path:
         """Folder where units leave their files."""
+        ...
+
+    @property
+    def resources(self) -> tuple[OpResources, ...]:
+        """What those of its operators ask that need workers of their own; empty when any worker will do."""
         ...
 
     def run(self, unit: Unit) -> UnitReport:

@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import tempfile
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,9 +17,9 @@ import pyarrow as pa
 from raysandbox.core.errors import BadRowsError, JobFailed
 from raysandbox.core.files import atomic_path, remove
 from raysandbox.core.progress import Progress
-from raysandbox.recipe.engines import Engine, UnitWork
 from raysandbox.ops.base import Rewriter
 from raysandbox.recipe.blocks import Needs, output_rows
+from raysandbox.recipe.engines import Engine, UnitWork
 from raysandbox.recipe.fused import FusedOps, Tally, needs_of
 from raysandbox.recipe.parts import SHOWN_BAD_ROWS, InMemory, Staged, StatSum, Unit, UnitReport
 from raysandbox.recipe.plan import Segment, operator_seed
@@ -45,11 +46,13 @@ class Run:
     progress: Progress
     rows_in: int = 0
     bad: int = 0
+    missing: Counter[str] = field(default_factory=Counter)
     first_bad: list[str] = field(default_factory=list)
     tallies: list[Tally] = field(default_factory=list)
     quarantined: list[Path] = field(default_factory=list)
     recalled: int = 0
     damaged: int = 0
+    samples: list[list[Row]] = field(default_factory=list)
 
     @property
     def unit_limit(self) -> int | None:
@@ -80,8 +83,12 @@ class Run:
         staging = work.staging / str(index)
         staging.mkdir()
         fused = replace(work.fused, ops=segment.ops, deciders=segment.deciders)
-        reports = self.run(replace(work, fused=fused, staging=staging), units, first=index == 0)
+        validators = work.validators if index == 0 else ()  # rows are looked at when they are read
+        work = replace(work, fused=fused, staging=staging, validators=validators)
+        reports = self.run(work, units, first=index == 0)
         self.tallies += _sum_tallies(fused, reports)
+        if work.trace is not None:
+            self.samples += _first_samples(len(fused.operators), reports, work.trace.rows)
         return reports
 
     def run(self, work: UnitWork, units: Sequence[Unit], *, first: bool = True) -> list[UnitReport]:
@@ -103,6 +110,7 @@ class Run:
     def _count(self, report: UnitReport, first: bool) -> None:
         self.rows_in += report.rows_in if first else 0
         self.bad += report.bad
+        self.missing.update(report.missing)
         self.recalled += report.recalled
         self.damaged += report.damaged
         self.first_bad += report.first_bad[: SHOWN_BAD_ROWS - len(self.first_bad)]
@@ -152,14 +160,6 @@ class Run:
             keep[keep] = verdict
         return keep
 
-
-def _gather(tables: Sequence[pa.Table], operator: str) -> pa.Table:
-    if not tables:
-        return pa.table({})
-    try:
-        return pa.concat_tables(tables, promote_options="permissive")
-    except pa.ArrowTypeError as error:
-        raise JobFailed(f"{operator}: the values that it compares have no common type: {error}") from error
     def _rewrite(self, op: Rewriter, units: Sequence[Unit], reports: Sequence[UnitReport]) -> list[Unit]:
         """What an operator makes of all rows, in as many pieces as these came."""
         every = np.ones(sum(report.rows_out for report in reports), dtype=bool)
@@ -172,6 +172,14 @@ def _gather(tables: Sequence[pa.Table], operator: str) -> pa.Table:
         return [Unit(unit.index, InMemory(new[start:end], unit.source.size)) for unit, start, end in pieces]
 
 
+def _gather(tables: Sequence[pa.Table], operator: str) -> pa.Table:
+    if not tables:
+        return pa.table({})
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowTypeError as error:
+        raise JobFailed(f"{operator}: the values that it compares have no common type: {error}") from error
+
 
 def _sum_tallies(fused: FusedOps, reports: Sequence[UnitReport]) -> list[Tally]:
     sums = fused.tallies()
@@ -179,6 +187,11 @@ def _sum_tallies(fused: FusedOps, reports: Sequence[UnitReport]) -> list[Tally]:
         for total, tally in zip(sums, report.tallies, strict=True):
             total.add(tally)
     return sums
+
+
+def _first_samples(operators: int, reports: Sequence[UnitReport], most: int) -> list[list[Row]]:
+    """What the tracer shows of each operator: the first rows in input order."""
+    return [[row for report in reports for row in report.samples[index]][:most] for index in range(operators)]
 
 
 def _staged_units(units: Sequence[Unit], reports: Sequence[UnitReport], keep: np.ndarray) -> list[Unit]:

@@ -16,8 +16,9 @@ from raysandbox.ops.base import DatasetOperator, Filter, Mapper, Operator, Rewri
 from raysandbox.ops.batch import ROW_TIMEOUT_S, Batch, FieldKeys, FrameRequest, RowFaults
 from raysandbox.recipe.blocks import ROW_COLUMN, BadRow, Block, Needs, Place, bad_row
 from raysandbox.recipe.recall import Recall
+from raysandbox.recipe.trace import UnitTrace
 
-__all__ = ["FusedOps", "Outcome", "Tally", "needs_of"]
+__all__ = ["Companions", "FusedOps", "Outcome", "Tally", "needs_of"]
 
 # What one row can make an operator raise. Others (a missing package, no memory, a user error) say
 # that something else is wrong and pass through.
@@ -86,6 +87,23 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Companions:
+    """What goes along with all blocks of a unit.
+
+    Attributes:
+        tallies: one per operator, added to.
+        limit: how many bad rows of a block end the search for more, None for no limit.
+        recall: knows what earlier runs computed, and learns what this one does.
+        trace: notes rows before and after.
+    """
+
+    tallies: Sequence[Tally]
+    limit: int | None = None
+    recall: Recall | None = None
+    trace: UnitTrace | None = None
+
+
+@dataclass(frozen=True)
 class FusedOps:
     """A run of operators that is applied to a block without leaving the process.
 
@@ -120,19 +138,15 @@ class FusedOps:
             _STATES[key] = [_State(op) for op in self.operators]
         return _STATES[key]
 
-    def run(
-        self, block: Block, tallies: Sequence[Tally], limit: int | None = None, recall: Recall | None = None
-    ) -> Outcome:
+    def run(self, block: Block, unit: Companions) -> Outcome:
         """Applies the operators to a block; a row that one fails on is set aside, the others go on.
 
         Args:
             block: the rows.
-            tallies: one per operator, added to.
-            limit: how many bad rows end the search for more, None for no limit.
-            recall: knows what earlier runs computed, and learns what this one does.
+            unit: what goes along with all blocks of a unit.
         """
         whole = replace(Batch.from_table(block.table, self.keys), row_timeout_s=self.row_timeout_s)
-        outcomes = [self._run(block, piece, tallies, limit, recall) for piece in self._pieces(whole)]
+        outcomes = [self._run(block, piece, unit) for piece in self._pieces(whole)]
         return outcomes[0] if len(outcomes) == 1 else _joined(outcomes)
 
     def _pieces(self, batch: Batch) -> Iterator[Batch]:
@@ -146,18 +160,15 @@ class FusedOps:
             stats = {name: values.slice(start, most) for name, values in batch.stats.items()}
             yield replace(batch, table=batch.table.slice(start, most), stats=stats, _views={})
 
-    def _run(
-        self, block: Block, batch: Batch, tallies: Sequence[Tally], limit: int | None, recall: Recall | None
-    ) -> Outcome:
+    def _run(self, block: Block, batch: Batch, unit: Companions) -> Outcome:
         bad = list[BadRow]()
         requests = self._requests()
-        for index, (op, state, tally) in enumerate(zip(self.operators, self._states(), tallies, strict=True)):
+        for index, (op, tally) in enumerate(zip(self.operators, unit.tallies, strict=True)):
             if batch.num_rows == 0:
                 break
             started = time.perf_counter()
             batch = replace(batch, requests=requests[index])
-            compute = _computed if recall is None else partial(recall.compute, index)
-            attempt = _Attempt(partial(self._apply, op, state, f"{_FEATURE}{index}.", compute), limit)
+            attempt = _Attempt(partial(self._apply, index, block, unit), unit.limit)
             result = attempt.run(batch)
             bad += [_bad_row(block, faulty, op, reason) for faulty, reason in attempt.failures]
             tally.rows_in += batch.num_rows
@@ -177,21 +188,30 @@ class FusedOps:
             wanted.append(later)
         return wanted[::-1]
 
-    def _apply(self, op: Operator, state: _State, prefix: str, compute: _Compute, batch: Batch) -> Batch:
+    def _apply(self, index: int, block: Block, unit: Companions, batch: Batch) -> Batch:
+        op, state = self.operators[index], self._states()[index]
         keys = op.keys(self.keys)
         view = batch if keys == self.keys else replace(batch, keys=keys, _views={})
+        compute = _computed if unit.recall is None else partial(unit.recall.compute, index)
         if isinstance(op, Mapper):
             mapped = op.process(view, state.get())
+            if unit.trace is not None:
+                unit.trace.mapped(index, op, block, batch, mapped)
             return mapped if view is batch else replace(mapped, keys=self.keys, _views={})
         if isinstance(op, DatasetOperator):
             # Kept among the statistics, so that they lose the rows that a later operator fails on.
             features = compute(op, view, lambda rows: op.features(rows, state.get()))
-            return batch.with_stats({prefix + name: values for name, values in features.items()})
+            return batch.with_stats({f"{_FEATURE}{index}.{name}": values for name, values in features.items()})
         if not isinstance(op, Filter):
             raise TypeError(f"{op.type_name} is neither a mapper nor a filter nor a dataset operator")
         stats = compute(op, view, lambda rows: op.compute(rows, state.get()))
         batch = batch.with_stats(stats)
-        return batch if self.keep_all else batch.select(op.keep(stats))
+        if self.keep_all:
+            return batch
+        keep = op.keep(stats)
+        if unit.trace is not None:
+            unit.trace.filtered(index, op, block, batch, stats, keep)
+        return batch.select(keep)
 
     def _split_features(self, batch: Batch) -> tuple[Batch, list[pa.Table]]:
         tables = []
@@ -275,9 +295,10 @@ def needs_of(ops: Iterable[Operator], keys: FieldKeys) -> Needs:
     """What operators need of every row, up to one that makes other rows of all."""
     texts: dict[str, None] = {}
     columns: dict[str, pa.DataType] = {}
+    suffix = False
     for op in ops:
         own = op.keys(keys)
-        names = {"text": own.text, "image": own.image, "video": own.video, "audio": own.audio}
+        media = {"image": own.image, "video": own.video, "audio": own.audio}
         if "text" in op.reads:
             texts[own.text] = None
         columns |= {media[kind]: pa.list_(pa.large_string()) for kind in op.reads if kind in media}

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Part", "parse_dataset_path", "row_quotas"]
+__all__ = ["Part", "Window", "parse_dataset_path", "parse_split", "row_quotas"]
+
+_SPLIT = re.compile(r"([\w.-]+)(?:\[(?:(-?\d+)(%)?)?:(?:(-?\d+)(%)?)?\])?")
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,78 @@ class Part:
 
     path: str
     weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Bound:
+    """An end of a window: a number of rows or percent of them, from the end if negative."""
+
+    value: int
+    percent: bool = False
+
+    def position(self, total: int) -> int:
+        """Where it is among `total` rows."""
+        position = round(self.value * total / 100) if self.percent else self.value
+        return min(total, position if position >= 0 else max(0, total + position))
+
+
+@dataclass(frozen=True)
+class Window:
+    """Consecutive rows of a part.
+
+    Attributes:
+        start: the first; None for the part's first.
+        stop: the one after the last; None for the part's end.
+        limit: the most rows to take; None for no limit.
+    """
+
+    start: Bound | None = None
+    stop: Bound | None = None
+    limit: int | None = None
+
+    def rows(self, total: int) -> range:
+        """Positions of the rows among `total` of them."""
+        start = 0 if self.start is None else self.start.position(total)
+        stop = total if self.stop is None else self.stop.position(total)
+        if self.limit is not None:
+            stop = min(stop, start + self.limit)
+        return range(start, max(start, stop))
+
+    @property
+    def enough(self) -> int | None:
+        """Number of rows that hold all of the window; None when that depends on how many there are."""
+        bounds = [bound for bound in (self.start, self.stop) if bound is not None]
+        if any(bound.percent or bound.value < 0 for bound in bounds):
+            return None
+        start = self.start.value if self.start else 0
+        ends = [self.stop.value if self.stop else None, None if self.limit is None else start + self.limit]
+        return min((end for end in ends if end is not None), default=None)
+
+
+def parse_split(text: str) -> tuple[tuple[str, ...], Window | None]:
+    """The names in `train`, `train+test` or `train[:10%]`, and which rows are meant.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    names: list[str] = []
+    window = None
+    words = text.split("+")
+    for word in words:
+        match = _SPLIT.fullmatch(word.strip())
+        if match is None:
+            raise ValueError(f"'{text}' is no split; write train, train+test or train[:10%]")
+        name, start, start_percent, stop, stop_percent = match.groups()
+        names.append(name)
+        if word.strip().endswith("]"):
+            if len(words) > 1:
+                raise ValueError(f"'{text}' adds pieces of splits; write them as parts of their own")
+            window = Window(_bound(start, start_percent), _bound(stop, stop_percent))
+    return tuple(names), window
+
+
+def _bound(value: str | None, percent: str | None) -> Bound | None:
+    return None if value is None else Bound(int(value), percent is not None)
 
 
 def parse_dataset_path(text: str) -> list[Part]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,8 +118,10 @@ class UnitReport:
         size: bytes in its parts.
         rows: its rows, when they stay in memory.
         columns: small columns that stay in memory (statistics of an analysis).
+        missing: rows that lack a value of a column, where a validator tolerates some.
         recalled: values that were taken from the statistics store.
         damaged: entries of the store that were found damaged.
+        samples: per operator what the tracer shows of its rows.
     """
 
     index: int
@@ -135,8 +138,10 @@ class UnitReport:
     size: int = 0
     rows: list[Row] = field(default_factory=list)
     columns: list[pa.Table] = field(default_factory=list)
+    missing: Counter[str] = field(default_factory=Counter)
     recalled: int = 0
     damaged: int = 0
+    samples: list[list[Row]] = field(default_factory=list)
 
 
 class PartWriter:

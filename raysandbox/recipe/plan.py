@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from raysandbox.core.errors import ConfigError, Problem
 from raysandbox.core.keys import digest
 from raysandbox.ops.base import DatasetOperator, Operator, Rewriter
-from raysandbox.recipe.inputs import InputFile, ReadTask, Span, find_files, plan_reads
-from raysandbox.recipe.mixture import row_quotas
-from raysandbox.recipe.readers import BLOCK_BYTES, count_rows
+from raysandbox.recipe.datasets import locate
+from raysandbox.recipe.draws import draw
+from raysandbox.recipe.inputs import InputFile, ReadTask, plan_reads
+from raysandbox.recipe.readers import BLOCK_BYTES
 from raysandbox.recipe.schema import Recipe
 
 __all__ = ["InputPlan", "Segment", "choose_engine", "plan_input", "segments_of"]
@@ -87,48 +86,21 @@ def plan_input(recipe: Recipe, block_bytes: int | None = None) -> InputPlan:
     parts = recipe.parts()
     if not parts:
         raise ConfigError([Problem(None, None, "dataset_path", "is required", "name a file, folder or glob")])
-    found = [find_files(part.path, recipe.file_suffixes()) for part in parts]
-    files = [file for part_files, _ in found for file in part_files]
-    warnings = [warning for _, part_warnings in found for warning in part_warnings]
+    located = [locate(part, recipe.file_suffixes()) for part in parts]
+    files = [file for part in located for file in part.files]
+    warnings = [warning for part in located for warning in part.warnings]
     warnings += [f"{file.path} is empty" for file in files if file.size == 0]
     size = sum(file.weight for file in files)
     if block_bytes is None:
         block_bytes = min(BLOCK_BYTES, max(_SMALLEST_BLOCK, size // _BLOCKS))
-    weights = [part.weight for part in parts]
+    weights, windows = [part.weight for part in parts], [part.window for part in located]
     wanted = recipe.dataset.max_sample_num if recipe.dataset else None
-    if wanted is None and len(set(weights)) <= 1:
-        return InputPlan(tuple(plan_reads(files, block_bytes)), size, tuple(files), tuple(warnings))
-    planned = [plan_reads(part_files, block_bytes) for part_files, _ in found]
-    tasks = _draw(planned, weights, wanted, recipe.seed)
+    if wanted is None and len(set(weights)) <= 1 and not any(windows):
+        tasks = plan_reads(files, block_bytes)
+    else:
+        planned = [plan_reads(part.files, block_bytes) for part in located]
+        tasks = draw(planned, windows, weights, wanted, recipe.seed)
     return InputPlan(tuple(tasks), size, tuple(files), tuple(warnings))
-
-
-def _draw(
-    planned: Sequence[Sequence[ReadTask]], weights: Sequence[float], wanted: int | None, seed: int
-) -> list[ReadTask]:
-    """Marks the rows that a mix takes of each part: at random, without repetition, in input order."""
-    counts = [[[count_rows(span) for span in task.spans] for task in tasks] for tasks in planned]
-    available = [sum(sum(spans) for spans in part) for part in counts]
-    chosen: list[ReadTask] = []
-    for index, quota in enumerate(row_quotas(weights, available, wanted)):
-        if quota == available[index]:
-            chosen += planned[index]
-            continue
-        # Row numbers of the part, so that the choice does not depend on how it was cut.
-        generator = np.random.default_rng([seed, index])
-        picked = np.zeros(available[index], dtype=bool)
-        picked[generator.choice(available[index], quota, replace=False)] = True
-        start = 0
-        for task, spans in zip(planned[index], counts[index], strict=True):
-            edges = start + np.cumsum([0, *spans])
-            marked = [_mark(span, picked[a:b]) for span, a, b in zip(task.spans, edges, edges[1:], strict=False)]
-            chosen.append(ReadTask(tuple(marked)))
-            start = int(edges[-1])
-    return chosen
-
-
-def _mark(span: Span, picked: np.ndarray) -> Span:
-    return replace(span, picked=picked)
 
 
 def operator_seed(seed: int, position: int) -> int:

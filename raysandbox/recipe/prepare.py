@@ -21,8 +21,14 @@ from raysandbox.recipe.writers import Target
 __all__ = ["load_recipe", "quarantine_file", "target_of", "units_of"]
 
 
-def load_recipe(source: Mapping[str, Any] | str | Path | Recipe) -> tuple[Recipe, list[str]]:
+def load_recipe(
+    source: Mapping[str, Any] | str | Path | Recipe, *, allow_user_code: bool = False
+) -> tuple[Recipe, list[str]]:
     """A recipe and the warnings about it.
+
+    Args:
+        source: the recipe, its mapping, or its file.
+        allow_user_code: whether code of the user may run.
 
     Raises:
         ConfigError: it is wrong; with every problem.
@@ -32,8 +38,9 @@ def load_recipe(source: Mapping[str, Any] | str | Path | Recipe) -> tuple[Recipe
     file = None
     if isinstance(source, str | Path):
         file, source = str(source), _read_yaml(Path(source))
-    recipe = parse_recipe(source, file)
-    return recipe, [problem.message for problem in recipe_problems(source)]
+    recipe = parse_recipe(source, file, allow_user_code=allow_user_code)
+    found = recipe_problems(source, allow_user_code=allow_user_code)
+    return recipe, [problem.message for problem in found]
 
 
 def _read_yaml(path: Path) -> Mapping[str, Any]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path as FilePath
 from typing import Any, Literal
 
 from raysandbox.config.validation import model_problems
 from raysandbox.core.errors import ConfigError, Problem, UserError, did_you_mean
 from raysandbox.ops.base import OPERATORS, Filter, Operator
+from raysandbox.ops.custom import import_operators
 from raysandbox.recipe.mixture import parse_dataset_path
 from raysandbox.recipe.peer_keys import PEER_KEYS
 from raysandbox.recipe.schema import Recipe, export_format
+from raysandbox.recipe.validators import VALIDATORS
 
 __all__ = ["RecipeProblem", "parse_recipe", "recipe_problems"]
 
@@ -20,38 +23,69 @@ Path = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class RecipeProblem:
-    """One finding about a recipe; `path` starts at the recipe's root."""
+    """One finding about a recipe; `path` starts at the recipe's root, the rest is that of `Problem`."""
 
     path: Path
     message: str
     fix: str = ""
     severity: Literal["error", "warning"] = "error"
+    missing_path: bool = False
 
     def located(self, file: str | None = None) -> Problem:
         """The finding as the problem of a file."""
-        return Problem(file, None, ".".join(map(str, self.path)), self.message, self.fix, self.severity)
+        path = ".".join(map(str, self.path))
+        return Problem(file, None, path, self.message, self.fix, self.severity, self.missing_path)
 
 
-def parse_recipe(raw: Mapping[str, Any], file: str | None = None) -> Recipe:
+def parse_recipe(raw: Mapping[str, Any], file: str | None = None, *, allow_user_code: bool = False) -> Recipe:
     """The recipe of a raw mapping.
 
     Raises:
         ConfigError: with every problem of the recipe.
     """
-    errors = [problem for problem in recipe_problems(raw) if problem.severity == "error"]
+    errors = [found for found in recipe_problems(raw, allow_user_code=allow_user_code) if found.severity == "error"]
     if errors:
         raise ConfigError([problem.located(file) for problem in errors])
-    return Recipe.model_validate({key: value for key, value in raw.items() if key not in PEER_KEYS})
+    return Recipe.model_validate({key: value for key, value in _respelled(raw).items() if key not in PEER_KEYS})
 
 
-def recipe_problems(raw: Mapping[str, Any]) -> list[RecipeProblem]:
-    """Every problem of a raw recipe, errors and warnings, in the order of its keys."""
-    problems = [*_keys(raw), *_values(raw), *_paths(raw)]
+def recipe_problems(raw: Mapping[str, Any], *, allow_user_code: bool = False) -> list[RecipeProblem]:
+    """Every problem of a raw recipe, errors and warnings, in the order of its keys.
+
+    Args:
+        raw: the recipe.
+        allow_user_code: whether code of the user may run: it imports the files of `custom_operator_paths`.
+    """
+    raw = _respelled(raw)
+    problems = [*_keys(raw), *_values(raw), *_paths(raw), *_custom_operators(raw, allow_user_code)]
+    problems += _validators(raw.get("validators"))
     steps = raw.get("process") or []
     if isinstance(steps, list):
         for index, step in enumerate(steps):
-            problems += _step(("process", index), step)
+            problems += _step(("process", index), step, allow_user_code)
+    if raw.get("custom_operator_paths") and not allow_user_code:  # which may be where such a name is from
+        problems = [problem for problem in problems if not problem.message.startswith("unknown operator")]
     return problems
+
+
+def _respelled(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The recipe with today's spelling of Data-Juicer's keys."""
+    return {{"custom-operator-paths": "custom_operator_paths"}.get(key, key): value for key, value in raw.items()}
+
+
+def _custom_operators(raw: Mapping[str, Any], allow_user_code: bool) -> Iterator[RecipeProblem]:
+    given = raw.get("custom_operator_paths") or []
+    paths = [given] if isinstance(given, str) else given
+    if not paths or not isinstance(paths, list):
+        return
+    if not allow_user_code:
+        yield RecipeProblem(("custom_operator_paths",), "runs code of yours", "allow it with --allow-user-code")
+        return
+    for path in paths:
+        try:
+            import_operators(FilePath(str(path)).expanduser())
+        except UserError as error:
+            yield RecipeProblem(("custom_operator_paths",), str(error))
 
 
 def _keys(raw: Mapping[str, Any]) -> Iterator[RecipeProblem]:
@@ -69,12 +103,6 @@ def _keys(raw: Mapping[str, Any]) -> Iterator[RecipeProblem]:
             "set text_key on an operator that reads another column",
             "warning",
         )
-    if raw.get("custom_operator_paths"):
-        yield RecipeProblem(
-            ("custom_operator_paths",),
-            "custom operator files are not in this version",
-            "install them as a package with an entry point of the group raysandbox.operator",
-        )
 
 
 def _values(raw: Mapping[str, Any]) -> list[RecipeProblem]:
@@ -86,8 +114,7 @@ def _values(raw: Mapping[str, Any]) -> list[RecipeProblem]:
         found.append(problem)
         return problem.located()
 
-    others = ("process", "custom_operator_paths")
-    fields = {key: value for key, value in raw.items() if key in Recipe.model_fields and key not in others}
+    fields = {key: value for key, value in raw.items() if key in Recipe.model_fields and key != "process"}
     model_problems(Recipe, fields, locate)
     steps = raw.get("process")
     if steps is not None and not isinstance(steps, list):
@@ -110,7 +137,39 @@ def _paths(raw: Mapping[str, Any]) -> Iterator[RecipeProblem]:
                 yield RecipeProblem(("export_path",), problem.message, problem.fix)
 
 
-def _step(path: Path, step: Any) -> list[RecipeProblem]:
+def _validators(raw: Any) -> Iterator[RecipeProblem]:
+    entries: list[Any] = raw if isinstance(raw, list) else []
+    for index, entry in enumerate(entries):
+        path: Path = ("validators", index)
+        if not isinstance(entry, Mapping) or not isinstance(entry.get("type"), str):
+            yield RecipeProblem(path, "has no type", f"known: {', '.join(VALIDATORS)}")
+            continue
+        kind = entry["type"]
+        cls = VALIDATORS.get(kind)
+        if cls is None:
+            hint = did_you_mean(kind, VALIDATORS) or f"known: {', '.join(VALIDATORS)}"
+            yield RecipeProblem((*path, "type"), f"unknown validator '{kind}'; {hint}")
+            continue
+        found: list[RecipeProblem] = []
+        parameters = {key: value for key, value in entry.items() if key != "type"}
+        model_problems(cls, parameters, _collecting(found, path))
+        yield from found
+        if ignored := [key for key in parameters if key in cls.no_meaning_here]:
+            message = f"all rows are looked at; no effect here: {', '.join(ignored)}"
+            yield RecipeProblem(path, message, "", "warning")
+
+
+def _collecting(found: list[RecipeProblem], base: Path) -> Callable[[Path, str, str], Problem]:
+    """A function that notes a finding of the schema below `base`."""
+
+    def locate(path: Path, message: str, fix: str) -> Problem:
+        found.append(RecipeProblem((*base, *path), message, fix))
+        return found[-1].located()
+
+    return locate
+
+
+def _step(path: Path, step: Any, allow_user_code: bool) -> list[RecipeProblem]:
     if isinstance(step, str):
         step = {step: None}
     if not isinstance(step, Mapping) or len(step) != 1:
@@ -125,7 +184,12 @@ def _step(path: Path, step: Any) -> list[RecipeProblem]:
         cls: type[Operator] = OPERATORS.get(name)
     except UserError as error:
         return [RecipeProblem(path, str(error))]
-    return _parameters((*path, name), cls, params or {})
+    found = _parameters((*path, name), cls, params or {})
+    if cls.runs_code and not allow_user_code:
+        found.append(RecipeProblem((*path, name), f"{name} runs code of yours", "allow it with --allow-user-code"))
+    if missing := cls.missing():
+        found.append(RecipeProblem((*path, name), missing, "", "warning", missing_path=True))
+    return found
 
 
 def _parameters(path: Path, cls: type[Operator], params: Mapping[str, Any]) -> list[RecipeProblem]:

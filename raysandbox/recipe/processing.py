@@ -17,12 +17,15 @@ from raysandbox.recipe.engines import engine_named
 from raysandbox.recipe.execute import Run, staging_folder, sum_stats
 from raysandbox.recipe.fused import FusedOps, Tally, needs_of
 from raysandbox.recipe.marker import Marker
+from raysandbox.recipe.order import cheap_first, measured_first
 from raysandbox.recipe.parts import InMemory, Sink, StatSum, Unit
 from raysandbox.recipe.plan import choose_engine, plan_input, segments_of
 from raysandbox.recipe.prepare import load_recipe, quarantine_file, target_of, units_of
 from raysandbox.recipe.schema import Recipe
 from raysandbox.recipe.store import StatisticsStore
-from raysandbox.recipe.units import Work
+from raysandbox.recipe.trace import write_traces
+from raysandbox.recipe.units import Work, blocks_of
+from raysandbox.recipe.validators import check_missing
 from raysandbox.recipe.writers import Target, write_output
 
 __all__ = ["OpCount", "Result", "StatSummary", "process"]
@@ -94,6 +97,7 @@ def process(
     shared: Path | None = None,
     engine: str | None = None,
     block_bytes: int | None = None,
+    allow_user_code: bool = False,
 ) -> Result:
     """Runs a recipe.
 
@@ -106,13 +110,14 @@ def process(
         shared: the cache that runs share; `~/.cache/raysandbox` by default.
         engine: "local", "ray" or "auto" instead of the recipe's.
         block_bytes: bytes of input per block, for tests and measurements.
+        allow_user_code: whether code that the recipe names may run, such as custom operators.
 
     Raises:
         ConfigError: the recipe or its input is wrong.
         BadRowsError: more rows are bad than `max_bad_rows` allows.
     """
     started = time.perf_counter()
-    recipe, warnings = load_recipe(recipe)
+    recipe, warnings = load_recipe(recipe, allow_user_code=allow_user_code)
     operators = recipe.operators()
     if rows is not None:
         units = [Unit(0, InMemory(rows))] if rows else []
@@ -129,6 +134,9 @@ def process(
     marker.clear()
     work = _work(recipe, operators, target.sink)
     units = units_of(plan, memo if cache else None)
+    if recipe.op_fusion:
+        operators = _ordered(recipe, operators, work, units)
+        work = _work(recipe, operators, target.sink)
     if cache:
         work = work.recalling(StatisticsStore(shared / "statistics"), memo)
     chosen = choose_engine(engine or recipe.engine, plan.size, done=all(map(work.is_known, units)))
@@ -138,6 +146,15 @@ def process(
     if work.recall is not None:
         work.recall.store.prune()
     return result
+
+
+def _ordered(recipe: Recipe, operators: Sequence[Operator], work: Work, units: Sequence[Unit]) -> list[Operator]:
+    """The operators with cheap filters first; measured on the first rows if the recipe says so."""
+    if recipe.fusion_strategy == "probe" and units:
+        sample = next(blocks_of(units[0].source, work.needs), None)
+        if sample is not None and sample.places:
+            return measured_first(operators, work.fused, sample)
+    return cheap_first(operators)
 
 
 def _work(recipe: Recipe, operators: Sequence[Operator], sink: Sink) -> Work:
@@ -151,6 +168,8 @@ def _work(recipe: Recipe, operators: Sequence[Operator], sink: Sink) -> Work:
         sink,
         keep_stats=recipe.keep_stats_in_res_ds,
         keep_hashes=recipe.keep_hashes_in_res_ds,
+        trace=recipe.trace_spec(),
+        validators=recipe.row_validators(),
     )
 
 
@@ -170,10 +189,13 @@ def _run(
     with staging_folder(target.path if target else None) as staging:
         work = dataclasses.replace(work, staging=staging, limit=run.unit_limit)
         reports = run.segments(segments_of(operators), work, units, recipe.seed)
+        check_missing(work.validators, run.missing, run.rows_in)
         rows_out = sum(report.rows_out for report in reports)
         path = ""
         if target:
             path = write_output(target, reports)
+            if work.trace is not None:
+                write_traces(target.path.with_name("trace"), operators, run.samples)
     warnings += _findings(run.rows_in, run.tallies)
     if run.damaged:
         warnings.append(f"{run.damaged} damaged entries of the statistics store were computed again")

@@ -20,9 +20,12 @@ from typing import TYPE_CHECKING, Any, cast
 import pyarrow as pa
 
 from raysandbox.core.errors import UserError
+from raysandbox.ops.custom import custom_modules
 from raysandbox.recipe.parts import Staged, Unit, UnitReport
 
 if TYPE_CHECKING:
+    from ray.data import Dataset
+
     from raysandbox.recipe.engines import UnitWork
 
 __all__ = ["RayDataEngine"]
@@ -33,7 +36,7 @@ _RESULT = pa.schema([("result", pa.large_binary()), ("files", pa.large_list(_FIL
 
 
 class RayDataEngine:
-    """Runs units on Ray Data, one task of one CPU each.
+    """Runs units on Ray Data: in tasks of one CPU, or in a pool of workers where operators have a model.
 
     Args:
         most: units at once; as many as the cluster holds by default.
@@ -48,7 +51,7 @@ class RayDataEngine:
         """Yields the reports in the order of the units; their files stand in `work.staging`.
 
         Raises:
-            UserError: what a unit raised, as it raised it.
+            UserError: what a unit raised, as it raised it; or the cluster is too small for the operators.
         """
         if not units:
             return
@@ -56,23 +59,51 @@ class RayDataEngine:
 
         ensure_ray()
         import ray
-        from ray.data import DataContext, TaskPoolStrategy
+        from ray.data import DataContext
 
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         context = DataContext.get_current()
         context.enable_progress_bars = False
         context.execution_options.preserve_order = True
         descriptors: list[Any] = [ray.put(_pack(unit)) for unit in units]
-        pipeline = ray.data.from_arrow_refs(descriptors).map_batches(
-            cast(Any, partial(_run_unit, work=work)),
-            batch_size=None,
-            batch_format="pyarrow",
-            compute=TaskPoolStrategy(self._most),
-            num_cpus=1,
-        )
+        pipeline = self._mapped(ray.data.from_arrow_refs(descriptors), work, len(units))
         for block in pipeline.iter_batches(batch_size=None, batch_format="pyarrow"):
             for row in cast(pa.Table, block).to_pylist():
                 yield _unpack(row, work.staging)
+
+    def _mapped(self, units: Dataset, work: UnitWork, count: int) -> Dataset:
+        """The pipeline's one map: tasks of one CPU each, or a pool of workers that keep their models."""
+        from ray.data import ActorPoolStrategy, TaskPoolStrategy
+
+        if not work.resources:
+            function = cast(Any, partial(_run_unit, work=work))
+            tasks = TaskPoolStrategy(self._most)
+            return units.map_batches(function, batch_size=1, batch_format="pyarrow", compute=tasks, num_cpus=1)
+        from raysandbox.recipe.actor_pool import pool_for
+        from raysandbox.runtime.session import cluster_summary
+
+        pool = pool_for(work.resources, cluster_summary(), min(count, self._most or count))
+        return units.map_batches(
+            cast(Any, _UnitWorker),
+            fn_constructor_args=(work,),
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=ActorPoolStrategy(size=pool.size),
+            num_cpus=pool.num_cpus,
+            num_gpus=pool.num_gpus,
+            memory=pool.memory,
+        )
+
+
+class _UnitWorker:
+    """A process that does units one after the other and keeps what their operators loaded."""
+
+    def __init__(self, work: UnitWork) -> None:
+        self._work = work
+
+    def __call__(self, descriptor: pa.Table) -> pa.Table:
+        """Does the unit of a block."""
+        return _run_unit(descriptor, self._work)
 
 
 def _pack(unit: Unit) -> pa.Table:

@@ -71,16 +71,15 @@ def recall_keys(
     """
     found: list[str | None] = []
     changes: list[Any] = [list(needs)]
-    identities: list[Any] = []
     for op in operators:
         own = op.keys(keys)
         columns = [own.text, own.image, own.video, own.audio]
         identity = [operator_identity(op, memo, with_thresholds=False), columns]
-        identities.append(identity)
         found.append(None if isinstance(op, Mapper) else digest([changes, identity]))
         if isinstance(op, Mapper):
             changes = [*changes, identity]
-    return RecallKeys(store, tuple(found), digest([identities, form]))
+    # Filters keep the same rows in any order.
+    return RecallKeys(store, tuple(found), digest([changes, sorted(key for key in found if key), form]))
 
 
 @dataclass(frozen=True)

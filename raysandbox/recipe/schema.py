@@ -8,34 +8,88 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from raysandbox.core.component import OutputPath
-from raysandbox.core.errors import ConfigError, Problem
+from raysandbox.core.errors import ConfigError, Problem, did_you_mean
 from raysandbox.ops.base import OPERATORS, Operator
 from raysandbox.ops.batch import FieldKeys
-from raysandbox.recipe.mixture import Part, parse_dataset_path
+from raysandbox.recipe.mixture import parse_dataset_path, parse_split
+from raysandbox.recipe.trace import TraceSpec
+from raysandbox.recipe.validators import Validator, validator_of
 
-__all__ = ["EXPORT_FORMATS", "DatasetSpec", "LocalDataset", "Recipe", "export_format", "step_of"]
+__all__ = ["EXPORT_FORMATS", "DatasetPart", "DatasetSpec", "Recipe", "export_format", "step_of"]
 
 EXPORT_FORMATS = ("jsonl", "json", "parquet")
 _COMPRESSED = ("jsonl.gz", "jsonl.zst")
+
+_SOURCES = ("huggingface", "modelscope", "s3", "hdfs")
+_NOT_YET = ("arxiv", "wiki", "commoncrawl")
+_STORE_OPTIONS = ("endpoint_url", "anon", "hdfs_host", "hdfs_port", "hdfs_user", "hdfs_kerb_ticket", "hdfs_extra_conf")
 
 
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
-class LocalDataset(_Model):
+class DatasetPart(_Model):
     """One element of `dataset.configs`."""
 
-    type: Literal["local"] = Field("local", description="only local files, folders and globs in this version")
-    path: str = Field(description="file, folder or glob")
+    type: Literal["local", "remote"] = Field("local", description="where it is; a path with a protocol may be either")
+    source: str | None = Field(
+        None,
+        description="of a remote part: huggingface, modelscope, s3 or hdfs; the format of a local one is its suffix",
+    )
+    path: str = Field(description="file, folder, glob, URL, or the id of a data set on its hub")
     weight: float = Field(1.0, ge=0, allow_inf_nan=False, description="relative share of `max_sample_num`")
-    source: str | None = Field(None, description="Data-Juicer's format hint; the suffix decides here")
+    name: str | None = Field(None, description="hub: which configuration (subset) of the data set")
+    split: str | None = Field(None, description="hub or saved data set: train, train+test, train[:10%]")
+    limit: int | None = Field(None, ge=0, description="the most rows to take, from the first on")
+    revision: str | None = Field(None, description="hub: branch, tag or commit")
+    data_dir: str | None = Field(None, description="hub: folder in the data set")
+    data_files: str | list[str] | dict[str, str | list[str]] | None = Field(
+        None, description="hub: which of its files, also by split"
+    )
+    format: str | None = Field(None, description="Data-Juicer's hint; the suffix decides here")
+    trust_remote_code: Literal[False] = Field(False, description="code of a data set is not run")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _readable_source(cls, raw: Any) -> Any:
+        if not isinstance(raw, Mapping):
+            return raw
+        secrets = [key for key in raw if str(key).startswith("aws_") or key in _STORE_OPTIONS]
+        if secrets:
+            raise ValueError(f"{', '.join(secrets)}: options of a store come from the environment (docs/datasets.md)")
+        source = raw.get("source")
+        if raw.get("type") == "remote" and source not in _SOURCES:
+            if source in _NOT_YET:
+                raise ValueError(f"source '{source}' is not in this version; known: {', '.join(_SOURCES)}")
+            hint = did_you_mean(str(source), _SOURCES) or f"known: {', '.join(_SOURCES)}"
+            raise ValueError(f"a remote part needs a source, not {source!r}; {hint}")
+        return raw
+
+    @field_validator("split")
+    @classmethod
+    def _splits(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_split(value)
+        return value
+
+    @model_validator(mode="after")
+    def _meant_for_hubs(self) -> DatasetPart:
+        given = [key for key in ("name", "revision", "data_dir", "data_files") if getattr(self, key) is not None]
+        if given and not self.on_hub:
+            raise ValueError(f"{', '.join(given)}: only a data set of huggingface or modelscope has that")
+        return self
+
+    @property
+    def on_hub(self) -> bool:
+        """Whether the path is the id of a hub, or a folder in a hub's layout."""
+        return self.type == "remote" and self.source in ("huggingface", "modelscope")
 
 
 class DatasetSpec(_Model):
     """`dataset`: the longer form of `dataset_path`."""
 
-    configs: list[LocalDataset] = Field(min_length=1, description="the parts of the data set, in order")
+    configs: list[DatasetPart] = Field(min_length=1, description="the parts of the data set, in order")
     max_sample_num: int | None = Field(None, gt=0, description="rows to draw from all parts together")
 
 
@@ -45,6 +99,9 @@ class Recipe(_Model):
     project_name: str = Field("hello_world", description="name of the project")
     dataset_path: str = Field("", description="file, folder, glob or weighted mix `0.3 a.jsonl 0.7 b.parquet`")
     dataset: DatasetSpec | None = Field(None, description="the longer form of dataset_path")
+    validators: list[dict[str, Any]] = Field(
+        default_factory=list, description="what every row must hold: [{type: name, parameter: value}, …]"
+    )
     export_path: OutputPath = Field("", description="output file: .jsonl (also .gz, .zst), .json or .parquet")
     export_type: Literal["jsonl", "json", "parquet"] | None = Field(
         None, description="format of the output where the suffix does not say it"
@@ -81,7 +138,21 @@ class Recipe(_Model):
     row_timeout_s: float = Field(
         60.0, gt=0, description="seconds that decoding one media file may take before its row counts as bad"
     )
-    custom_operator_paths: None = Field(None, description="not in this version")
+    custom_operator_paths: list[str] = Field(
+        default_factory=list, description="Python files with operators of yours; needs --allow-user-code"
+    )
+    op_fusion: bool = Field(
+        False, description="let filters that follow one another change places, so that cheap ones come first"
+    )
+    fusion_strategy: Literal["probe", "greedy"] = Field(
+        "probe", description="with op_fusion: measure the filters on the first rows, or go by their kinds"
+    )
+    open_tracer: bool = Field(
+        False, description="write rows before and after each operator to the folder `trace` beside the output"
+    )
+    trace_num: int = Field(10, ge=0, description="tracer: rows per operator, the first in input order")
+    op_list_to_trace: list[str] = Field(default_factory=list, description="tracer: operators to trace; all when empty")
+    trace_keys: list[str] = Field(default_factory=list, description="tracer: more columns to show")
     seed: int = Field(42, description="seed of every random choice")
 
     @field_validator("process", mode="before")
@@ -90,6 +161,11 @@ class Recipe(_Model):
         if value is None:
             return []
         return [{step: None} if isinstance(step, str) else step for step in value] if isinstance(value, list) else value
+
+    @field_validator("custom_operator_paths", mode="before")
+    @classmethod
+    def _one_path(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value or []
 
     @field_validator("max_bad_rows", mode="after")
     @classmethod
@@ -121,11 +197,21 @@ class Recipe(_Model):
         cls: type[Operator] = OPERATORS.get(name)
         return cls.model_validate({key: value for key, value in params.items() if key not in cls.no_meaning_here})
 
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[DatasetPart]:
         """The parts of the input, with their weights."""
         if self.dataset is not None:
-            return [Part(item.path, item.weight) for item in self.dataset.configs]
-        return parse_dataset_path(self.dataset_path)
+            return self.dataset.configs
+        return [DatasetPart(path=part.path, weight=part.weight) for part in parse_dataset_path(self.dataset_path)]
+
+    def trace_spec(self) -> TraceSpec | None:
+        """What the tracer shows; None without it."""
+        if not self.open_tracer or not self.trace_num:
+            return None
+        return TraceSpec(self.trace_num, frozenset(self.op_list_to_trace), tuple(self.trace_keys))
+
+    def row_validators(self) -> tuple[Validator, ...]:
+        """The validators, in order."""
+        return tuple(validator_of(raw) for raw in self.validators)
 
     def field_keys(self) -> FieldKeys:
         """Names of the columns that operators read."""

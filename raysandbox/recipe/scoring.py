@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from raysandbox.core.progress import Progress
 from raysandbox.core.runner import RowScorer
+from raysandbox.ops.base import OpResources
 from raysandbox.recipe.blocks import Needs
 from raysandbox.recipe.engines import engine_named
 from raysandbox.recipe.execute import Run, staging_folder
@@ -32,12 +33,14 @@ class _ScoreWork:
 
     Attributes:
         token: names this scorer's state in a worker.
+        resources: a scorer asks for no worker of its own.
     """
 
     scorer: RowScorer
     staging: Path
     sink: Sink
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
+    resources: tuple[OpResources, ...] = ()
 
     def run(self, unit: Unit) -> UnitReport:
         """Does one unit."""

@@ -14,15 +14,17 @@ import numpy as np
 import pyarrow as pa
 
 from raysandbox.core.keys import DigestMemo
-from raysandbox.ops.base import Deduplicator
+from raysandbox.ops.base import Deduplicator, OpResources
 from raysandbox.ops.batch import META_COLUMN
 from raysandbox.recipe.blocks import Block, Needs, Place, block_of_rows
-from raysandbox.recipe.fused import FusedOps, Outcome
+from raysandbox.recipe.fused import Companions, FusedOps, Outcome
 from raysandbox.recipe.inputs import ReadTask
 from raysandbox.recipe.parts import InMemory, PartWriter, Sink, Staged, StatSum, Unit, UnitReport, staged_blocks
 from raysandbox.recipe.readers import read_task
 from raysandbox.recipe.recall import Recall, RecallKeys, Replay, recall_keys
 from raysandbox.recipe.store import StatisticsStore
+from raysandbox.recipe.trace import TraceSpec, UnitTrace
+from raysandbox.recipe.validators import Validator
 
 __all__ = ["Work", "blocks_of"]
 
@@ -41,6 +43,8 @@ class Work:
         gather_stats: report the statistics of every row.
         limit: bad rows after which a unit need not go on; None for no limit.
         recall: what the store keeps of this pass, None for nothing.
+        trace: which rows to note on their way; replaying has none.
+        validators: what else every row must hold when it is read.
     """
 
     fused: FusedOps
@@ -52,11 +56,14 @@ class Work:
     gather_stats: bool = False
     limit: int | None = None
     recall: RecallKeys | None = None
+    trace: TraceSpec | None = None
+    validators: tuple[Validator, ...] = ()
 
     def recalling(self, store: StatisticsStore, memo: DigestMemo) -> Work:
         """The same work, with statistics taken from the store and added to it."""
         form = [self.sink, self.keep_stats, self.keep_hashes]
-        keys = recall_keys(store, self.fused.operators, self.fused.keys, memo, self.needs.texts, form)
+        needs = [*self.needs.texts, *map(repr, self.validators)]
+        keys = recall_keys(store, self.fused.operators, self.fused.keys, memo, needs, form)
         return replace(self, recall=keys)
 
     def is_known(self, unit: Unit) -> bool:
@@ -64,9 +71,15 @@ class Work:
         return self.recall is not None and unit.digest != "" and self._replay(self.recall.open(unit.digest)) is not None
 
     @property
+    def resources(self) -> tuple[OpResources, ...]:
+        """What the operators ask that need workers of their own."""
+        return tuple(asked for op in self.fused.operators if (asked := op.resources()) is not None)
+
+    @property
     def replayable(self) -> bool:
         """Whether the store can hold the whole result of a unit."""
-        return not self.fused.deciders and self.sink in ("lines", "nothing")
+        looks_at_rows = self.trace is not None or self.validators
+        return not looks_at_rows and not self.fused.deciders and self.sink in ("lines", "nothing")
 
     def _replay(self, recall: Recall) -> Replay | None:
         """What the store knows to be the unit's result; None when it does not know all of it."""
@@ -98,11 +111,13 @@ class Work:
 
     def _compute(self, unit: Unit, recall: Recall | None) -> UnitReport:
         report = UnitReport(unit.index, self.fused.tallies(), [[] for _ in self.fused.deciders])
+        trace = None if self.trace is None else UnitTrace(self.trace, self.fused.operators)
         with PartWriter(self.staging, self.sink, report) as writer:
-            for block in blocks_of(unit.source, self.needs):
+            for block in blocks_of(unit.source, replace(self.needs, checks=self.validators)):
                 report.rows_in += len(block.places) + len(block.bad)
+                report.missing.update(block.missing)
                 left = None if self.limit is None else self.limit - report.bad
-                outcome = self.fused.run(block, report.tallies, left, recall)
+                outcome = self.fused.run(block, Companions(report.tallies, left, recall, trace))
                 writer.quarantine([*block.bad, *outcome.bad])
                 if self.limit is not None and report.bad > self.limit:
                     break
@@ -112,6 +127,7 @@ class Work:
                     lines = writer.write(block, result)
                 if recall is not None:
                     recall.end_block(block, result, lines, whole=self.replayable and not report.bad)
+        report.samples = [] if trace is None else trace.samples
         return report
 
     def _report(self, report: UnitReport, outcome: Outcome) -> None:

@@ -8,7 +8,7 @@ from raysandbox.recipe.api import process
 
 STEPS = [
     "whitespace_normalization_mapper",
-    {"text_length_filter": {"max_len": 12}},
+    {"text_length_filter": {"min_len": 0, "max_len": 12}},
     {"words_num_filter": {"min_num": 1}},
 ]
 
@@ -44,7 +44,7 @@ def test_the_first_rows_in_input_order_of_the_operators_asked_for(traced):
 
 def test_what_the_store_knows_is_traced_too(traced):
     rows = [{"text": "x" * number} for number in range(20)]
-    first = traced([{"text_length_filter": {"max_len": 12}}], rows)
-    again = traced([{"text_length_filter": {"max_len": 11}}], rows)
+    first = traced([{"text_length_filter": {"min_len": 12}}], rows, trace_num=20)
+    again = traced([{"text_length_filter": {"min_len": 13}}], rows, trace_num=20)
     assert len(again["01-text_length_filter.jsonl"]) == len(first["01-text_length_filter.jsonl"]) + 1
     assert json.dumps(again)
