@@ -11,6 +11,7 @@ from raysandbox.ops.media.views import (
     image_infos,
     images,
     map_videos,
+    video_digests,
     video_frames,
     video_infos,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "image_infos",
     "images",
     "map_videos",
+    "video_digests",
     "video_frames",
     "video_infos",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
@@ -16,7 +17,7 @@ from raysandbox.ops.media.resizing import resized_dimensions
 from raysandbox.ops.media.timeline import Timeline
 from raysandbox.ops.media.types import AudioInfo, VideoInfo
 
-__all__ = ["UNREADABLE", "audio_info", "video_frames", "video_info"]
+__all__ = ["UNREADABLE", "audio_info", "video_digest", "video_frames", "video_info"]
 
 # What a file can make FFmpeg and us raise; anything else is a mistake of ours.
 UNREADABLE = (FFmpegError, EOFError, ValueError)
@@ -41,6 +42,15 @@ def video_frames(path: str, requests: Sequence[FrameRequest]) -> Mapping[FrameRe
                 if count := indices.count(index):
                     found[request] += [_pixels(frame, request)] * count
         return {request: np.stack(frames) for request, frames in found.items()}
+
+
+def video_digest(path: str) -> str:
+    """The MD5 of the compressed pictures of all video streams, which no container or sound is part of."""
+    digest = hashlib.md5(usedforsecurity=False)
+    with _opened(path) as (container, _):
+        for packet in container.demux(container.streams.video):
+            digest.update(bytes(packet))
+    return digest.hexdigest()
 
 
 def audio_info(path: str) -> AudioInfo:

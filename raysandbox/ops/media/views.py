@@ -27,6 +27,7 @@ __all__ = [
     "image_infos",
     "images",
     "map_videos",
+    "video_digests",
     "video_frames",
     "video_infos",
 ]
@@ -87,6 +88,11 @@ def audio_infos(batch: Batch) -> list[list[AudioInfo]]:
 def video_infos(batch: Batch) -> list[list[VideoInfo]]:
     """What the container of every video says; nothing is decoded."""
     return _facts(batch, "video", "info", partial(_asked, batch, "video_info"))
+
+
+def video_digests(batch: Batch) -> list[list[str]]:
+    """The MD5 of every video's compressed pictures, in hexadecimal; nothing is decoded."""
+    return _facts(batch, "video", "digest", partial(_asked, batch, "video_digest"))
 
 
 def video_frames(batch: Batch, request: FrameRequest) -> list[list[np.ndarray]]:

@@ -14,6 +14,7 @@ from raysandbox.ops.media import decoding
 
 JOBS = {
     "audio_info": decoding.audio_info,
+    "video_digest": decoding.video_digest,
     "video_frames": decoding.video_frames,
     "video_info": decoding.video_info,
 }
