@@ -16,6 +16,7 @@ __all__ = [
     "ROW_TIMEOUT_S",
     "STATS_COLUMN",
     "SUFFIX_COLUMN",
+    "SUFFIX_COLUMN",
     "Batch",
     "FieldKeys",
     "FrameRequest",
@@ -25,6 +26,7 @@ __all__ = [
 
 STATS_COLUMN = "__dj__stats__"
 META_COLUMN = "__dj__meta__"
+SUFFIX_COLUMN = "__dj__suffix__"  # of the file that a row comes from, ".jsonl"
 SUFFIX_COLUMN = "__dj__suffix__"  # suffix of the file that a row was read from, for operators that read "suffix"
 # Marks a column of JSON texts: its values have no common Arrow type.
 JSON_TEXT = {b"raysandbox": b"json"}
@@ -152,6 +154,10 @@ class Batch:
         if name not in self._views:
             self._views[name] = make()
         return self._views[name]
+
+    def has_view(self, name: Any) -> bool:
+        """Whether the view `name` has been made."""
+        return name in self._views
 
     def select(self, keep: np.ndarray) -> Batch:
         """The rows where `keep` (bool, one per row) holds; views and statistics go along."""
