@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -15,7 +15,7 @@ from raysandbox.runtime.session import Cluster, Node, cluster_summary
 if TYPE_CHECKING:
     from ray.util.placement_group import PlacementGroup
 
-__all__ = ["Resources", "bundle", "placement_group_for", "resources_problem"]
+__all__ = ["Resources", "bundle", "how_many", "placement_group_for", "resources_problem"]
 
 _POLL_S = 0.5  # waiting inside Ray cannot be interrupted
 
@@ -65,7 +65,7 @@ def resources_problem(resources: Resources, cluster: Cluster) -> str | None:
             if name.startswith("accelerator_type:"):
                 return f"no node has a GPU of type {resources.accelerator_type}"
             return f"a worker needs {one[name]:g} {name} on one node, the largest node has {largest:g}"
-    fits = [_how_many(node, one) for node in nodes]
+    fits = [how_many(node, one) for node in nodes]
     if not any(fits):
         return f"no single node has all of {_text(one)}"
     workers = resources.num_workers
@@ -89,7 +89,8 @@ def _label_fits(value: str | None, wanted: str) -> bool:
     return (value in [item.strip() for item in inside.split(",")]) != negated
 
 
-def _how_many(node: Node, one: dict[str, float]) -> int:
+def how_many(node: Node, one: Mapping[str, float]) -> int:
+    """How many bundles a node holds when all of it is free; resources by Ray's names, none of them 0."""
     return min(int(node.resources.get(name, 0.0) / amount + 1e-9) for name, amount in one.items())
 
 

@@ -92,6 +92,7 @@ class LeaveFile:
 
     staging: Path
     refuse: int = -1
+    resources: tuple = ()
 
     def run(self, unit):
         if unit.index == self.refuse:
