@@ -10,10 +10,9 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raysandbox.core.errors import UserError
 from raysandbox.ops.batch import JSON_TEXT, STATS_COLUMN, Batch, RowFaults
 
-__all__ = ["chosen_field", "field_array", "field_list", "number_array", "scalar_list"]
+__all__ = ["field_array", "field_list", "number_array", "scalar_list"]
 
 _AS_THEY_ARE = (pa.types.is_integer, pa.types.is_floating, pa.types.is_null)
 
@@ -86,18 +85,6 @@ def number_array(batch: Batch, key: str, *, lists: bool) -> pa.Array:
         return values
     found = field_list(batch, key) if lists else scalar_list(batch, key)
     return pa.array([_number(value) for value in found], pa.float64())
-
-
-def chosen_field(features: pa.Table, operator: str, key: str) -> pa.Array:
-    """The only feature of a selector, as one array.
-
-    Raises:
-        UserError: no row has the field; it is misspelt.
-    """
-    values = features.column(0).combine_chunks()
-    if values.null_count == len(values):
-        raise UserError(f"{operator}: field_key: no row has a value of '{key}' (name a field of the data)")
-    return values
 
 
 def _is_json(batch: Batch, column: str) -> bool:
