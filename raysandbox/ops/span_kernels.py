@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-__all__ = ["email_spans", "link_spans", "rewrite", "suspect_segments"]
+__all__ = ["append", "email_spans", "ip_spans", "link_spans", "rewrite", "suspect_segments"]
 
 Array = np.ndarray[Any, Any]
 
 _NEWLINE, _CARRIAGE_RETURN = 10, 13
-_SLASH, _COLON, _AT = 47, 58, 64
+_DOT, _SLASH, _COLON, _AT = 46, 47, 58, 64
 
 # Classes of code points, and reasons for looking at a segment, for `suspect_segments`.
 SIMPLE = 1  # ftfy drops it or replaces it by one other code point
@@ -84,7 +84,7 @@ def link_spans(codes: Array, starts: Array, ends: Array, classes: Array, letters
             elif code_class and _is_link_prefix(codes, begin, end, i, letters):
                 while i < end and not classes[codes[i]] & 1:
                     i += 1
-                spans = _append(spans, n, row, begin, i, 0)
+                spans = append(spans, n, row, begin, i, 0)
                 n += 1
                 begin = i + 1
             i += 1
@@ -117,15 +117,56 @@ def email_spans(codes: Array, starts: Array, ends: Array, inside: Array) -> Arra
                     left -= 1
                 while i < end and inside[codes[i]]:
                     i += 1
-                spans = _append(spans, n, row, left, i, 0)
+                spans = append(spans, n, row, left, i, 0)
                 n += 1
             i += 1
     return spans[:n].copy()
 
 
 @njit(cache=True, nogil=True)
-def _append(spans: Array, n: int, row: int, start: int, end: int, reason: int) -> Array:
-    """Writes a span at index `n`, in a larger array when it is full."""
+def ip_spans(codes: Array, starts: Array, ends: Array, classes: Array) -> Array:
+    """Finds the runs that may hold an address of `clean_ip_mapper`'s own pattern.
+
+    Such an address has three dots after digits or seven colons after hexadecimal digits.
+
+    Args:
+        codes: code points.
+        starts: where each row starts.
+        ends: where each row ends.
+        classes: table, bit 0 for the characters that a match can hold, bit 1 for digits of any kind.
+
+    Returns:
+        int64 of shape (runs, 4): row, start, end, 0.
+    """
+    spans = np.empty((64, 4), np.int64)
+    n = 0
+    for row in range(starts.size):
+        i = starts[row]
+        end = ends[row]
+        while i < end:
+            begin = i
+            dots = 0
+            colons = 0
+            before = 0
+            while i < end:
+                current = classes[codes[i]]
+                if not current:
+                    break
+                if before & 2:
+                    dots += codes[i] == _DOT
+                    colons += codes[i] == _COLON
+                before = current
+                i += 1
+            if dots >= 3 or colons >= 7:
+                spans = append(spans, n, row, begin, i, 0)
+                n += 1
+            i += 1
+    return spans[:n].copy()
+
+
+@njit(cache=True, nogil=True)
+def append(spans: Array, n: int, row: int, start: int, end: int, reason: int) -> Array:
+    """Writes a span at index `n`, in a larger array when it is full; returns the array."""
     if n == spans.shape[0]:
         larger = np.empty((2 * n, 4), np.int64)
         for i in range(n):  # numba compiles a loop ten times faster than a slice assignment
@@ -177,7 +218,7 @@ def suspect_segments(codes: Array, starts: Array, ends: Array, classes: Array, m
                 markup |= seen & MARKUP
                 seen &= ~(ENTITY | MARKUP) if markup else ~MARKUP
                 if seen:
-                    spans = _append(spans, n, row, begin, i + 1, seen | markup)
+                    spans = append(spans, n, row, begin, i + 1, seen | markup)
                     n += 1
                 begin = i + 1
                 seen = 0

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import cache
 
 import numpy as np
+import regex
 
 from raysandbox.ops.special_characters import SPECIAL_RANGES
 
@@ -17,6 +18,7 @@ __all__ = [
     "line_breaks",
     "lower",
     "lowers_in_context",
+    "matching",
     "members",
     "special",
     "whitespace",
@@ -41,6 +43,16 @@ def from_predicate(predicate: Callable[[str], bool]) -> np.ndarray:
     """A uint8 table of a property that no code point from `ASSIGNED` on has."""
     table = np.zeros(CODE_POINTS, np.uint8)
     table[:ASSIGNED] = [predicate(chr(code)) for code in range(ASSIGNED)]
+    return table
+
+
+@cache
+def matching(character_class: str) -> np.ndarray:
+    """A uint8 table that is 1 where a character class of the package `regex`, as `[^a-z]`, matches."""
+    everything = np.arange(CODE_POINTS, dtype=np.uint32).tobytes().decode("utf-32-le", "surrogatepass")
+    table = np.zeros(CODE_POINTS, np.uint8)
+    for match in regex.finditer(f"{character_class}+", everything):
+        table[slice(*match.span())] = 1
     return table
 
 

@@ -17,8 +17,12 @@ __all__ = [
     "Words",
     "code_points",
     "edit",
+    "keep_words",
+    "leave_out",
     "line_lengths",
     "lowered_points",
+    "plain_words",
+    "replace_characters",
     "replace_rows",
     "share_in",
     "text_array",
@@ -155,6 +159,20 @@ def lowered_points(batch: Batch) -> CodePoints:
     return batch.view("lowered", lambda: _lowered(code_points(batch)))
 
 
+def plain_words(batch: Batch) -> Words:
+    """The batch's words with the special characters at their ends."""
+
+    def make() -> Words:
+        from raysandbox.ops import kernels
+
+        points = code_points(batch)
+        separators = tables.members(" \n\t")
+        starts, ends, offsets = kernels.word_spans(points.codes, points.starts, points.ends, separators)
+        return Words(points.codes, starts, ends, offsets[:-1].copy(), offsets[1:].copy())
+
+    return batch.view("plain_words", make)
+
+
 def _lowered(points: CodePoints) -> CodePoints:
     from raysandbox.ops import kernels
 
@@ -167,7 +185,7 @@ def _lowered(points: CodePoints) -> CodePoints:
 def replace_rows(batch: Batch, rows: Sequence[int], texts: Sequence[str]) -> Batch:
     """The batch with other texts in some rows.
 
-    The column keeps its type, and the code points of the other rows are not computed again.
+    The column keeps its type, and code points that are known are not computed again.
 
     Args:
         batch: the rows.
@@ -181,9 +199,70 @@ def replace_rows(batch: Batch, rows: Sequence[int], texts: Sequence[str]) -> Bat
     old = text_array(batch)
     column = pc.call_function("replace_with_mask", [old, pa.array(mask), pa.array(texts, pa.large_string())])
     changed = batch.with_texts(column.cast(batch.table.schema.field(batch.keys.text).type))
-    points = code_points(batch)
-    changed.view("code_points", lambda: points.replace(rows, texts))
+    if batch.has_view("code_points"):
+        points = code_points(batch)
+        changed.view("code_points", lambda: points.replace(rows, texts))
     return changed
+
+
+def _put(batch: Batch, rows: np.ndarray, new: CodePoints) -> Batch:
+    """The batch with other texts, one for each of `rows`."""
+    return replace_rows(batch, rows.tolist(), [new.text(index) for index in range(rows.size)])
+
+
+def replace_characters(batch: Batch, table: np.ndarray, replacements: Sequence[str] = ("",)) -> Batch:
+    """The batch with single characters replaced.
+
+    Args:
+        batch: the rows.
+        table: uint8 per code point, 0 for those that stay, k for those that `replacements[k - 1]`
+            takes the place of.
+        replacements: what characters are replaced by.
+    """
+    from raysandbox.ops import character_kernels, kernels
+
+    points = code_points(batch)
+    rows = np.flatnonzero(kernels.any_in(points.codes, points.starts, points.ends, table))
+    new_codes = np.frombuffer("".join(replacements).encode("utf-32-le"), np.uint32)
+    new_bounds = np.concatenate(([0], np.cumsum([len(text) for text in replacements])))
+    changed = character_kernels.substitute(
+        points.codes, points.starts[rows], points.ends[rows], table, new_codes, new_bounds
+    )
+    return _put(batch, rows, CodePoints(*changed))
+
+
+def leave_out(batch: Batch, spans: np.ndarray) -> Batch:
+    """The batch without some spans of its texts.
+
+    Args:
+        batch: the rows.
+        spans: as for `edit`.
+    """
+    from raysandbox.ops import character_kernels
+
+    points = code_points(batch)
+    rows, *left = character_kernels.leave_out(points.codes, points.starts, points.ends, spans)
+    return _put(batch, rows, CodePoints(*left))
+
+
+def keep_words(batch: Batch, found: Words, keep: np.ndarray) -> Batch:
+    """The batch with some of its words only.
+
+    White space at the ends of texts goes; between two words stands a newline if there was one
+    anywhere between them, else a tab if there was one, else a space.
+
+    Args:
+        batch: the rows.
+        found: their `plain_words`.
+        keep: bool per word.
+    """
+    from raysandbox.ops import word_kernels
+
+    points = code_points(batch)
+    codes, bounds, changed = word_kernels.join(
+        points.codes, points.starts, points.ends, found.firsts, found.lasts, found.starts, found.ends, keep
+    )
+    return _put(batch, np.flatnonzero(changed), CodePoints(codes, bounds[:-1], bounds[1:]).select_rows(changed))
 
 
 def edit(batch: Batch, spans: np.ndarray, change: Callable[[str, int], str]) -> Batch:
