@@ -59,7 +59,7 @@ class RayDataEngine:
 
         ensure_ray()
         import ray
-        from ray import cloudpickle
+        import ray.cloudpickle as cloudpickle
         from ray.data import DataContext
 
         for module in custom_modules():  # no worker can import it: its classes travel as they are
@@ -68,8 +68,6 @@ class RayDataEngine:
         context = DataContext.get_current()
         context.enable_progress_bars = False
         context.execution_options.preserve_order = True
-        for module in custom_modules():
-            ray.cloudpickle.register_pickle_by_value(module)  # workers have no such file
         descriptors: list[Any] = [ray.put(_pack(unit)) for unit in units]
         pipeline = self._mapped(ray.data.from_arrow_refs(descriptors), work, len(units))
         for block in pipeline.iter_batches(batch_size=None, batch_format="pyarrow"):

@@ -1,0 +1,107 @@
+"""Operators with a model on Ray: workers of their own, each with its GPU, and clusters that are too small."""
+
+import json
+
+import numpy as np
+import pytest
+from tests.ops import tiny_models
+
+from raysandbox.core.errors import UserError
+from raysandbox.ops.base import OpResources
+from raysandbox.recipe.actor_pool import Pool, pool_for
+from raysandbox.recipe.api import process
+from raysandbox.runtime.session import Cluster, Node, ensure_ray, shutdown_ray
+
+GB = 1 << 30
+
+
+def cluster_of(*nodes):
+    return Cluster(tuple(Node(f"n{i}", {"CPU": c, "GPU": g, "memory": m * GB}) for i, (c, g, m) in enumerate(nodes)), {})
+
+
+@pytest.mark.parametrize(
+    ("asked", "nodes", "pool"),
+    [
+        ([OpResources(1, None, GB)], [(8, 0, 32)], Pool(7, 1, 0, GB)),
+        ([OpResources(1, None, GB)], [(8, 2, 32)], Pool(2, 1, 1, GB)),
+        ([OpResources(1, None, GB)], [(8, 2, 32), (8, 0, 32), (4, 1, 32)], Pool(3, 1, 1, GB)),
+        ([OpResources(1, None, GB)] * 3, [(8, 0, 7)], Pool(2, 1, 0, 3 * GB)),
+        ([OpResources(1, 0.25), OpResources(2, 0.25)], [(32, 1, 8)], Pool(2, 2, 0.5, 0)),
+        ([OpResources(1, 1), OpResources(1, None)], [(32, 4, 8)], Pool(4, 1, 1, 0)),
+        ([OpResources(1, 2), OpResources(1, 0.5)], [(32, 4, 8)], Pool(2, 1, 2, 0)),
+        ([OpResources(1, 0, 0, 3), OpResources(1, 0, 0, 5)], [(32, 4, 8)], Pool(3, 1, 0, 0)),
+        ([OpResources(1, 0)], [(1, 0, 8)], Pool(1, 1, 0, 0)),
+        ([OpResources(0, 0.5)], [(1, 1, 8)], Pool(2, 0, 0.5, 0)),
+        ([OpResources(1, 0)], [(200, 0, 8)], Pool(50, 1, 0, 0)),
+    ],
+)
+def test_pool(asked, nodes, pool):
+    assert pool_for(asked, cluster_of(*nodes), most=50) == pool
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (OpResources(1, 1), "1 worker with 1 CPU, 1 GPU and 0.0 GB of memory each, the cluster holds 0"),
+        (OpResources(8, 0), "the cluster holds 0"),
+        (OpResources(1, 0, 10 * GB), r"1 CPU, 0 GPU and 10.0 GB of memory each, the cluster holds 0 \(its nodes have"),
+        (OpResources(1, 0, GB, 9), "9 workers with .* the cluster holds 6 .*lower the operators' num_proc"),
+    ],
+)
+def test_too_small_a_cluster_is_refused(asked, message):
+    with pytest.raises(UserError, match=message):
+        pool_for([asked], cluster_of((4, 0, 8), (2, 0, 4)), most=50)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    ensure_ray(num_cpus=3, num_gpus=2)
+    yield
+    shutdown_ray()
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    return tiny_models.image_classifier(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def source(tmp_path):
+    from PIL import Image
+
+    lines = []
+    for number in range(24):
+        pixels = np.random.default_rng(number).integers(0, 256, (20 + number, 30, 3), dtype=np.uint8)
+        Image.fromarray(pixels // (1 + number % 5)).save(tmp_path / f"{number}.png")
+        lines.append(json.dumps({"id": number, "text": "x", "images": [f"{number}.png"] * (number % 3)}))
+    (tmp_path / "in.jsonl").write_text("\n".join(lines))
+    return tmp_path / "in.jsonl"
+
+
+def run(source, target, engine, step):
+    recipe = {
+        "dataset_path": str(source),
+        "export_path": str(target),
+        "keep_stats_in_res_ds": True,
+        "process": [{"image_nsfw_filter": step}],
+    }
+    result = process(recipe, engine=engine, cache=False, block_bytes=300)
+    return result, [json.loads(line) for line in target.read_text().splitlines()]
+
+
+@pytest.mark.usefixtures("cluster")
+def test_same_rows_as_in_process(tmp_path, source, classifier):
+    step = {"hf_nsfw_model": classifier, "max_score": 0.8, "memory": "100MB", "num_gpus": 0.5}
+    local, rows = run(source, tmp_path / "local.jsonl", "local", step)
+    on_ray, ray_rows = run(source, tmp_path / "ray.jsonl", "ray", step)
+    assert 0 < local.rows_out == on_ray.rows_out < local.rows_in == 24
+    for row, ray_row in zip(rows, ray_rows, strict=True):
+        stats = [each.pop("__dj__stats__")["image_nsfw_score"] for each in (row, ray_row)]
+        np.testing.assert_allclose(*stats, atol=1e-5)
+        assert row == ray_row
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_cluster_that_is_too_small_is_said_before_any_work(tmp_path, source, classifier):
+    with pytest.raises(UserError, match="the cluster holds 2"):
+        run(source, tmp_path / "out.jsonl", "ray", {"hf_nsfw_model": classifier, "num_gpus": 1, "num_proc": 3})
