@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar, Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +11,9 @@ from pydantic import Field
 
 from raysandbox.ops.base import Filter
 
-__all__ = ["MediaFilter"]
+__all__ = ["MediaFilter", "integers", "numbers"]
+
+T = TypeVar("T")
 
 
 class MediaFilter(Filter):
@@ -34,11 +36,23 @@ class MediaFilter(Filter):
 
     def keep(self, stats: Mapping[str, pa.Array]) -> np.ndarray:
         """Returns a bool per row: whether any, or all, of its files lie within every bound."""
-        columns = [stats[stat.key] for stat in self.stats]
+        columns = [stats[stat.key] for stat in self.statistics()]
         lengths = columns[0].value_lengths().fill_null(0).to_numpy()
-        verdicts = [self._within(stat, values.flatten()) for stat, values in zip(self.stats, columns, strict=True)]
+        verdicts = [
+            self._within(stat, values.flatten()) for stat, values in zip(self.statistics(), columns, strict=True)
+        ]
         inside = np.logical_and.reduce(verdicts)
         kept = np.zeros(len(lengths), np.int64)
         np.add.at(kept, np.repeat(np.arange(len(lengths)), lengths), inside)
         enough = kept > 0 if self.any_or_all == "any" else kept == lengths
         return enough | (lengths == 0)
+
+
+def numbers(rows: Sequence[Sequence[T]], value: Callable[[T], float]) -> pa.Array:
+    """A statistic with one float per file."""
+    return pa.array([[value(item) for item in row] for row in rows], pa.list_(pa.float64()))
+
+
+def integers(rows: Sequence[Sequence[T]], value: Callable[[T], int]) -> pa.Array:
+    """A statistic with one integer per file."""
+    return pa.array([[value(item) for item in row] for row in rows], pa.list_(pa.int64()))

@@ -3,6 +3,7 @@
 Every function raises `RowFaults` with all the rows of the batch that have a bad file.
 """
 
+from raysandbox.ops.media.quantities import ByteSize, Ratio
 from raysandbox.ops.media.types import AudioInfo, ImageInfo, MediaKind, VideoInfo
 from raysandbox.ops.media.views import (
     audio_infos,
@@ -11,6 +12,7 @@ from raysandbox.ops.media.views import (
     image_infos,
     images,
     map_videos,
+    stored_frames,
     video_digests,
     video_frames,
     video_infos,
@@ -18,8 +20,10 @@ from raysandbox.ops.media.views import (
 
 __all__ = [
     "AudioInfo",
+    "ByteSize",
     "ImageInfo",
     "MediaKind",
+    "Ratio",
     "VideoInfo",
     "audio_infos",
     "file_lists",
@@ -27,6 +31,7 @@ __all__ = [
     "image_infos",
     "images",
     "map_videos",
+    "stored_frames",
     "video_digests",
     "video_frames",
     "video_infos",

@@ -13,7 +13,7 @@ import numpy as np
 from av.error import FFmpegError
 
 from raysandbox.ops.batch import FrameRequest
-from raysandbox.ops.media.resizing import resized_dimensions
+from raysandbox.ops.media.resizing import luminance
 from raysandbox.ops.media.timeline import Timeline
 from raysandbox.ops.media.types import AudioInfo, VideoInfo
 
@@ -127,12 +127,4 @@ def _pixels(frame: Any, request: FrameRequest) -> np.ndarray:
     """A frame as a request wants it: uint8, (H, W, 3) in RGB or (H, W)."""
     if not request.gray:
         return frame.to_ndarray(format="rgb24")
-    import cv2
-
-    image = np.rot90(frame.to_ndarray(format="bgr24"), frame.rotation // 90)
-    shape = image.shape[:2]
-    size = resized_dimensions(shape, request.size, request.max_size, request.divisible)
-    if size != shape:
-        # OpenCV takes (width, height); that the filter hands it (height, width) is part of its scores.
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    return cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    return luminance(np.rot90(frame.to_ndarray(format="bgr24"), frame.rotation // 90), request)

@@ -9,14 +9,18 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
+
 from raysandbox.core.errors import MissingExtraError
+from raysandbox.ops.batch import FrameRequest
 from raysandbox.ops.media.decoder import Fault
+from raysandbox.ops.media.resizing import luminance
 from raysandbox.ops.media.types import ImageInfo
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["info", "load"]
+__all__ = ["grey", "info", "load"]
 
 T = TypeVar("T")
 _TURNED = (5, 6, 7, 8)  # EXIF orientations with width and height exchanged
@@ -46,6 +50,21 @@ def info(path: str) -> ImageInfo | Fault:
         return ImageInfo(width, height)
 
     return _read(path, read)
+
+
+def grey(frame: str | bytes, request: FrameRequest) -> np.ndarray:
+    """A stored frame, a path or bytes, in grey: uint8 (H, W).
+
+    Raises:
+        ValueError: it is not an image.
+    """
+    import cv2
+
+    data = np.fromfile(frame, np.uint8) if isinstance(frame, str) else np.frombuffer(frame, np.uint8)
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    if image is None:
+        raise ValueError(f"{os.path.basename(frame) if isinstance(frame, str) else 'a frame'} is not an image")
+    return luminance(image, request)
 
 
 def _read(path: str, read: Callable[[Image], T]) -> T | Fault:

@@ -1,8 +1,24 @@
-"""Sizes that frames are brought to."""
+"""Frames in grey, at the size that an operator asks for."""
 
 from __future__ import annotations
 
-__all__ = ["resized_dimensions"]
+import numpy as np
+
+from raysandbox.ops.batch import FrameRequest
+
+__all__ = ["luminance", "resized_dimensions"]
+
+
+def luminance(image: np.ndarray, request: FrameRequest) -> np.ndarray:
+    """A frame in OpenCV's order of colours, (H, W, 3), as `video_motion_score_filter` takes it: uint8 (H, W)."""
+    import cv2
+
+    shape = image.shape[:2]
+    size = resized_dimensions(shape, request.size, request.max_size, request.divisible)
+    if size != shape:
+        # OpenCV takes (width, height); that the filter hands it (height, width) is part of its scores.
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
 
 
 def resized_dimensions(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,6 +27,7 @@ __all__ = [
     "image_infos",
     "images",
     "map_videos",
+    "stored_frames",
     "video_digests",
     "video_frames",
     "video_infos",
@@ -122,6 +123,29 @@ def map_videos(
             yield path, frames if isinstance(frames, Fault) else function(frames)
 
     return _facts(batch, "video", (request, key), mapped)
+
+
+def stored_frames(batch: Batch, column: str, request: FrameRequest, step: int) -> list[list[list[np.ndarray]]]:
+    """Frames that stand in a column, per row and video a list of paths or of bytes, in grey.
+
+    Args:
+        batch: the rows.
+        column: its name.
+        request: size and form of the frames; without `size` and `max_size` they stay as they are.
+        step: every how many-th frame to take.
+    """
+    if not (request.size or request.max_size):
+        request = replace(request, divisible=1)
+    found: list[list[list[np.ndarray]]] = []
+    faults: dict[int, str] = {}
+    for row, videos in enumerate(batch.table.column(column).to_pylist()):
+        try:
+            found.append([[pictures.grey(frame, request) for frame in video[::step]] for video in videos or []])
+        except ValueError as error:
+            faults[row] = f"{column}: {error}"
+    if faults:
+        raise RowFaults(faults)
+    return found
 
 
 def _facts(
