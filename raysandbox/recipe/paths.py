@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
 from raysandbox.recipe.mixture import parse_dataset_path
+from raysandbox.recipe.remote import is_remote, local_name
 
 __all__ = ["recipe_paths"]
 
@@ -14,7 +16,8 @@ def recipe_paths(raw: Mapping[str, Any]) -> tuple[tuple[str, ...], str | None]:
     """What a raw recipe reads and writes; what is malformed is left to `recipe_problems`.
 
     Returns:
-        the input files, folders and globs; the `export_path`, or None.
+        the input files, folders, globs and URLs, less ids of hubs; the `export_path`, or None for none
+        and for a URL, where nothing can be looked at before the job.
     """
     dataset_path, dataset = raw.get("dataset_path"), raw.get("dataset")
     reads: list[str] = []
@@ -24,7 +27,12 @@ def recipe_paths(raw: Mapping[str, Any]) -> tuple[tuple[str, ...], str | None]:
         except ValueError:
             reads = []
     elif isinstance(dataset, Mapping) and isinstance(dataset.get("configs"), list):
-        paths = [item.get("path") for item in dataset["configs"] if isinstance(item, Mapping)]
-        reads = [path for path in paths if isinstance(path, str)]
+        parts = [item for item in dataset["configs"] if isinstance(item, Mapping)]
+        reads = [path for item in parts if isinstance(path := item.get("path"), str) and not _is_hub_id(item, path)]
     export_path = raw.get("export_path")
-    return tuple(reads), export_path if isinstance(export_path, str) and export_path else None
+    is_file = isinstance(export_path, str) and export_path != "" and not is_remote(export_path)
+    return tuple(map(local_name, reads)), export_path if is_file else None
+
+
+def _is_hub_id(item: Mapping[str, Any], path: str) -> bool:
+    return item.get("type") == "remote" and not is_remote(path) and not os.path.exists(os.path.expanduser(path))

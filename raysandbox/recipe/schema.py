@@ -201,7 +201,8 @@ class Recipe(_Model):
         """The parts of the input, with their weights."""
         if self.dataset is not None:
             return self.dataset.configs
-        return [DatasetPart(path=part.path, weight=part.weight) for part in parse_dataset_path(self.dataset_path)]
+        parts = parse_dataset_path(self.dataset_path)
+        return [DatasetPart.model_validate({"path": part.path, "weight": part.weight}) for part in parts]
 
     def trace_spec(self) -> TraceSpec | None:
         """What the tracer shows; None without it."""
