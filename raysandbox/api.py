@@ -23,6 +23,7 @@ def run(
     resume: bool = False,
     use_cache: bool = True,
     view: RunView | None = None,
+    allow_user_code: bool = False,
 ) -> RunResult:
     """Runs a sandbox experiment and writes its report.
 
@@ -32,19 +33,20 @@ def run(
         resume: go on with the run that stands in the work_dir.
         use_cache: whether caches that runs share may be read.
         view: shows progress; nothing by default.
+        allow_user_code: whether code that recipes name may run, such as custom operators.
 
     Raises:
         ConfigError: the configuration or an input is wrong; nothing was started.
         JobFailed: a job failed.
         RunInterrupted: a signal ended the run; it can be resumed.
     """
-    loaded = config if isinstance(config, SandboxConfig) else _load(config, overrides)
+    loaded = config if isinstance(config, SandboxConfig) else _load(config, overrides, allow_user_code)
     return run_experiment(loaded, resume=resume, use_cache=use_cache, view=view, at_end=write_report)
 
 
-def _load(path: str | Path, overrides: Sequence[str]) -> SandboxConfig:
+def _load(path: str | Path, overrides: Sequence[str], allow_user_code: bool) -> SandboxConfig:
     """Loads a configuration; a refused one is said in its work_dir's `status.json`, where that is known."""
-    loaded, problems = read_config(path, overrides)
+    loaded, problems = read_config(path, overrides, allow_user_code=allow_user_code)
     errors = [problem for problem in problems if problem.severity == "error"]
     if loaded is None or errors:
         error = ConfigError(errors)
@@ -54,14 +56,19 @@ def _load(path: str | Path, overrides: Sequence[str]) -> SandboxConfig:
     return loaded
 
 
-def check(config: str | Path, overrides: Sequence[str] = ()) -> list[Problem]:
+def check(config: str | Path, overrides: Sequence[str] = (), *, allow_user_code: bool = False) -> list[Problem]:
     """Everything that is wrong with a configuration, as far as it can be known without running.
+
+    Args:
+        config: path of a configuration.
+        overrides: `path=value` strings, as after `-o`.
+        allow_user_code: whether files of custom operators may be imported, which runs their code.
 
     Returns:
         errors and warnings, in the order of their lines; empty when all is well.
     """
     try:
-        loaded, problems = read_config(config, overrides)
+        loaded, problems = read_config(config, overrides, allow_user_code=allow_user_code)
     except ConfigError as error:
         return list(error.problems)
     except SandboxError as error:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from raysandbox.cli.options import NoCache, Overrides, RecipeFile, one_config
+from raysandbox.cli.options import AllowUserCode, NoCache, Overrides, RecipeFile, one_config
 
 __all__ = ["command"]
 
@@ -18,6 +18,7 @@ def command(
     out: Annotated[Path | None, typer.Option("--out", help="Folder of tables and plots.")] = None,
     override: Overrides = None,
     no_cache: NoCache = False,
+    allow_user_code: AllowUserCode = False,
 ) -> None:
     """Compute the statistics of a recipe's filters over a data set, as dj-analyze does."""
     from raysandbox.cli.console import ConsoleView, console, print_table
@@ -25,11 +26,11 @@ def command(
     from raysandbox.recipe.api import analyze
     from raysandbox.report.summary import analysis_table
 
-    raw = load_recipe(one_config(recipe, config_option), override or [])
+    raw = load_recipe(one_config(recipe, config_option), override or [], allow_user_code)
     export_path = raw.get("export_path")
     folder = out or (Path(export_path).parent / "analysis" if export_path else Path("outputs/analysis"))
     with ConsoleView() as view:
-        result = analyze(raw, out_dir=folder, progress=view, cache=not no_cache)
+        result = analyze(raw, out_dir=folder, progress=view, allow_user_code=allow_user_code, cache=not no_cache)
     print_table(analysis_table(result.analysis))
     for warning in result.warnings:
         view.note(warning)

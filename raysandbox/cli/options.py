@@ -8,7 +8,7 @@ import typer
 
 from raysandbox.core.errors import ConfigError, Problem
 
-__all__ = ["Config", "NoCache", "Overrides", "RecipeFile", "one_config"]
+__all__ = ["AllowUserCode", "Config", "NoCache", "Overrides", "RecipeFile", "one_config"]
 
 Config = Annotated[str | None, typer.Argument(metavar="CFG", help="Sandbox configuration, YAML or JSON.")]
 Overrides = Annotated[
@@ -22,6 +22,10 @@ Overrides = Annotated[
 ]
 RecipeFile = Annotated[str | None, typer.Argument(metavar="RECIPE", help="Data recipe, YAML or JSON.")]
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Do not read or reuse earlier results.")]
+
+AllowUserCode = Annotated[
+    bool, typer.Option("--allow-user-code", help="Run code that recipes name: custom operators, lambdas.")
+]
 
 
 def one_config(argument: str | None, option: str | None) -> str:

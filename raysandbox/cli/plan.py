@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from raysandbox.cli.options import Config, Overrides, one_config
+from raysandbox.cli.options import AllowUserCode, Config, Overrides, one_config
 
 __all__ = ["command"]
 
 
-def command(config: Config = None, override: Overrides = None) -> None:
+def command(config: Config = None, override: Overrides = None, allow_user_code: AllowUserCode = False) -> None:
     """Show the jobs in order: what each reads and writes, its resources, what `--resume` would skip.
 
     Resources are compared with the cluster that RAY_ADDRESS names, else with this machine.
@@ -23,7 +23,7 @@ def command(config: Config = None, override: Overrides = None) -> None:
     from raysandbox.sandbox.plan import make_plan
     from raysandbox.sandbox.preview import preview, resource_problems
 
-    loaded = load_config(one_config(config, None), override or [])
+    loaded = load_config(one_config(config, None), override or [], allow_user_code=allow_user_code)
     work_dir, root = locate_run(loaded)
     plan = make_plan(loaded, PathMap(work_dir, root))
     machine, lacking = resource_problems(plan)
@@ -36,8 +36,9 @@ def command(config: Config = None, override: Overrides = None) -> None:
         resources = ", ".join(f"{key}={value}" for key, value in entry.config.resources.items())
         if entry in lacking:
             resources += f"\n{lacking[entry]}"
+        state = f"{found.state}\n{found.note}".strip()
         job = f"{entry.id}\n{entry.config.hook}"
-        rows.append((job, after, reads, "\n".join(paths.writes), resources, found.state))
+        rows.append((job, after, reads, "\n".join(paths.writes), resources, state))
     columns = ("job", "after", "reads", "writes", "resources", "with --resume")
     print_table(Table(f"{loaded.settings.experiment_name} in {work_dir}", columns, tuple(rows), texts=len(columns)))
     console.print(machine, markup=False)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from raysandbox.cli.options import NoCache, Overrides, RecipeFile, one_config
+from raysandbox.cli.options import AllowUserCode, NoCache, Overrides, RecipeFile, one_config
 
 __all__ = ["command"]
 
@@ -16,6 +16,7 @@ def command(
     config_option: Annotated[str | None, typer.Option("--config", help="The same, as an option.")] = None,
     override: Overrides = None,
     no_cache: NoCache = False,
+    allow_user_code: AllowUserCode = False,
 ) -> None:
     """Process a data set by a recipe, as dj-process does."""
     from raysandbox.cli.console import ConsoleView, console, print_table
@@ -23,9 +24,9 @@ def command(
     from raysandbox.recipe.api import process
     from raysandbox.report.summary import operator_table
 
-    raw = load_recipe(one_config(recipe, config_option), override or [])
+    raw = load_recipe(one_config(recipe, config_option), override or [], allow_user_code)
     with ConsoleView() as view:
-        result = process(raw, progress=view, cache=not no_cache)
+        result = process(raw, progress=view, allow_user_code=allow_user_code, cache=not no_cache)
     if result.ops:
         print_table(operator_table("Operators", [vars(count) for count in result.ops]))
     for warning in result.warnings:

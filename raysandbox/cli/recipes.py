@@ -13,7 +13,7 @@ from raysandbox.recipe.problems import recipe_problems
 __all__ = ["load_recipe"]
 
 
-def load_recipe(path: str, overrides: Sequence[str]) -> dict[str, Any]:
+def load_recipe(path: str, overrides: Sequence[str], allow_user_code: bool) -> dict[str, Any]:
     """Reads and checks a recipe; its problems carry the file's lines.
 
     Raises:
@@ -22,7 +22,8 @@ def load_recipe(path: str, overrides: Sequence[str]) -> dict[str, Any]:
     document = apply_overrides(load_document(path), overrides)
     if not isinstance(document.data, dict):
         raise ConfigError([document.problem((), "is not a mapping", "write keys such as dataset_path: and process:")])
-    errors = [problem for problem in recipe_problems(document.data) if problem.severity == "error"]
+    found = recipe_problems(document.data, allow_user_code=allow_user_code)
+    errors = [problem for problem in found if problem.stops_a_run]
     if errors:
         raise ConfigError([document.problem(p.path, p.message, p.fix) for p in errors])
     return document.data

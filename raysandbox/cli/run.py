@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from raysandbox.cli.options import Config, Overrides, one_config
+from raysandbox.cli.options import AllowUserCode, Config, Overrides, one_config
 
 __all__ = ["command"]
 
@@ -19,6 +19,7 @@ def command(
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Do not read what earlier runs left in cache_dir.")
     ] = False,
+    allow_user_code: AllowUserCode = False,
 ) -> None:
     """Run an experiment; `check` comes first, and nothing starts when it finds an error."""
     from raysandbox.api import run
@@ -27,7 +28,14 @@ def command(
 
     with ConsoleView() as view:
         path = one_config(config, config_option)
-        result = run(path, override or [], resume=resume, use_cache=not no_cache, view=view)
+        result = run(
+            path,
+            override or [],
+            resume=resume,
+            use_cache=not no_cache,
+            view=view,
+            allow_user_code=allow_user_code,
+        )
     for table in collect(result.work_dir).tables():
         print_table(table)
     console.print(f"report: {result.work_dir / 'report.md'}", soft_wrap=True, markup=False)

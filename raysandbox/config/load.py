@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,29 +19,33 @@ __all__ = ["ANONYMOUS", "load_config", "parse_config", "read_config"]
 ANONYMOUS = "anonymous"
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> SandboxConfig:
+def load_config(path: str | Path, overrides: Sequence[str] = (), *, allow_user_code: bool = False) -> SandboxConfig:
     """Reads a sandbox configuration.
 
     Args:
         path: YAML or JSON file.
         overrides: `path=value` strings, as after `-o`.
+        allow_user_code: whether code that its recipes name may run.
 
     Raises:
         ConfigError: with every problem of the format.
     """
-    config, problems = read_config(path, overrides)
+    config, problems = read_config(path, overrides, allow_user_code=allow_user_code)
     if config is None or any(problem.severity == "error" for problem in problems):
         raise ConfigError(problems)
     return config
 
 
-def read_config(path: str | Path, overrides: Sequence[str] = ()) -> tuple[SandboxConfig | None, list[Problem]]:
+def read_config(
+    path: str | Path, overrides: Sequence[str] = (), *, allow_user_code: bool = False
+) -> tuple[SandboxConfig | None, list[Problem]]:
     """Reads as much of a configuration as can be read, with the problems of the rest.
 
     Raises:
         ConfigError: the file cannot be parsed at all.
     """
-    return parse_config(apply_overrides(load_document(path), overrides))
+    config, problems = parse_config(apply_overrides(load_document(path), overrides))
+    return config and replace(config, allow_user_code=allow_user_code), problems
 
 
 def parse_config(document: Document) -> tuple[SandboxConfig | None, list[Problem]]:

@@ -130,11 +130,19 @@ class Pipeline:
 
 @dataclass(frozen=True)
 class SandboxConfig:
-    """A whole configuration and the document it was read from."""
+    """A whole configuration and the document it was read from.
+
+    Attributes:
+        settings: the keys besides the job lists.
+        pipelines: the jobs.
+        document: the file.
+        allow_user_code: whether code that its recipes name may run: said by who starts it, not in the file.
+    """
 
     settings: Settings
     pipelines: tuple[Pipeline, ...]
     document: Document
+    allow_user_code: bool = False
 
     def jobs(self) -> Iterator[JobEntry]:
         """All jobs in the order they run."""

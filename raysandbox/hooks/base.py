@@ -102,6 +102,7 @@ class JobContext:
         probe: folder of the artefacts of the nearest earlier probe of the same meta_name, if any.
         cache_dir: what runs share.
         use_cache: whether caches may be read.
+        allow_user_code: whether code that a recipe names may run.
     """
 
     artifacts: Path
@@ -112,6 +113,7 @@ class JobContext:
     probe: Path | None
     cache_dir: Path
     use_cache: bool = True
+    allow_user_code: bool = False
 
 
 class Hook:

@@ -43,4 +43,5 @@ class ProbeViaAnalyzerHook(Hook):
         for name, summary in result.analysis.numeric.items():
             if summary.mean is not None and summary.std is not None:
                 context.report({f"{name}.mean": summary.mean, f"{name}.std": summary.std})
+            allow_user_code=context.allow_user_code,
         return [result.path]

@@ -44,3 +44,4 @@ class ProcessDataHook(Hook):
         operators = [asdict(count) for count in result.ops]
         atomic_write(context.artifacts / "operators.json", json.dumps(operators, indent=2) + "\n")
         return [recipe.get("export_path") or result.path]
+            allow_user_code=context.allow_user_code,

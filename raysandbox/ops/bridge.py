@@ -20,7 +20,7 @@ import pyarrow as pa
 from pydantic import AfterValidator, Field, create_model
 
 from raysandbox.core.component import InputPath
-from raysandbox.core.errors import JobFailed, MissingExtraError, UnknownNameError
+from raysandbox.core.errors import MissingExtraError, UnknownNameError
 from raysandbox.core.keys import canonical_json
 from raysandbox.ops import bridge_peer
 from raysandbox.ops.base import Filter, Mapper, Operator, OpResources, Rewriter, Stat

@@ -19,13 +19,12 @@ import numpy as np
 import pyarrow as pa
 
 from raysandbox.core.errors import JobFailed
-from raysandbox.ops.batch import META_COLUMN, STATS_COLUMN
+from raysandbox.ops.batch import JSON_TEXT, META_COLUMN, STATS_COLUMN
 
 __all__ = ["installed", "kept", "kept_rows", "mapped", "operator", "rewritten", "statistics"]
 
 _BATCH_META = "__dj__batch_meta__"
 _POSITION = "__position__"
-_JSON = b"json"  # what the metadata of a column of JSON texts says
 # What a constructor of an operator, or an operator that sees all rows, may raise about its parameters or rows.
 _FAULTS = (ArithmeticError, AssertionError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 
@@ -47,19 +46,19 @@ def _data_juicer() -> Any:
 
     logger.remove()  # its import has replaced loguru's handlers by one that shows every step
     logger.add(sys.stderr, level="ERROR")
-    LazyLoader._install_package = _refuse_to_install
+    LazyLoader._install_package = staticmethod(_refuse_to_install)
     model_utils.check_model = _checked(model_utils.check_model, model_utils.DJMC)
     return ops
 
 
-def _refuse_to_install(package: str, *_: Any) -> None:
-    """In place of a run-time `pip install`, which Data-Juicer also tries for packages it does not recognise."""
-    name = package.split("@")[0].split("=")[0].split("[")[0].strip()
+def _refuse_to_install(package_spec: str, pip_args: object = None) -> None:
+    """In place of a run-time `pip install`, which Data-Juicer also tries for packages that are there."""
+    name = package_spec.split("@")[0].split("=")[0].split("[")[0].strip()
     try:
         version(name)
     except PackageNotFoundError:
         raise JobFailed(
-            f"an operator of Data-Juicer needs {name}, which is not installed: pip install '{package}'"
+            f"an operator of Data-Juicer needs {name}, which is not installed: pip install '{package_spec}'"
         ) from None
 
 
@@ -69,7 +68,8 @@ def _checked(check_model: Any, folder: str) -> Any:
     def check(model_name: str, force: bool = False) -> str:
         if force:
             raise JobFailed(
-                f"an operator of Data-Juicer needs the model file {model_name}, which is not on this machine: put it into {folder}"
+                f"an operator of Data-Juicer needs the model file {model_name}, "
+                f"which is not on this machine: put it into {folder}"
             )
         return check_model(model_name)
 
@@ -91,7 +91,8 @@ def operator(name: str, parameters: str, known_version: str) -> Any:
     found = version("py-data-juicer")
     if found != known_version:
         raise JobFailed(
-            f"operator {name} is Data-Juicer {known_version}'s, but {found} is installed: pip install 'raysandbox[datajuicer]'"
+            f"operator {name} is that of Data-Juicer {known_version}, and {found} is installed: "
+            "pip install 'raysandbox[datajuicer]'"
         )
     cls = _data_juicer().OPERATORS.modules[name]
     try:
@@ -225,14 +226,10 @@ def _columns(table: pa.Table) -> Columns:
     columns = {}
     for field, column in zip(table.schema, table.columns, strict=True):
         values = column.to_pylist()
-        if _is_json(field):
+        if field.metadata == JSON_TEXT:
             values = [None if value is None else json.loads(value) for value in values]
         columns[field.name] = values
     return columns
-
-
-def _is_json(field: pa.Field) -> bool:
-    return _JSON in (field.metadata or {}).values()
 
 
 def _rows(columns: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
@@ -240,7 +237,7 @@ def _rows(columns: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _columns_of(rows: Sequence[Mapping[str, Any]]) -> Columns:
-    names = dict.fromkeys(name for row in rows for name in dict.keys(row))
+    names = dict.fromkeys(name for row in rows for name in row)
     return {name: [row.get(name) for row in rows] for name in names}
 
 
@@ -278,7 +275,7 @@ def _table(columns: Columns, before: pa.Table) -> pa.Table:
 def _column(name: str, values: list[Any], before: pa.Table) -> tuple[pa.Field, pa.Array]:
     """A column of new values: of the old type where they fit it, except that a struct may get new fields."""
     old = before.field(name) if name in before.column_names else None
-    if old is not None and not pa.types.is_nested(old.type) and not _is_json(old):
+    if old is not None and not pa.types.is_nested(old.type) and old.metadata != JSON_TEXT:
         try:
             return old, pa.array(values, old.type)
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):

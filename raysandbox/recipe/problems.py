@@ -31,6 +31,11 @@ class RecipeProblem:
     severity: Literal["error", "warning"] = "error"
     missing_path: bool = False
 
+    @property
+    def stops_a_run(self) -> bool:
+        """Whether it is an error, or something missing that only `check` forgives."""
+        return self.severity == "error" or self.missing_path
+
     def located(self, file: str | None = None) -> Problem:
         """The finding as the problem of a file."""
         path = ".".join(map(str, self.path))
@@ -43,7 +48,7 @@ def parse_recipe(raw: Mapping[str, Any], file: str | None = None, *, allow_user_
     Raises:
         ConfigError: with every problem of the recipe.
     """
-    errors = [found for found in recipe_problems(raw, allow_user_code=allow_user_code) if found.severity == "error"]
+    errors = [found for found in recipe_problems(raw, allow_user_code=allow_user_code) if found.stops_a_run]
     if errors:
         raise ConfigError([problem.located(file) for problem in errors])
     return Recipe.model_validate({key: value for key, value in _respelled(raw).items() if key not in PEER_KEYS})

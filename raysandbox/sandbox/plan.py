@@ -175,10 +175,11 @@ class _Planner:
             self.problems.append(extra.problem((key,), message, severity="warning", missing_path=True))
 
     def _check_recipe(self, draft: Draft) -> None:
-        for found in recipe_problems(draft.data):
+        for found in recipe_problems(draft.data, allow_user_code=self.config.allow_user_code):
             # A key that does not exist is wrong whatever its value will be.
             if not found.path or not draft.is_unknown(found.path) or found.message.startswith("unknown"):
-                self.problems.append(draft.problem(found.path, found.message, found.fix, severity=found.severity))
+                more = {"severity": found.severity, "missing_path": found.missing_path}
+                self.problems.append(draft.problem(found.path, found.message, found.fix, **more))
 
     def _check_reads(self, entry: JobEntry, drafts: Drafts, paths: JobPaths, sides: Sequence[str]) -> set[JobEntry]:
         needs = set()

@@ -164,7 +164,7 @@ class Resolver:
             open_side=lambda path: Path(before.locate(path)).expanduser(),
             updates=updates,
         )
-        problems = drafts.problems or _problems(hook, drafts)
+        problems = drafts.problems or _problems(hook, drafts, self.plan.config.allow_user_code)
         if problems:
             raise JobFailed(f"job {entry.id}: " + "\n".join(str(problem) for problem in problems))
         return drafts
@@ -187,11 +187,11 @@ def joined(entry: JobEntry, outputs: Sequence[Mapping[str, Any]]) -> dict[str, A
     return {name: [made[name] for made in outputs] for name in entry.config.output}
 
 
-def _problems(hook: type[Hook], drafts: Drafts) -> list[Problem]:
+def _problems(hook: type[Hook], drafts: Drafts, allow_user_code: bool) -> list[Problem]:
     problems: list[Problem] = []
     if drafts.recipe is not None and hook.takes_recipe:
-        found = [problem for problem in recipe_problems(drafts.recipe.data) if problem.severity == "error"]
-        problems += [drafts.recipe.problem(p.path, p.message, p.fix) for p in found]
+        found = recipe_problems(drafts.recipe.data, allow_user_code=allow_user_code)
+        problems += [drafts.recipe.problem(p.path, p.message, p.fix) for p in found if p.severity == "error"]
     if drafts.extra is not None:
         raw = {k: v for k, v in drafts.extra.data.items() if k != "type" or hook.components is None}
         problems += model_problems(hook.model(drafts.extra.data), raw, drafts.extra.problem)
