@@ -169,6 +169,11 @@ class Hook:
         return JobPaths(by_role[PathRole.INPUT], by_role[PathRole.MODEL], by_role[PathRole.OUTPUT])
 
     @classmethod
+    def forecast(cls, job: Job, cache_dir: Path, allow_user_code: bool) -> str:
+        """What can be said of a run of the job before it starts, in a line for `plan`; may be empty."""
+        return ""
+
+    @classmethod
     def component(cls, extra: Mapping[str, Any]) -> Any:
         """The component, or the settings, that `extra_configs` describes."""
         return cls.model(extra).model_validate(

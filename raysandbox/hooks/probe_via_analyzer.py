@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from raysandbox.core.registry import register
+from raysandbox.hooks._forecast import statistics_forecast
 from raysandbox.hooks.base import Hook, Job, JobContext, JobPaths
 from raysandbox.recipe.api import analyze
-from raysandbox.recipe.paths import recipe_paths
+from raysandbox.recipe.paths import recipe_models, recipe_paths
 
 __all__ = ["ProbeViaAnalyzerHook"]
 
@@ -27,7 +29,12 @@ class ProbeViaAnalyzerHook(Hook):
         recipe = recipe or {}
         reads, export_path = recipe_paths(recipe)
         exports = bool(recipe.get("export_original_dataset")) and bool(export_path)
-        return JobPaths(reads=reads, writes=(str(export_path),) if exports else ())
+        return JobPaths(reads, recipe_models(recipe), (str(export_path),) if exports else ())
+
+    @classmethod
+    def forecast(cls, job: Job, cache_dir: Path, allow_user_code: bool) -> str:
+        """How many statistics need not be computed."""
+        return statistics_forecast(job, cache_dir, analysis=True, allow_user_code=allow_user_code)
 
     def run(self, job: Job, context: JobContext) -> Sequence[Any]:
         """Analyses; mean and standard deviation of every statistic go to the metrics."""
@@ -36,6 +43,7 @@ class ProbeViaAnalyzerHook(Hook):
             out_dir=context.artifacts,
             quarantine_dir=context.quarantine,
             progress=context.progress,
+            allow_user_code=context.allow_user_code,
             cache=context.use_cache,
             shared=context.cache_dir,
         )
@@ -43,5 +51,4 @@ class ProbeViaAnalyzerHook(Hook):
         for name, summary in result.analysis.numeric.items():
             if summary.mean is not None and summary.std is not None:
                 context.report({f"{name}.mean": summary.mean, f"{name}.std": summary.std})
-            allow_user_code=context.allow_user_code,
         return [result.path]

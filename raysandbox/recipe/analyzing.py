@@ -18,21 +18,19 @@ from raysandbox.ops.base import Filter, Operator
 from raysandbox.ops.batch import STATS_COLUMN
 from raysandbox.recipe.engines import engine_named
 from raysandbox.recipe.execute import Run, staging_folder
-from raysandbox.recipe.fused import FusedOps, needs_of
 from raysandbox.recipe.parts import UnitReport
 from raysandbox.recipe.plan import choose_engine, plan_input
-from raysandbox.recipe.prepare import load_recipe, quarantine_file, target_of, units_of
+from raysandbox.recipe.prepare import load_recipe, quarantine_file, target_of, units_of, work_of
 from raysandbox.recipe.rows import encode_row
 from raysandbox.recipe.schema import Recipe
 from raysandbox.recipe.store import StatisticsStore
-from raysandbox.recipe.units import Work
 from raysandbox.recipe.validators import check_missing
 from raysandbox.recipe.writers import Target, write_output
 
 if TYPE_CHECKING:
     from raysandbox.analysis.summary import Analysis
 
-__all__ = ["AnalysisResult", "analyze"]
+__all__ = ["AnalysisResult", "analysed_filters", "analyze"]
 
 _WRITE_ROWS = 10_000
 
@@ -97,20 +95,16 @@ def analyze(
 
     started = time.perf_counter()
     recipe, warnings = load_recipe(recipe, allow_user_code=allow_user_code)
-    filters, left_out = _filters(recipe.operators())
+    filters, left_out = analysed_filters(recipe.operators())
     warnings += left_out
     plan = plan_input(recipe)
     warnings += plan.warnings
     out_dir = out_dir.absolute()
     target = _target(recipe, out_dir)
-    keys = recipe.field_keys()
-    fused = FusedOps(tuple(filters), (), keys, keep_all=True, row_timeout_s=recipe.row_timeout_s)
-    sink = target.sink if recipe.export_original_dataset else "nothing"
-    work = Work(fused, needs_of(filters, keys), Path(), sink, keep_stats=True, gather_stats=True)
-    work = replace(work, validators=recipe.row_validators())
+    work = work_of(recipe, filters, target.sink if recipe.export_original_dataset else "nothing", analysis=True)
     shared = shared or cache_dir()
     memo = DigestMemo(shared / "digests")
-    units = units_of(plan, memo)
+    units = units_of(plan, memo if cache else None)
     if cache:
         work = work.recalling(StatisticsStore(shared / "statistics"), memo)
     chosen = choose_engine(engine or recipe.engine, plan.size, done=all(map(work.is_known, units)))
@@ -127,7 +121,7 @@ def analyze(
     return AnalysisResult(path, analysis, str(out_dir), stats.num_rows, run.bad, chosen, seconds, tuple(warnings))
 
 
-def _filters(operators: Sequence[Operator]) -> tuple[list[Filter], list[str]]:
+def analysed_filters(operators: Sequence[Operator]) -> tuple[list[Filter], list[str]]:
     """The filters to apply, and what is said about the rest."""
     filters: list[Filter] = []
     repeated: list[str] = []

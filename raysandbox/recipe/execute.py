@@ -28,6 +28,8 @@ from raysandbox.recipe.units import Work, blocks_of
 
 __all__ = ["Run", "staging_folder", "sum_stats"]
 
+_NOTHING = Segment((), ())  # follows the last decision
+
 
 @dataclass
 class Run:
@@ -67,6 +69,8 @@ class Run:
         """
         position = 0
         for index, segment in enumerate(segments[:-1]):
+            if _only_selects(segment) and segments[index + 1 :] == [_NOTHING] and work.sink in ("lines", "memory"):
+                return self._selected(index, segment, work, units, seed, position)
             reports = self._segment(index, segment, replace(work, sink="staged"), units)
             position += len(segment.ops)
             if isinstance(segment.deciders[0], Rewriter):
@@ -78,6 +82,19 @@ class Run:
             position += len(segment.deciders)
             remove(work.staging / str(index - 1))
         return self._segment(len(segments) - 1, segments[-1], work, units)
+
+    def _selected(
+        self, index: int, segment: Segment, work: Work, units: Sequence[Unit], seed: int, position: int
+    ) -> list[UnitReport]:
+        """A pass whose decision ends the recipe: its rows are written in their last form, then some are dropped."""
+        reports = self._segment(index, segment, replace(work, gather_stats=True), units)
+        keep = self._decide(segment, reports, position + len(segment.ops), seed)
+        start = 0
+        for report in reports:
+            end = start + report.rows_out
+            report.select(keep[start:end])
+            start = end
+        return reports
 
     def _segment(self, index: int, segment: Segment, work: Work, units: Sequence[Unit]) -> list[UnitReport]:
         staging = work.staging / str(index)
@@ -170,6 +187,10 @@ class Run:
         edges = np.linspace(0, len(new), len(units) + 1).astype(int).tolist()
         pieces = zip(units, edges, edges[1:], strict=False)
         return [Unit(unit.index, InMemory(new[start:end], unit.source.size)) for unit, start, end in pieces]
+
+
+def _only_selects(segment: Segment) -> bool:
+    return not any(isinstance(op, Rewriter) for op in segment.deciders)
 
 
 def _gather(tables: Sequence[pa.Table], operator: str) -> pa.Table:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -93,6 +94,15 @@ class StatSum:
     low: float = float("inf")
     high: float = float("-inf")
 
+    @classmethod
+    def of(cls, values: pa.Array) -> StatSum:
+        """The summary of an array's finite numbers."""
+        numbers = values.to_numpy(zero_copy_only=False).astype(np.float64)
+        numbers = numbers[np.isfinite(numbers)]
+        if not len(numbers):
+            return cls()
+        return cls(len(numbers), float(numbers.sum()), float(numbers.min()), float(numbers.max()))
+
     def add(self, other: StatSum) -> None:
         """Adds what was summed elsewhere."""
         self.count += other.count
@@ -142,6 +152,33 @@ class UnitReport:
     recalled: int = 0
     damaged: int = 0
     samples: list[list[Row]] = field(default_factory=list)
+
+    def summarise(self, stats: Mapping[str, pa.Array]) -> None:
+        """Adds numbers of some rows to `stats`."""
+        for name, column in stats.items():
+            values = column.flatten() if pa.types.is_list(column.type) else column
+            if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
+                self.stats.setdefault(name, StatSum()).add(StatSum.of(values))
+
+    def select(self, keep: np.ndarray) -> None:
+        """Drops the rows where `keep` does not hold, from lines or memory; `columns` must hold their statistics."""
+        if self.stats:
+            table = pa.concat_tables(self.columns, promote_options="permissive").filter(pa.array(keep))
+            self.columns, self.stats = [table], {}
+            self.summarise({name: table.column(name).combine_chunks() for name in table.column_names})
+        self.rows_out = int(keep.sum())
+        self.rows = list(compress(self.rows, keep.tolist()))
+        for part in self.parts:  # lines stand in one part
+            self.size = _select_lines(part, keep)
+
+
+def _select_lines(part: Path, keep: np.ndarray) -> int:
+    """Drops lines of a file; returns its size."""
+    data = part.read_bytes()
+    offsets = np.concatenate(([0], np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n")) + 1))
+    runs = np.flatnonzero(np.diff(keep, prepend=False, append=False)).reshape(-1, 2)
+    with part.open("wb") as output:
+        return sum(output.write(data[start:end]) for start, end in offsets[runs].tolist())
 
 
 class PartWriter:

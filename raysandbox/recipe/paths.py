@@ -6,10 +6,12 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from raysandbox.core.component import PathRole, path_refs
+from raysandbox.ops.base import OPERATORS
 from raysandbox.recipe.mixture import parse_dataset_path
 from raysandbox.recipe.remote import is_remote, local_name
 
-__all__ = ["recipe_paths"]
+__all__ = ["recipe_models", "recipe_paths"]
 
 
 def recipe_paths(raw: Mapping[str, Any]) -> tuple[tuple[str, ...], str | None]:
@@ -32,6 +34,19 @@ def recipe_paths(raw: Mapping[str, Any]) -> tuple[tuple[str, ...], str | None]:
     export_path = raw.get("export_path")
     is_file = isinstance(export_path, str) and export_path != "" and not is_remote(export_path)
     return tuple(map(local_name, reads)), export_path if is_file else None
+
+
+def recipe_models(raw: Mapping[str, Any]) -> tuple[str, ...]:
+    """The models that the operators of a raw recipe load: folders, files, ids of hubs."""
+    steps = raw.get("process")
+    found: dict[str, None] = {}
+    for step in steps if isinstance(steps, list) else []:
+        named = {step: None} if isinstance(step, str) else step
+        for name, parameters in named.items() if isinstance(named, Mapping) else ():
+            if name in OPERATORS and isinstance(parameters, Mapping | None):
+                refs = path_refs(OPERATORS.get(name), parameters or {})
+                found |= {ref.path: None for ref in refs if ref.role is PathRole.MODEL}
+    return tuple(found)
 
 
 def _is_hub_id(item: Mapping[str, Any], path: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,17 @@ import numpy as np
 
 from raysandbox.core.errors import ConfigError, Problem
 from raysandbox.core.keys import DigestMemo, digest
+from raysandbox.ops.base import Operator
+from raysandbox.recipe.fused import FusedOps, needs_of
 from raysandbox.recipe.inputs import ReadTask
-from raysandbox.recipe.parts import Unit
-from raysandbox.recipe.plan import InputPlan
+from raysandbox.recipe.parts import Sink, Unit
+from raysandbox.recipe.plan import InputPlan, segments_of
 from raysandbox.recipe.problems import parse_recipe, recipe_problems
 from raysandbox.recipe.schema import Recipe, export_format
+from raysandbox.recipe.units import Work
 from raysandbox.recipe.writers import Target
 
-__all__ = ["load_recipe", "quarantine_file", "target_of", "units_of"]
+__all__ = ["load_recipe", "quarantine_file", "target_of", "units_of", "work_of"]
 
 
 def load_recipe(
@@ -93,3 +96,27 @@ def _name(task: ReadTask, memo: DigestMemo) -> str:
         picked = None if span.picked is None else hashlib.sha256(np.packbits(span.picked).tobytes()).hexdigest()
         spans.append([content, span.file.format, span.file.compression, span.file.folder, span.start, span.end, picked])
     return digest(spans)
+
+
+def work_of(recipe: Recipe, operators: Sequence[Operator], sink: Sink, *, analysis: bool = False) -> Work:
+    """What units do in the first segment of a recipe, but for the folder that they leave files in.
+
+    Args:
+        recipe: the recipe.
+        operators: its operators, as they are to run.
+        sink: what becomes of the rows.
+        analysis: whether filters drop nothing and all statistics are reported.
+    """
+    keys = recipe.field_keys()
+    first = segments_of(operators)[0]
+    return Work(
+        FusedOps(first.ops, first.deciders, keys, keep_all=analysis, row_timeout_s=recipe.row_timeout_s),
+        needs_of(operators, keys),
+        Path(),
+        sink,
+        keep_stats=analysis or recipe.keep_stats_in_res_ds,
+        keep_hashes=recipe.keep_hashes_in_res_ds,
+        gather_stats=analysis,
+        trace=None if analysis else recipe.trace_spec(),
+        validators=recipe.row_validators(),
+    )

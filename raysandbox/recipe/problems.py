@@ -215,6 +215,7 @@ def _parameters(path: Path, cls: type[Operator], params: Mapping[str, Any]) -> l
     model_problems(cls, used, locate)
     if not found and issubclass(cls, Filter):
         found += _bounds(path, cls.model_validate(used))
+    found += [RecipeProblem((*path, key), text, "", "warning") for key, text in cls.missing_weights(used).items()]
     if ignored:
         message = f"these parameters have no effect here: {', '.join(ignored)}"
         found.append(RecipeProblem(path, message, "", "warning"))

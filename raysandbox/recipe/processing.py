@@ -15,12 +15,12 @@ from raysandbox.core.progress import Progress
 from raysandbox.ops.base import Operator
 from raysandbox.recipe.engines import engine_named
 from raysandbox.recipe.execute import Run, staging_folder, sum_stats
-from raysandbox.recipe.fused import FusedOps, Tally, needs_of
+from raysandbox.recipe.fused import Tally
 from raysandbox.recipe.marker import Marker
 from raysandbox.recipe.order import cheap_first, measured_first
-from raysandbox.recipe.parts import InMemory, Sink, StatSum, Unit
+from raysandbox.recipe.parts import InMemory, StatSum, Unit
 from raysandbox.recipe.plan import choose_engine, plan_input, segments_of
-from raysandbox.recipe.prepare import load_recipe, quarantine_file, target_of, units_of
+from raysandbox.recipe.prepare import load_recipe, quarantine_file, target_of, units_of, work_of
 from raysandbox.recipe.schema import Recipe
 from raysandbox.recipe.store import StatisticsStore
 from raysandbox.recipe.trace import write_traces
@@ -121,7 +121,7 @@ def process(
     operators = recipe.operators()
     if rows is not None:
         units = [Unit(0, InMemory(rows))] if rows else []
-        work = _work(recipe, operators, "memory")
+        work = work_of(recipe, operators, "memory")
         return _run(recipe, operators, work, units, None, "local", None, progress, warnings, started)
     target = target_of(recipe)
     plan = plan_input(recipe, block_bytes)
@@ -132,11 +132,11 @@ def process(
     if cache and (known := marker.read()) is not None:
         return _from_json(known)
     marker.clear()
-    work = _work(recipe, operators, target.sink)
+    work = work_of(recipe, operators, target.sink)
     units = units_of(plan, memo if cache else None)
     if recipe.op_fusion:
         operators = _ordered(recipe, operators, work, units)
-        work = _work(recipe, operators, target.sink)
+        work = work_of(recipe, operators, target.sink)
     if cache:
         work = work.recalling(StatisticsStore(shared / "statistics"), memo)
     chosen = choose_engine(engine or recipe.engine, plan.size, done=all(map(work.is_known, units)))
@@ -155,22 +155,6 @@ def _ordered(recipe: Recipe, operators: Sequence[Operator], work: Work, units: S
         if sample is not None and sample.places:
             return measured_first(operators, work.fused, sample)
     return cheap_first(operators)
-
-
-def _work(recipe: Recipe, operators: Sequence[Operator], sink: Sink) -> Work:
-    """What units do, but for the folder; the operators of the first segment."""
-    keys = recipe.field_keys()
-    first = segments_of(operators)[0]
-    return Work(
-        FusedOps(first.ops, first.deciders, keys, row_timeout_s=recipe.row_timeout_s),
-        needs_of(operators, keys),
-        Path(),
-        sink,
-        keep_stats=recipe.keep_stats_in_res_ds,
-        keep_hashes=recipe.keep_hashes_in_res_ds,
-        trace=recipe.trace_spec(),
-        validators=recipe.row_validators(),
-    )
 
 
 def _run(

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 
 from raysandbox.core.keys import DigestMemo
@@ -19,7 +18,7 @@ from raysandbox.ops.batch import META_COLUMN
 from raysandbox.recipe.blocks import Block, Needs, Place, block_of_rows
 from raysandbox.recipe.fused import Companions, FusedOps, Outcome
 from raysandbox.recipe.inputs import ReadTask
-from raysandbox.recipe.parts import InMemory, PartWriter, Sink, Staged, StatSum, Unit, UnitReport, staged_blocks
+from raysandbox.recipe.parts import InMemory, PartWriter, Sink, Staged, Unit, UnitReport, staged_blocks
 from raysandbox.recipe.readers import read_task
 from raysandbox.recipe.recall import Recall, RecallKeys, Replay, recall_keys
 from raysandbox.recipe.store import StatisticsStore
@@ -61,10 +60,13 @@ class Work:
 
     def recalling(self, store: StatisticsStore, memo: DigestMemo) -> Work:
         """The same work, with statistics taken from the store and added to it."""
+        return replace(self, recall=self.keys_in(store, memo))
+
+    def keys_in(self, store: StatisticsStore, memo: DigestMemo) -> RecallKeys:
+        """Names of what the store keeps of this work."""
         form = [self.sink, self.keep_stats, self.keep_hashes]
         needs = [*self.needs.texts, *map(repr, self.validators)]
-        keys = recall_keys(store, self.fused.operators, self.fused.keys, memo, needs, form)
-        return replace(self, recall=keys)
+        return recall_keys(store, self.fused.operators, self.fused.keys, memo, needs, form)
 
     def is_known(self, unit: Unit) -> bool:
         """Whether the store knows the unit's result, media files as they were."""
@@ -137,10 +139,7 @@ class Work:
         self._summarise(report, outcome.batch.stats)
 
     def _summarise(self, report: UnitReport, stats: Mapping[str, pa.Array]) -> None:
-        for name, column in stats.items():
-            values = column.flatten() if pa.types.is_list(column.type) else column
-            if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
-                report.stats.setdefault(name, StatSum()).add(_stat_sum(values))
+        report.summarise(stats)
         if self.gather_stats:
             report.columns.append(pa.table(dict(stats)))
 
@@ -173,11 +172,3 @@ def _readable(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
     if pa.types.is_fixed_size_binary(column.type) or pa.types.is_binary(column.type):
         return pa.array([None if value is None else value.hex() for value in column.to_pylist()], pa.large_string())
     return column
-
-
-def _stat_sum(values: pa.Array) -> StatSum:
-    numbers = values.to_numpy(zero_copy_only=False).astype(np.float64)
-    numbers = numbers[np.isfinite(numbers)]
-    if not len(numbers):
-        return StatSum()
-    return StatSum(len(numbers), float(numbers.sum()), float(numbers.min()), float(numbers.max()))

@@ -14,9 +14,9 @@ from raysandbox.core.keys import DigestMemo
 from raysandbox.runtime.placement import Resources, resources_problem
 from raysandbox.runtime.session import cluster_summary, ensure_ray, this_machine
 from raysandbox.sandbox.context import ContextInfos
-from raysandbox.sandbox.manifest import Manifest, Marker
+from raysandbox.sandbox.manifest import Manifest
 from raysandbox.sandbox.plan import ExperimentPlan, PlannedJob
-from raysandbox.sandbox.resolve import Resolver, joined
+from raysandbox.sandbox.resolve import ReadyJob, Resolver, joined
 
 __all__ = ["Preview", "preview", "resource_problems"]
 
@@ -33,12 +33,14 @@ class Preview:
 
     job: PlannedJob
     state: Literal["cached", "run", "depends"]
+    note: str = ""
 
 
 def preview(plan: ExperimentPlan, work_dir: Path, root: Path | None) -> list[Preview]:
     """Looks up the jobs of the first iteration; starts and writes nothing but file digests."""
     settings = plan.config.settings
-    memo = DigestMemo(cache_dir(settings.cache_dir) / "digests")
+    shared = cache_dir(settings.cache_dir)
+    memo = DigestMemo(shared / "digests")
     context = ContextInfos(None, tuple(pipeline.name for pipeline in plan.config.pipelines))
     context.begin_iteration()
     resolver = Resolver(plan, work_dir, root, context, memo)
@@ -48,28 +50,29 @@ def preview(plan: ExperimentPlan, work_dir: Path, root: Path | None) -> list[Pre
     found = []
     for planned in plan.jobs:
         state: Literal["cached", "run", "depends"] = "depends"
+        note = ""
         if cached.issuperset(planned.needs):
             state = "run"
-            markers = _markers(resolver, manifest, planned, scope)
-            if markers is not None:
+            units = _units(resolver, planned, scope)
+            present = [marker for unit in units or () if (marker := manifest.find(unit.key)) is not None]
+            for marker in present:
+                resolver.finished(planned, marker)
+            if units is not None and len(present) == len(units):
                 state = "cached"
                 cached.add(planned.entry)
-                context.record(planned.entry, joined(planned.entry, [marker.outputs for marker in markers]))
-        found.append(Preview(planned, state))
+                context.record(planned.entry, joined(planned.entry, [marker.outputs for marker in present]))
+            elif units and planned.entry.config.foreach is None:
+                note = planned.hook.forecast(units[0].job, shared, plan.config.allow_user_code)
+        found.append(Preview(planned, state, note))
     return found
 
 
-def _markers(resolver: Resolver, manifest: Manifest, planned: PlannedJob, scope: str) -> list[Marker] | None:
-    """The markers of all runs of a job, or None when one of them would run."""
+def _units(resolver: Resolver, planned: PlannedJob, scope: str) -> list[ReadyJob] | None:
+    """The runs of a job; None when its configuration is wrong, which `check` explains."""
     try:
-        units = resolver.units(planned, scope, {})
+        return resolver.units(planned, scope, {})
     except UserError:
-        return None  # `check` says what is wrong
-    markers = [manifest.find(unit.key) for unit in units]
-    present = [marker for marker in markers if marker is not None]
-    for marker in present:
-        resolver.finished(planned, marker)
-    return present if len(present) == len(markers) else None
+        return None
 
 
 def resource_problems(plan: ExperimentPlan) -> tuple[str, dict[JobEntry, str]]:

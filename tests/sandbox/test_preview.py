@@ -40,3 +40,20 @@ def test_resources_are_compared_with_this_machine(make_config: Callable[[str], S
     machine, lacking = resource_problems(make_plan(make_config(text)))
     assert machine.startswith("this machine: ")
     assert [entry.config.meta_name for entry in lacking] == ["huge"]
+
+
+def test_statistics_that_the_store_holds(make_config: Callable[[str], SandboxConfig], workspace: Path) -> None:
+    Path("in.jsonl").write_text('{"text": "a few words"}\n')
+    recipe = "{dataset_path: in.jsonl, export_path: work/o.jsonl, process: [{text_length_filter: {min_len: %d}}]}"
+    job = "{hook: ProcessDataHook, meta_name: data, output: [path], dj_configs: %s}"
+
+    def config(threshold: int) -> SandboxConfig:
+        return make_config(f"work_dir: work\nexecution_job_configs: [{job % (recipe % threshold)}]")
+
+    def seen(threshold: int) -> list[tuple[str, str]]:
+        return [(p.state, p.note) for p in preview(make_plan(config(threshold)), Path("work"), None)]
+
+    assert seen(1) == [("run", "statistics: 0 of 1 stored")]
+    run_experiment(config(1))
+    assert seen(1) == [("cached", "")]
+    assert seen(2) == [("run", "statistics: 1 of 1 stored")]
