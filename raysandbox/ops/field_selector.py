@@ -51,7 +51,7 @@ class FieldSelector(Selector):
             return np.ones(num_rows, bool)
         values = features.column("value").combine_chunks()
         if values.null_count == num_rows:
-            raise UserError(f"{self.type_name}: field_key: no row has a value of '{self.field_key}'")
+            raise UserError(f"{self.type_name}: field_key: no row has a value of '{self.field_key}' to decide by")
         return self.select(values)
 
 
