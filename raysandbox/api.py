@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from raysandbox.config.documents import Document, load_document
+from raysandbox.config.dotted import apply_overrides
 from raysandbox.config.load import read_config
 from raysandbox.config.schema import SandboxConfig
+from raysandbox.config.stages import JOBS_SUFFIX
 from raysandbox.core.errors import ConfigError, Problem, SandboxError
+from raysandbox.recipe.paths import recipe_models, recipe_paths
+from raysandbox.recipe.problems import recipe_problems
+from raysandbox.recipe.remote import is_remote
 from raysandbox.report.markdown import write_report
 from raysandbox.sandbox.experiment import RunResult, note_refusal, run_experiment
+from raysandbox.sandbox.paths import standing
 from raysandbox.sandbox.plan import make_plan
 from raysandbox.sandbox.view import RunView
 
@@ -60,7 +68,7 @@ def check(config: str | Path, overrides: Sequence[str] = (), *, allow_user_code:
     """Everything that is wrong with a configuration, as far as it can be known without running.
 
     Args:
-        config: path of a configuration.
+        config: path of a configuration, or of a recipe.
         overrides: `path=value` strings, as after `-o`.
         allow_user_code: whether files of custom operators may be imported, which runs their code.
 
@@ -68,6 +76,9 @@ def check(config: str | Path, overrides: Sequence[str] = (), *, allow_user_code:
         errors and warnings, in the order of their lines; empty when all is well.
     """
     try:
+        recipe = _recipe_document(config, overrides)
+        if recipe is not None:
+            return _check_recipe(recipe, allow_user_code)
         loaded, problems = read_config(config, overrides, allow_user_code=allow_user_code)
     except ConfigError as error:
         return list(error.problems)
@@ -76,3 +87,26 @@ def check(config: str | Path, overrides: Sequence[str] = (), *, allow_user_code:
     if loaded is not None:
         problems = problems + list(make_plan(loaded).problems)
     return sorted(problems, key=lambda problem: (problem.file != str(config), problem.file or "", problem.line or 0))
+
+
+def _recipe_document(path: str | Path, overrides: Sequence[str]) -> Document | None:
+    """The document at a path if it is a recipe: it has operators or data, and no jobs."""
+    document = apply_overrides(load_document(path), overrides)
+    keys = document.data.keys() if isinstance(document.data, dict) else frozenset()
+    jobs = any(key == "pipelines" or str(key).endswith(JOBS_SUFFIX) for key in keys)
+    return document if not jobs and keys & {"process", "dataset_path", "dataset"} else None
+
+
+def _check_recipe(document: Document, allow_user_code: bool) -> list[Problem]:
+    """The problems of a recipe that stands alone; missing data are warnings."""
+    problems = [
+        document.problem(found.path, found.message, found.fix, severity=found.severity)
+        for found in recipe_problems(document.data, allow_user_code=allow_user_code)
+    ]
+    reads, _ = recipe_paths(document.data)
+    models = [path for path in recipe_models(document.data) if path.startswith(("/", "./", "../", "~"))]
+    for path in [*reads, *models]:
+        if not is_remote(path) and not standing(path):
+            problem = document.problem((), f"'{path}' does not exist", "make it, or correct the path")
+            problems.append(replace(problem, severity="warning", missing_path=True))
+    return sorted(problems, key=lambda problem: problem.line or 0)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(
     path
     for path in (ROOT / "configs").rglob("*.yaml")
-    if "_job_configs" in path.read_text() and "data" not in path.parts
+    if re.search("_job_configs|^process:", path.read_text(), re.MULTILINE) and "data" not in path.parts
 )
 
 

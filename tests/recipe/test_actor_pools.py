@@ -4,13 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from tests.ops import tiny_models
 
 from raysandbox.core.errors import UserError
 from raysandbox.ops.base import OpResources
 from raysandbox.recipe.actor_pool import Pool, pool_for
 from raysandbox.recipe.api import process
 from raysandbox.runtime.session import Cluster, Node, ensure_ray, shutdown_ray
+from tests.ops import tiny_models
 
 GB = 1 << 30
 
