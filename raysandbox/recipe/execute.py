@@ -69,8 +69,8 @@ class Run:
         """
         position = 0
         for index, segment in enumerate(segments[:-1]):
-            if _only_selects(segment) and segments[index + 1 :] == [_NOTHING] and work.sink in ("lines", "memory"):
-                return self._selected(index, segment, work, units, seed, position)
+            if segments[index + 1 :] == [_NOTHING] and _drops_in_place(segment, work):
+                return self._last_decision(index, segment, work, units, position, seed)
             reports = self._segment(index, segment, replace(work, sink="staged"), units)
             position += len(segment.ops)
             if isinstance(segment.deciders[0], Rewriter):
@@ -83,10 +83,10 @@ class Run:
             remove(work.staging / str(index - 1))
         return self._segment(len(segments) - 1, segments[-1], work, units)
 
-    def _selected(
-        self, index: int, segment: Segment, work: Work, units: Sequence[Unit], seed: int, position: int
+    def _last_decision(
+        self, index: int, segment: Segment, work: Work, units: Sequence[Unit], position: int, seed: int
     ) -> list[UnitReport]:
-        """A pass whose decision ends the recipe: its rows are written in their last form, then some are dropped."""
+        """A pass with nothing after its decision: rows are written in their last form, then some are dropped."""
         reports = self._segment(index, segment, replace(work, gather_stats=True), units)
         keep = self._decide(segment, reports, position + len(segment.ops), seed)
         start = 0
@@ -189,8 +189,9 @@ class Run:
         return [Unit(unit.index, InMemory(new[start:end], unit.source.size)) for unit, start, end in pieces]
 
 
-def _only_selects(segment: Segment) -> bool:
-    return not any(isinstance(op, Rewriter) for op in segment.deciders)
+def _drops_in_place(segment: Segment, work: Work) -> bool:
+    """Whether rows that are dropped leave no trace: the types of Parquet columns are found from all rows."""
+    return work.sink in ("lines", "memory") and not isinstance(segment.deciders[0], Rewriter)
 
 
 def _gather(tables: Sequence[pa.Table], operator: str) -> pa.Table:
