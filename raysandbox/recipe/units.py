@@ -1,0 +1,174 @@
+"""The unit of work of both engines: read one task, apply a segment, leave its rows in a part.
+
+A unit runs in this process or in a worker, has no memory of other units, and writes only its own
+files in the staging folder, so that it can be repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pyarrow as pa
+
+from raysandbox.core.keys import DigestMemo
+from raysandbox.ops.base import Deduplicator, OpResources
+from raysandbox.ops.batch import META_COLUMN
+from raysandbox.recipe.blocks import Block, Needs, Place, block_of_rows
+from raysandbox.recipe.fused import Companions, FusedOps, Outcome
+from raysandbox.recipe.inputs import ReadTask
+from raysandbox.recipe.parts import InMemory, PartWriter, Sink, Staged, Unit, UnitReport, staged_blocks
+from raysandbox.recipe.readers import read_task
+from raysandbox.recipe.recall import Recall, RecallKeys, Replay, recall_keys
+from raysandbox.recipe.store import StatisticsStore
+from raysandbox.recipe.trace import TraceSpec, UnitTrace
+from raysandbox.recipe.validators import Validator
+
+__all__ = ["Work", "blocks_of"]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What all units of a pass have in common; sent to each worker once.
+
+    Attributes:
+        fused: the operators.
+        needs: what they need of every row.
+        staging: folder for parts.
+        sink: what becomes of the rows.
+        keep_stats: write the statistics column.
+        keep_hashes: write the columns that deduplicators compare.
+        gather_stats: report the statistics of every row.
+        limit: bad rows after which a unit need not go on; None for no limit.
+        recall: what the store keeps of this pass, None for nothing.
+        trace: which rows to note on their way; replaying has none.
+        validators: what else every row must hold when it is read.
+    """
+
+    fused: FusedOps
+    needs: Needs
+    staging: Path
+    sink: Sink
+    keep_stats: bool = False
+    keep_hashes: bool = False
+    gather_stats: bool = False
+    limit: int | None = None
+    recall: RecallKeys | None = None
+    trace: TraceSpec | None = None
+    validators: tuple[Validator, ...] = ()
+
+    def recalling(self, store: StatisticsStore, memo: DigestMemo) -> Work:
+        """The same work, with statistics taken from the store and added to it."""
+        return replace(self, recall=self.keys_in(store, memo))
+
+    def keys_in(self, store: StatisticsStore, memo: DigestMemo) -> RecallKeys:
+        """Names of what the store keeps of this work."""
+        form = [self.sink, self.keep_stats, self.keep_hashes]
+        needs = [*self.needs.texts, *map(repr, self.validators)]
+        return recall_keys(store, self.fused.operators, self.fused.keys, memo, needs, form)
+
+    def is_known(self, unit: Unit) -> bool:
+        """Whether the store knows the unit's result, media files as they were."""
+        return self.recall is not None and unit.digest != "" and self._replay(self.recall.open(unit.digest)) is not None
+
+    @property
+    def resources(self) -> tuple[OpResources, ...]:
+        """What the operators ask that need workers of their own."""
+        return tuple(asked for op in self.fused.operators if (asked := op.resources()) is not None)
+
+    @property
+    def replayable(self) -> bool:
+        """Whether the store can hold the whole result of a unit."""
+        looks_at_rows = self.trace is not None or self.validators
+        return not looks_at_rows and not self.fused.deciders and self.sink in ("lines", "nothing")
+
+    def _replay(self, recall: Recall) -> Replay | None:
+        """What the store knows to be the unit's result; None when it does not know all of it."""
+        if not self.replayable:
+            return None
+        return recall.replay(self.fused.ops, lines=self.sink == "lines", keep_all=self.fused.keep_all)
+
+    def run(self, unit: Unit) -> UnitReport:
+        """Does one unit."""
+        if self.recall is None or not unit.digest:
+            return self._compute(unit, None)
+        recall = self.recall.open(unit.digest)
+        replay = self._replay(recall)
+        report = self._compute(unit, recall) if replay is None or replay.media else self._replayed(unit, replay)
+        recall.save()
+        report.recalled, report.damaged = recall.hits, recall.damaged
+        return report
+
+    def _replayed(self, unit: Unit, replay: Replay) -> UnitReport:
+        report = UnitReport(unit.index, self.fused.tallies(), [], rows_in=replay.rows_read)
+        for tally, (rows_in, rows_out) in zip(report.tallies, replay.counts, strict=True):
+            tally.rows_in, tally.rows_out = rows_in, rows_out
+        report.rows_out = replay.rows_out
+        self._summarise(report, replay.stats)
+        with PartWriter(self.staging, self.sink, report) as writer:
+            if replay.lines is not None:
+                writer.write_lines(replay.lines.to_pylist())
+        return report
+
+    def _compute(self, unit: Unit, recall: Recall | None) -> UnitReport:
+        report = UnitReport(unit.index, self.fused.tallies(), [[] for _ in self.fused.deciders])
+        trace = None if self.trace is None else UnitTrace(self.trace, self.fused.operators)
+        with PartWriter(self.staging, self.sink, report) as writer:
+            for block in blocks_of(unit.source, replace(self.needs, checks=self.validators)):
+                report.rows_in += len(block.places) + len(block.bad)
+                report.missing.update(block.missing)
+                left = None if self.limit is None else self.limit - report.bad
+                outcome = self.fused.run(block, Companions(report.tallies, left, recall, trace))
+                writer.quarantine([*block.bad, *outcome.bad])
+                if self.limit is not None and report.bad > self.limit:
+                    break
+                result, lines = self._result(outcome), None
+                if outcome.batch.num_rows:
+                    self._report(report, outcome)
+                    lines = writer.write(block, result)
+                if recall is not None:
+                    recall.end_block(block, result, lines, whole=self.replayable and not report.bad)
+        report.samples = [] if trace is None else trace.samples
+        return report
+
+    def _report(self, report: UnitReport, outcome: Outcome) -> None:
+        report.rows_out += outcome.batch.num_rows
+        for tables, table in zip(report.features, outcome.features, strict=True):
+            tables.append(table)
+        self._summarise(report, outcome.batch.stats)
+
+    def _summarise(self, report: UnitReport, stats: Mapping[str, pa.Array]) -> None:
+        report.summarise(stats)
+        if self.gather_stats:
+            report.columns.append(pa.table(dict(stats)))
+
+    def _result(self, outcome: Outcome) -> pa.Table:
+        """The columns to write."""
+        with_stats = self.keep_stats or self.sink == "staged"
+        table = outcome.batch.to_table(with_stats=with_stats)
+        if not with_stats and META_COLUMN in table.column_names:
+            table = table.drop_columns([META_COLUMN])
+        if self.keep_hashes:
+            for op, features in zip(self.fused.deciders, outcome.features, strict=True):
+                for name in features.column_names if isinstance(op, Deduplicator) else ():
+                    table = table.append_column(name, _readable(features.column(name)))
+        return table
+
+
+def blocks_of(source: ReadTask | InMemory | Staged, needs: Needs) -> Iterator[Block]:
+    """The rows of a unit, block by block."""
+    if isinstance(source, ReadTask):
+        yield from read_task(source, needs)
+    elif isinstance(source, Staged):
+        yield from staged_blocks(source, needs)
+    else:
+        places = [Place("rows", number) for number in range(len(source.rows))]
+        yield block_of_rows(source.rows, places, needs)
+
+
+def _readable(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
+    """Hashes as JSON can hold them: bytes in hexadecimal."""
+    if pa.types.is_fixed_size_binary(column.type) or pa.types.is_binary(column.type):
+        return pa.array([None if value is None else value.hex() for value in column.to_pylist()], pa.large_string())
+    return column
