@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import shutil
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from raysandbox.core.errors import UnknownNameError, did_you_mean
+
+if TYPE_CHECKING:
+    from raysandbox.core.describe import Key
 
 __all__ = ["command"]
 
@@ -19,6 +25,7 @@ _KINDS = {
     "evaluators": ("raysandbox.evaluators.base", "DATA_EVALUATORS"),
     "stages": ("raysandbox.config.stages", "STAGES"),
 }
+_SAME = {"operator": "ops", "operators": "ops", "op": "ops"}
 
 
 def command(
@@ -26,14 +33,19 @@ def command(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show one component in full.")] = None,
 ) -> None:
     """List operators, hooks and components; with a name: parameters, defaults, example."""
+    kind = _SAME.get(kind or "", kind)
     if kind is not None and kind not in _KINDS:
         hint = did_you_mean(kind, _KINDS) or f"known: {', '.join(_KINDS)}"
         raise UnknownNameError(f"unknown kind '{kind}'; {hint}")
-    if kind is not None and name is not None:
+    if kind is None:
+        for each in _KINDS:
+            _list(each)
+    elif name is None:
+        _list(kind)
+    elif kind == "ops":
+        _show_operator(name)
+    else:
         _show(_registry(kind).get(name), name)
-        return
-    for each in [kind] if kind else list(_KINDS):
-        _list(each)
 
 
 def _registry(kind: str) -> Any:
@@ -44,6 +56,9 @@ def _registry(kind: str) -> Any:
 
 
 def _list(kind: str) -> None:
+    if kind == "ops":
+        _list_operators()
+        return
     registry = _registry(kind)
     names = registry.names()
     typer.echo(f"{kind} ({len(names)})")
@@ -51,22 +66,73 @@ def _list(kind: str) -> None:
         typer.echo(f"  {name:<36} {registry.get(name).summary()}")
 
 
+def _list_operators() -> None:
+    from raysandbox.ops.bridge import PeerOperator
+    from raysandbox.ops.describe import operators_by_kind, peers_by_kind
+
+    for kind, found in operators_by_kind().items():
+        typer.echo(f"{kind}s ({len(found)})")
+        for facts in found:
+            typer.echo(f"  {facts.name:<46} {facts.summary}{' [model]' if facts.model else ''}")
+    missing = PeerOperator.missing()
+    state = "not installed: pip install 'raysandbox[datajuicer]'" if missing else "installed"
+    typer.echo(f"\nfrom py-data-juicer ({state})")
+    for kind, names in peers_by_kind().items():
+        typer.echo(f"{kind}s ({len(names)})\n{_wrapped(names)}")
+
+
+def _show_operator(name: str) -> None:
+    from raysandbox.ops.base import OPERATORS
+    from raysandbox.ops.describe import facts_of
+
+    cls = OPERATORS.get(name)
+    facts = facts_of(cls)
+    _title(name if name == facts.name else f"{name}: {facts.name} by another name", cls)
+    _table(facts.parameters)
+    if facts.shared:
+        typer.echo(f"\nshared (see docs/operators.md):\n{_wrapped(facts.shared)}")
+    if facts.statistics:
+        typer.echo(f"\nstatistics:\n{_wrapped(facts.statistics)}")
+    if facts.model:
+        typer.echo("\nloads a model: uses a GPU where there is one")
+    if cls.missing():
+        typer.echo(f"\n{cls.missing()}")
+    _example(facts.name, facts.example)
+
+
 def _show(cls: Any, name: str) -> None:
-    from raysandbox.config.documents import to_yaml
     from raysandbox.core.describe import describe_keys
 
-    typer.echo(f"{name}\n{'=' * len(name)}\n{(cls.__doc__ or '').strip()}\n")
+    _title(name, cls)
     if getattr(cls, "returns", ()):
         typer.echo("returns: " + ", ".join(cls.returns) + "\n")
-    hidden = getattr(cls, "no_meaning_here", frozenset())
-    keys = [key for key in describe_keys(_model(cls)) if key.name not in hidden]
-    width = max((len(key.name) for key in keys), default=0)
-    for key in keys:
-        typer.echo(f"  {key.name:<{width}}  {key.meaning} ({key.type}; {key.default})")
-    if getattr(cls, "example", None):
-        typer.echo("\nexample:\n" + "".join(f"  {line}\n" for line in to_yaml({name: dict(cls.example)}).splitlines()))
+    _table(list(describe_keys(_model(cls))))
+    _example(name, getattr(cls, "example", {}))
 
 
 def _model(cls: Any) -> Any:
     """What describes its configuration: the class itself; for a hook, its settings."""
     return cls if hasattr(cls, "model_fields") else cls.settings
+
+
+def _title(title: str, cls: Any) -> None:
+    typer.echo(f"{title}\n{'=' * len(title)}\n{textwrap.dedent('    ' + (cls.__doc__ or '')).strip()}\n")
+
+
+def _table(keys: Sequence[Key]) -> None:
+    width = max((len(key.name) for key in keys), default=0)
+    for key in keys:
+        meaning = f"{key.meaning} " if key.meaning else ""
+        typer.echo(f"  {key.name:<{width}}  {meaning}({key.type}; {key.default})")
+
+
+def _example(name: str, example: Any) -> None:
+    from raysandbox.config.documents import to_yaml
+
+    if example:
+        typer.echo("\nexample:\n" + textwrap.indent(to_yaml({name: dict(example)}), "  "))
+
+
+def _wrapped(names: Sequence[str]) -> str:
+    width = min(shutil.get_terminal_size().columns, 120)
+    return textwrap.fill(", ".join(names), width, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import types
+import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -54,10 +56,19 @@ def _default(field: FieldInfo) -> str:
 
 def _type_name(field: FieldInfo) -> str:
     role = role_of(field)
-    if role is not None:
-        return f"{role.value} path"
-    annotation: Any = field.annotation
-    name = (
-        annotation.__name__ if isinstance(annotation, type) and not hasattr(annotation, "__args__") else str(annotation)
-    )
-    return name.replace("typing.", "").replace("Literal", "one of ").replace("NoneType", "None")
+    return f"{role.value} path" if role is not None else _in_words(field.annotation)
+
+
+def _in_words(annotation: Any) -> str:
+    """A type without its constraints: `list[int] | None`, `'any' | 'all'`."""
+    origin, options = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return _in_words(options[0])
+    if origin in (typing.Union, types.UnionType):
+        return " | ".join(dict.fromkeys(_in_words(option) for option in options))
+    if origin is Literal:
+        return " | ".join(map(repr, options))
+    if annotation is types.NoneType:
+        return "None"
+    name = getattr(origin or annotation, "__name__", str(annotation))
+    return f"{name}[{', '.join(map(_in_words, options))}]" if options else name

@@ -26,7 +26,7 @@ from raysandbox.ops import bridge_peer
 from raysandbox.ops.base import Filter, Mapper, Operator, OpResources, Rewriter, Stat
 from raysandbox.ops.batch import Batch, FieldKeys
 
-__all__ = ["PeerOperator", "make", "names"]
+__all__ = ["PeerOperator", "kind_of", "make", "names"]
 
 _TABLE = Path(__file__).with_name("peer_operators.json")
 _TYPES: dict[str, Any] = {
@@ -216,6 +216,11 @@ def names() -> list[str]:
     return list(_table()["operators"])
 
 
+def kind_of(name: str) -> str:
+    """mapper, filter, deduplicator, selector, grouper, aggregator or pipeline."""
+    return _table()["operators"][name]["kind"].removeprefix("row_")
+
+
 @cache
 def make(name: str) -> type[PeerOperator]:
     """The class of one of Data-Juicer's operators.
@@ -228,8 +233,7 @@ def make(name: str) -> type[PeerOperator]:
         raise UnknownNameError(f"operator '{name}' of Data-Juicer drives Ray by itself and cannot be part of a plan")
     fields: dict[str, Any] = {key: _field(value) for key, value in entry["parameters"].items()}
     title = "".join(word.capitalize() for word in name.split("_"))
-    kind = entry["kind"].replace("_", " ")
-    doc = f"A {kind} of Data-Juicer, run through the bridge."
+    doc = f"Data-Juicer's {kind_of(name)} of this name, through the bridge."
     cls = create_model(title, __base__=_BASES[entry["kind"]], __module__=__name__, __doc__=doc, **fields)
     cls.type_name = name
     cls.entry = entry
@@ -243,9 +247,10 @@ def make(name: str) -> type[PeerOperator]:
 
 def _field(parameter: Mapping[str, Any]) -> tuple[Any, Any]:
     """Type and default of a parameter."""
-    union: Any = _TYPES[parameter["types"][0]]
-    for option in parameter["types"][1:]:
-        union = union | _TYPES[option]
+    first, *others = sorted(parameter["types"], key=lambda name: name == "null")
+    union: Any = _TYPES[first]
+    for name in others:
+        union = union | _TYPES[name]
     if parameter.get("required"):
         return union, ...
     return (union, parameter["default"]) if "default" in parameter else (union | None, None)
