@@ -71,7 +71,7 @@ class Operator(Component):
     Class attributes:
         no_meaning_here: fields of Data-Juicer that are accepted and have no effect here.
         reads: which of the recipe's columns the operator needs: "text", "image", "video", "audio"; or
-            "suffix", that of each row's file in `batch.SUFFIX_COLUMN`.
+            "suffix", that of each row's file in `batch.SUFFIX_COLUMN`; or "stats", what earlier filters computed.
         changes_media: whether it replaces the files that rows name, so that later operators see others.
         needs_model: whether it loads a neural network, and so gains from a GPU.
         runs_code: whether its configuration holds or names code.

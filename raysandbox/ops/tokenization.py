@@ -16,6 +16,7 @@ from raysandbox.core.component import PathRole
 from raysandbox.core.errors import MissingExtraError, UserError
 from raysandbox.ops import tables
 from raysandbox.ops.batch import Batch
+from raysandbox.ops.pretrained import Source, load_part
 from raysandbox.ops.text import CodePoints, Words, words
 
 __all__ = ["Splitter", "Tokenization", "Tokenizer", "encoded", "load_hf_tokenizer", "load_splitter", "words_of"]
@@ -71,13 +72,13 @@ def load_splitter(tokenizer: str | None) -> Splitter | None:
         return None
     path = Path(tokenizer).expanduser()
     if not path.is_file():
-        fast = load_hf_tokenizer(tokenizer)
+        fast = load_hf_tokenizer("tokenizer", tokenizer)
         encode = partial(fast.encode_batch, add_special_tokens=False)
         return Splitter(tokenizer, lambda texts: [encoding.tokens for encoding in encode(texts)])
     try:
         from sentencepiece import SentencePieceProcessor
     except ModuleNotFoundError as error:
-        raise MissingExtraError("sentencepiece", "models", "tokenization") from error
+        raise MissingExtraError("sentencepiece", "models", "Tokenization by a sentencepiece model") from error
     try:
         processor = SentencePieceProcessor(model_file=str(path))
     except RuntimeError as error:
@@ -85,10 +86,11 @@ def load_splitter(tokenizer: str | None) -> Splitter | None:
     return Splitter(tokenizer, partial(processor.encode, out_type=str, num_threads=1))
 
 
-def load_hf_tokenizer(name: str, *, trust_remote_code: bool = False) -> Any:
+def load_hf_tokenizer(key: str, name: str, *, trust_remote_code: bool = False) -> Any:
     """Loads a fast tokenizer (`tokenizers.Tokenizer`) from a folder or the Hugging Face hub.
 
     Args:
+        key: what messages call the setting.
         name: folder or hub id.
         trust_remote_code: whether code that comes with it may run.
 
@@ -99,18 +101,12 @@ def load_hf_tokenizer(name: str, *, trust_remote_code: bool = False) -> Any:
     try:
         from transformers import AutoTokenizer
     except ModuleNotFoundError as error:
-        raise MissingExtraError("transformers", "models", "a Hugging Face tokenizer") from error
+        raise MissingExtraError("transformers", "models", "A Hugging Face tokenizer") from error
     # One thread: the other CPUs have workers of their own.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    try:
-        found = AutoTokenizer.from_pretrained(os.path.expanduser(name), trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"the tokenizer '{name}' cannot be loaded (give a folder with a tokenizer.json, "
-            f"or a hub id that this machine can reach): {error}"
-        ) from error
+    found = load_part(Source(key, name, "cpu", 1, trust_remote_code), AutoTokenizer)
     if not found.is_fast:
-        raise UserError(f"'{name}' has no fast tokenizer (give a folder with a tokenizer.json)")
+        raise UserError(f"{key}: '{name}' has no fast tokenizer (give a folder with a tokenizer.json)")
     tokenizer = found.backend_tokenizer
     tokenizer.no_truncation()
     tokenizer.no_padding()

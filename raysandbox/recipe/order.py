@@ -1,7 +1,8 @@
 """The order of filters, when a recipe leaves it to us (`op_fusion`): cheap and selective ones first.
 
 Filters that follow one another keep the same rows in any order, since a statistic depends only on
-its row; what changes is how many rows the expensive ones see.
+its row; what changes is how many rows the expensive ones see. Those that read statistics stay behind
+the filters that compute them.
 """
 
 from __future__ import annotations
@@ -62,8 +63,10 @@ def _sorted_runs(
     operators: Sequence[Operator], costs: dict[int, float] | dict[int, tuple[bool, int, bool]]
 ) -> list[Operator]:
     """Each run of filters by ascending cost, equal ones as they stand; others stay where they are."""
-    runs = itertools.groupby(
-        range(len(operators)), lambda index: index in costs and isinstance(operators[index], Filter)
-    )
+    runs = itertools.groupby(range(len(operators)), lambda index: index in costs and _may_move(operators[index]))
     order = [index for filters, run in runs for index in (sorted(run, key=costs.__getitem__) if filters else run)]
     return [operators[index] for index in order]
+
+
+def _may_move(op: Operator) -> bool:
+    return isinstance(op, Filter) and "stats" not in op.reads

@@ -18,8 +18,8 @@ def recipe_paths(raw: Mapping[str, Any]) -> tuple[tuple[str, ...], str | None]:
     """What a raw recipe reads and writes; what is malformed is left to `recipe_problems`.
 
     Returns:
-        the input files, folders, globs and URLs, less ids of hubs; the `export_path`, or None for none
-        and for a URL, where nothing can be looked at before the job.
+        the input files, folders, globs and URLs, less ids of hubs, and the files that operators read;
+        the `export_path`, or None for none and for a URL, where nothing can be looked at before the job.
     """
     dataset_path, dataset = raw.get("dataset_path"), raw.get("dataset")
     reads: list[str] = []
@@ -33,11 +33,15 @@ def recipe_paths(raw: Mapping[str, Any]) -> tuple[tuple[str, ...], str | None]:
         reads = [path for item in parts if isinstance(path := item.get("path"), str) and not _is_hub_id(item, path)]
     export_path = raw.get("export_path")
     is_file = isinstance(export_path, str) and export_path != "" and not is_remote(export_path)
-    return tuple(map(local_name, reads)), export_path if is_file else None
+    return (*map(local_name, reads), *_of_operators(raw, PathRole.INPUT)), export_path if is_file else None
 
 
 def recipe_models(raw: Mapping[str, Any]) -> tuple[str, ...]:
     """The models that the operators of a raw recipe load: folders, files, ids of hubs."""
+    return _of_operators(raw, PathRole.MODEL)
+
+
+def _of_operators(raw: Mapping[str, Any], role: PathRole) -> tuple[str, ...]:
     steps = raw.get("process")
     found: dict[str, None] = {}
     for step in steps if isinstance(steps, list) else []:
@@ -45,7 +49,7 @@ def recipe_models(raw: Mapping[str, Any]) -> tuple[str, ...]:
         for name, parameters in named.items() if isinstance(named, Mapping) else ():
             if name in OPERATORS and isinstance(parameters, Mapping | None):
                 refs = path_refs(OPERATORS.get(name), parameters or {})
-                found |= {ref.path: None for ref in refs if ref.role is PathRole.MODEL}
+                found |= {ref.path: None for ref in refs if ref.role is role}
     return tuple(found)
 
 

@@ -59,7 +59,8 @@ def recall_keys(
 ) -> RecallKeys:
     """Names what a segment computes.
 
-    A statistic depends on its operator without the thresholds and on the mappers before it.
+    A statistic depends on its operator without the thresholds and on the mappers before it; that of
+    an operator which reads statistics on the filters before it too.
 
     Args:
         store: where it is kept.
@@ -75,7 +76,8 @@ def recall_keys(
         own = op.keys(keys)
         columns = [own.text, own.image, own.video, own.audio]
         identity = [operator_identity(op, memo, with_thresholds=False), columns]
-        found.append(None if isinstance(op, Mapper) else digest([changes, identity]))
+        before = [changes, found] if "stats" in op.reads else changes
+        found.append(None if isinstance(op, Mapper) else digest([before, identity]))
         if isinstance(op, Mapper):
             changes = [*changes, identity]
     # Filters keep the same rows in any order.

@@ -31,7 +31,7 @@ class GeneralFieldFilter(Filter):
     """Keeps rows for which a condition holds; all rows when it is empty."""
 
     example: ClassVar[Mapping[str, Any]] = {"filter_condition": "10 < num <= 30 and __dj__meta__.source != 'web'"}
-    reads: ClassVar[tuple[str, ...]] = ()
+    reads: ClassVar[tuple[str, ...]] = ("stats",)
     stats: ClassVar[tuple[Stat, ...]] = (Stat(_STAT),)
 
     filter_condition: Annotated[str, AfterValidator(_check)] = Field(

@@ -26,7 +26,7 @@ class SpecifiedFieldFilter(Filter):
     """
 
     example: ClassVar[Mapping[str, Any]] = {"field_key": "meta.language", "target_value": ["en", "zh"]}
-    reads: ClassVar[tuple[str, ...]] = ()
+    reads: ClassVar[tuple[str, ...]] = ("stats",)
 
     field_key: str = Field(min_length=1, description="field to look at; levels separated by dots")
     target_value: list[Any] = Field([], description="values to keep")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,16 +23,20 @@ class SpecifiedNumericFieldFilter(Filter):
     """Keeps rows whose number in a field lies within a range; rows without a number never stay."""
 
     example: ClassVar[Mapping[str, Any]] = {"field_key": "meta.score", "min_value": 0.5, "max_value": 10}
-    reads: ClassVar[tuple[str, ...]] = ()
-    stats: ClassVar[tuple[Stat, ...]] = (Stat("", "min_value", "max_value"),)  # its key is `field_key`
+    reads: ClassVar[tuple[str, ...]] = ("stats",)
 
     field_key: str = Field(min_length=1, description="field to look at; levels separated by dots")
     min_value: float | None = Field(-sys.maxsize, description="smallest number")
     max_value: float | None = Field(sys.maxsize, description="largest number")
 
+    @classmethod
+    def thresholds(cls) -> frozenset[str]:
+        """The bounds do not change the numbers."""
+        return super().thresholds() | {"min_value", "max_value"}
+
     def statistics(self) -> tuple[Stat, ...]:
         """The field itself."""
-        return (replace(self.stats[0], key=self.field_key),)
+        return (Stat(self.field_key, "min_value", "max_value"),)
 
     def compute(self, batch: Batch, state: Any) -> Mapping[str, pa.Array]:
         """Returns the field as numbers; texts are read, null where there is no number.

@@ -13,6 +13,7 @@ from raysandbox.core.component import ModelPath
 from raysandbox.core.registry import register
 from raysandbox.ops.base import Filter, Stat
 from raysandbox.ops.batch import Batch
+from raysandbox.ops.pretrained import missing_weights_of
 from raysandbox.ops.tokenization import load_hf_tokenizer
 
 __all__ = ["TokenNumFilter"]
@@ -34,9 +35,16 @@ class TokenNumFilter(Filter):
     max_num: int | None = Field(sys.maxsize, description="most tokens")
     trust_remote_code: bool = Field(False, description="whether code that comes with the tokenizer may run")
 
+    @classmethod
+    def missing_weights(cls, raw: Mapping[str, Any]) -> Mapping[str, str]:
+        """The tokenizer, when it is an id of the hub that was not fetched yet."""
+        message = missing_weights_of(raw.get("hf_tokenizer", cls.model_fields["hf_tokenizer"].default))
+        return {"hf_tokenizer": message} if message else {}
+
     def load(self) -> Any:
         """Loads the tokenizer."""
-        return load_hf_tokenizer(self.hf_tokenizer, trust_remote_code=self.trust_remote_code)
+        key = f"{self.type_name}: hf_tokenizer"
+        return load_hf_tokenizer(key, self.hf_tokenizer, trust_remote_code=self.trust_remote_code)
 
     def compute(self, batch: Batch, state: Any) -> Mapping[str, pa.Array]:
         """Returns `num_token`, the tokens of the text alone, without those that frame it for a model."""
