@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -10,13 +9,14 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from raysandbox.core.component import path_refs
 from raysandbox.core.errors import UserError
 from raysandbox.ops.base import OpResources
 from raysandbox.ops.batch import Batch, FrameRequest, RowFaults
 from raysandbox.ops.media import images, video_frames
+from raysandbox.ops.media.quantities import ByteSize
 from raysandbox.ops.media_filter import MediaFilter
 from raysandbox.ops.pretrained import Source, missing_weights_of, transformers_package
 
@@ -25,19 +25,8 @@ __all__ = ["GIB", "MIB", "ImageModelFilter", "ModelFilter", "ReduceMode", "Video
 MIB, GIB = 1 << 20, 1 << 30
 ReduceMode = Literal["avg", "max", "min"]
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)i?b?", re.IGNORECASE)
 _HERE = {"accelerator", "batch_size", "memory", "num_cpus", "num_gpus", "num_proc"}
 _REDUCTIONS = {"avg": np.mean, "max": np.max, "min": np.min}
-
-
-def _bytes_of(value: Any) -> Any:
-    """Bytes of a text such as "1.5GB"; units are powers of 1024, as in Data-Juicer."""
-    if not isinstance(value, str):
-        return value
-    found = _SIZE.fullmatch(value.strip())
-    if found is None:
-        raise ValueError("should be a number of bytes, or a text such as 1500MB")
-    return int(float(found[1]) * 1024 ** " kmgtp".index(found[2].lower() or " "))
 
 
 class ModelFilter(MediaFilter):
@@ -63,7 +52,7 @@ class ModelFilter(MediaFilter):
     num_proc: Annotated[int, Field(ge=1)] | Literal[-1] | None = Field(
         None, description="workers on Ray; null or -1 for as many as fit"
     )
-    memory: Annotated[int, BeforeValidator(_bytes_of), Field(ge=0)] | None = Field(
+    memory: ByteSize = Field(
         None, description="bytes of each worker on Ray, or a text such as 1500MB; by default the model's usual need"
     )
 
@@ -112,8 +101,7 @@ class ImageModelFilter(ModelFilter):
     def compute(self, batch: Batch, state: Any) -> Mapping[str, pa.Array]:
         """Returns one score per image."""
         rows = images(batch)
-        flat = list(chain.from_iterable(rows))
-        scores = state.scores(flat) if flat else np.zeros(0)
+        scores = state.scores(list(chain.from_iterable(rows)))
         return {self.stats[0].key: lists_of(scores, map(len, rows))}
 
 
@@ -135,7 +123,7 @@ class VideoModelFilter(ModelFilter):
 
     def frame_requests(self) -> tuple[FrameRequest, ...]:
         """Its key frames, or some at equal distances."""
-        return (self.request,)
+        return () if self.frame_field else (self.request,)
 
     @property
     def request(self) -> FrameRequest:
@@ -147,9 +135,8 @@ class VideoModelFilter(ModelFilter):
         """Returns one score per video; the frames of all videos go through the model together."""
         rows = self.pictures(batch)
         videos = list(chain.from_iterable(rows))
-        flat = list(chain.from_iterable(videos))
-        scores = state.scores(flat) if flat else np.zeros(0)
-        return {self.stats[0].key: lists_of(reduced(scores, map(len, videos), self.reduce_mode), map(len, rows))}
+        scores = reduced(state.scores(list(chain.from_iterable(videos))), map(len, videos), self.reduce_mode)
+        return {self.stats[0].key: lists_of(scores, map(len, rows))}
 
     def pictures(self, batch: Batch) -> Sequence[Sequence[Any]]:
         """For each row and video the frames to look at: PIL images or uint8 arrays of shape (H, W, 3)."""

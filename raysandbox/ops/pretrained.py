@@ -64,7 +64,7 @@ class Network:
         """What `function` makes of pictures.
 
         Args:
-            pictures: PIL images or uint8 arrays of shape (H, W, 3); not empty.
+            pictures: PIL images or uint8 arrays of shape (H, W, 3).
             function: from pixel values, a tensor of shape (n, 3, h, w), to a tensor of shape (n, …).
 
         Returns:
@@ -86,7 +86,7 @@ class Network:
                     raise JobFailed(
                         f"the GPU has no memory for {len(arrays)} pictures at once: set a smaller batch_size"
                     ) from error
-        return np.concatenate(results)
+        return np.concatenate(results) if results else np.zeros(0, np.float32)
 
 
 @dataclass(frozen=True)
