@@ -93,6 +93,7 @@ class Replay:
         rows_out: rows that remain.
         counts: rows in and out of every operator.
         stats: the statistics of the rows that remain.
+        features: what the operators compare that decide over all rows; none without rows.
         lines: these rows as they are written; None where nothing is.
         media: whether it holds only if the media files that the rows name are still the same.
     """
@@ -101,6 +102,7 @@ class Replay:
     rows_out: int
     counts: tuple[tuple[int, int], ...]
     stats: Mapping[str, pa.Array]
+    features: tuple[pa.Table, ...]
     lines: pa.Array | None
     media: bool
 
@@ -221,32 +223,36 @@ class Recall:
         """The unit's result when the store knows all of it, else None.
 
         Args:
-            operators: mappers and filters of the segment.
+            operators: those of the segment.
             lines: whether the written rows are needed.
             keep_all: whether filters drop nothing.
         """
         rows = self._entry(self._keys.rows).stored if self._folder.has(self._keys.rows) else None
-        if rows is None or not all(key is None or self._folder.has(key) for key in self._keys.operators):
+        if rows is None:
             return None
         alive = np.arange(int((rows.schema.metadata or {}).get(_ROWS_READ, b"0")))
         rows_read, counts = len(alive), []
         stats: dict[str, pa.Array] = {}
+        features: list[pa.Table] = []
         for op, key in zip(operators, self._keys.operators, strict=True):
             before = len(alive)
-            if isinstance(op, Filter) and key is not None:
+            if key is not None and before:
                 found = self._known(key, alive)
                 if found is None:
                     return None
-                keep = np.ones(before, dtype=bool) if keep_all else op.keep(found)
-                alive = alive[keep]
-                stats = {name: values.filter(pa.array(keep)) for name, values in {**stats, **found}.items()}
+                if isinstance(op, Filter):
+                    keep = np.ones(before, dtype=bool) if keep_all else op.keep(found)
+                    alive = alive[keep]
+                    stats = {name: values.filter(pa.array(keep)) for name, values in {**stats, **found}.items()}
+                else:
+                    features.append(pa.table(dict(found)))
             counts.append((before, len(alive)))
         positions = _Entry(rows).find(alive)
         if (positions < 0).any():
             return None
         written = rows.column(_LINE).take(pa.array(positions)).combine_chunks() if lines else None
         media = any(self._stamped(key) for key in self._keys.operators if key is not None)
-        return Replay(rows_read, len(alive), tuple(counts), stats, written, media)
+        return Replay(rows_read, len(alive), tuple(counts), stats, tuple(features), written, media)
 
     def _known(self, key: str, rows: np.ndarray) -> Mapping[str, pa.Array] | None:
         stored = self._entry(key).stored

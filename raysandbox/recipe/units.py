@@ -81,13 +81,13 @@ class Work:
     def replayable(self) -> bool:
         """Whether the store can hold the whole result of a unit."""
         looks_at_rows = self.trace is not None or self.validators
-        return not looks_at_rows and not self.fused.deciders and self.sink in ("lines", "nothing")
+        return not looks_at_rows and self.sink in ("lines", "nothing")
 
     def _replay(self, recall: Recall) -> Replay | None:
         """What the store knows to be the unit's result; None when it does not know all of it."""
         if not self.replayable:
             return None
-        return recall.replay(self.fused.ops, lines=self.sink == "lines", keep_all=self.fused.keep_all)
+        return recall.replay(self.fused.operators, lines=self.sink == "lines", keep_all=self.fused.keep_all)
 
     def run(self, unit: Unit) -> UnitReport:
         """Does one unit."""
@@ -101,7 +101,8 @@ class Work:
         return report
 
     def _replayed(self, unit: Unit, replay: Replay) -> UnitReport:
-        report = UnitReport(unit.index, self.fused.tallies(), [], rows_in=replay.rows_read)
+        features = [[table] for table in replay.features] or [[] for _ in self.fused.deciders]
+        report = UnitReport(unit.index, self.fused.tallies(), features, rows_in=replay.rows_read)
         for tally, (rows_in, rows_out) in zip(report.tallies, replay.counts, strict=True):
             tally.rows_in, tally.rows_out = rows_in, rows_out
         report.rows_out = replay.rows_out

@@ -121,6 +121,25 @@ def test_what_a_statistic_depends_on(run, rows, write_jsonl, change):
     assert sum(COMPUTED) == 120
 
 
+@pytest.mark.parametrize("last", ["document_deduplicator", {"random_selector": {"select_ratio": 0.5}}])
+def test_what_a_last_decision_compares_is_stored_too(run, rows, last):
+    run(["doubling_test_mapper", "counted_test_filter", last])
+    COMPUTED.clear()
+    steps = ["doubling_test_mapper", {"counted_test_filter": {"low": 20}}, last]
+    result, content = run(steps)
+    assert not COMPUTED
+    assert content == run(steps, cache=False)[1]
+    assert 0 < result.rows_out < result.ops[1].rows_out < 60
+
+
+def test_a_filter_that_drops_all(run, rows):
+    steps = [{"counted_test_filter": {"low": 1000}}, {"text_length_filter": {"min_len": 3}}]
+    assert run(steps)[0].rows_out == 0
+    COMPUTED.clear()
+    assert run([steps[0], {"text_length_filter": {"min_len": 4}}])[0].rows_out == 0
+    assert not COMPUTED
+
+
 def test_damaged_entries_are_computed_again(run, rows, tmp_path):
     run(["counted_test_filter"])
     files = sorted((tmp_path / "cache" / "statistics").glob("*/*/*.parquet"))
