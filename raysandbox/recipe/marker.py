@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from raysandbox.recipe.blocks import Block
 from raysandbox.recipe.fused import FusedOps
 from raysandbox.recipe.identity import operator_identity
 from raysandbox.recipe.inputs import InputFile
+from raysandbox.recipe.remote import is_remote, remote_stamps
 from raysandbox.recipe.schema import Recipe
 from raysandbox.recipe.units import Work
 
@@ -72,11 +74,20 @@ class Marker:
         code = code_version(Recipe, Work, FusedOps, Block)
         recipe = self._recipe.model_dump(mode="json", exclude=_NOT_IN_KEY)
         operators = [operator_identity(op, self._memo, with_thresholds=True) for op in self._operators]
-        return digest([code, recipe, operators, [[file.path, self._memo.of(Path(file.path))] for file in self._files]])
+        files = [[file.path, self._content(file)] for file in self._files]
+        return digest([code, recipe, operators, files])
+
+    def _content(self, file: InputFile) -> str | None:
+        """What names a file's content; a URL whose store tells no version is never the same again."""
+        if is_remote(file.path):
+            return file.stamp or uuid.uuid4().hex
+        return self._memo.of(Path(file.path))
 
 
 def _stamps(path: str) -> list[list[Any]]:
     """Name, size and time of change of every output file."""
+    if is_remote(path):
+        return remote_stamps(path)
     found = sorted(glob.glob(path)) if "*" in path else [path]
     stats = [(name, Path(name).stat()) for name in found if Path(name).is_file()]
     return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]

@@ -26,7 +26,8 @@ from raysandbox.recipe.blocks import (
 )
 from raysandbox.recipe.fused import Tally
 from raysandbox.recipe.inputs import ReadTask
-from raysandbox.recipe.rows import Row, decode_row, encode_row, has_long_number, table_of
+from raysandbox.recipe.rows import Row, decode_row, encode_row, exact_table, has_long_number
+from raysandbox.recipe.sizes import content_size
 
 __all__ = [
     "SHOWN_BAD_ROWS",
@@ -125,7 +126,7 @@ class UnitReport:
         stats: summaries of the statistics of the rows that are left.
         parts: files with its rows.
         schemas: columns and types of each part, where the output needs them.
-        size: bytes in its parts.
+        size: bytes of content in its parts, the same however rows were cut into blocks.
         rows: its rows, when they stay in memory.
         columns: small columns that stay in memory (statistics of an analysis).
         missing: rows that lack a value of a column, where a validator tolerates some.
@@ -234,21 +235,22 @@ class PartWriter:
         self._report.size += self._stream.write(b"".join(lines))
 
     def _write_typed(self, block: Block, table: pa.Table) -> None:
-        """Objects stay lines: only with the rows of all blocks known do their columns have a type."""
+        """Tables with the types of the block; only all blocks together tell the types of the output."""
         if block.rows is None:
-            self._write_table(output_table(block, table))
-            return
-        rows = output_rows(block, table)
-        part = self._new_part("jsonl")
-        self._report.size += part.write_bytes(b"".join(_lines(rows)))
-        self._report.schemas.append(table_of(rows).schema)
+            typed = output_table(block, table)
+            schema, size = typed.schema, content_size(typed)
+        else:
+            rows = output_rows(block, table)
+            typed, schema = exact_table(rows)
+            size = sum(map(len, _lines(rows)))
+        self._write_table(typed)
+        self._report.schemas.append(schema)
+        self._report.size += size
 
     def _write_table(self, table: pa.Table) -> None:
         part = self._new_part("arrow")
         with ipc.new_file(str(part), table.schema) as writer:
             writer.write_table(table)
-        self._report.size += table.nbytes
-        self._report.schemas.append(table.schema)
 
     def _new_part(self, suffix: str) -> Path:
         self._report.parts.append(self._path(f"part-{len(self._report.parts):05d}.{suffix}"))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from raysandbox.core.errors import ConfigError, Problem
+from raysandbox.core.files import cache_dir
 from raysandbox.core.keys import DigestMemo, digest
 from raysandbox.ops.base import Operator
 from raysandbox.recipe.fused import FusedOps, needs_of
@@ -17,6 +18,7 @@ from raysandbox.recipe.inputs import ReadTask
 from raysandbox.recipe.parts import Sink, Unit
 from raysandbox.recipe.plan import InputPlan, segments_of
 from raysandbox.recipe.problems import parse_recipe, recipe_problems
+from raysandbox.recipe.remote import is_remote, local_name
 from raysandbox.recipe.schema import Recipe, export_format
 from raysandbox.recipe.units import Work
 from raysandbox.recipe.writers import Target
@@ -69,7 +71,11 @@ def target_of(recipe: Recipe) -> Target:
     if not recipe.export_path:
         raise ConfigError([Problem(None, None, "export_path", "is required", "name the output file")])
     format, suffix = export_format(recipe.export_path, recipe.export_type)
-    path = Path(recipe.export_path).expanduser().absolute()
+    if is_remote(recipe.export_path):
+        folder, _, name = recipe.export_path.rpartition("/")
+        path = cache_dir() / "exports" / digest(recipe.export_path)[:16] / name
+        return Target(path, format, suffix, recipe.export_shard_size, folder)
+    path = Path(local_name(recipe.export_path)).expanduser().absolute()
     return Target(path, format, suffix, recipe.export_shard_size)
 
 
@@ -90,8 +96,8 @@ def _name(task: ReadTask, memo: DigestMemo) -> str:
     """
     spans = []
     for span in task.spans:
-        content = memo.of(Path(span.file.path))
-        if content is None:
+        content = span.file.stamp or memo.of(Path(span.file.path))
+        if not content:
             return ""
         picked = None if span.picked is None else hashlib.sha256(np.packbits(span.picked).tobytes()).hexdigest()
         spans.append([content, span.file.format, span.file.compression, span.file.folder, span.start, span.end, picked])

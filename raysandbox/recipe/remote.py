@@ -39,6 +39,7 @@ __all__ = [
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 
 _PROTOCOL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_LONGEST_REASON = 200  # characters of a store's own message
 _WEB = ("http://", "https://")
 # What file systems call the version of a file's content.
 _VERSION_KEYS = ("ETag", "etag", "LastModified", "Last-Modified", "last_modified", "mtime", "created", "md5Hash", "sha")
@@ -53,7 +54,7 @@ class RemoteFile:
     Attributes:
         path: its URL.
         size: bytes.
-        stamp: changes with the content; of its own every time where the store tells no version.
+        stamp: changes with the content; "" where the store tells no version.
         seekable: whether pieces of it can be read.
     """
 
@@ -121,7 +122,7 @@ def _is_hidden(below: str) -> bool:
 def _described(system: Any, path: str, info: Mapping[str, Any]) -> RemoteFile:
     url = str(system.unstrip_protocol(path))
     versions = [str(info[key]) for key in _VERSION_KEYS if info.get(key) is not None]
-    stamp = digest([info["size"], versions]) if versions else uuid.uuid4().hex
+    stamp = digest([info["size"], versions]) if versions else ""
     seekable = not url.startswith(_WEB) or _serves_ranges(system, path)
     return RemoteFile(url, info["size"] or 0, stamp, seekable)
 
@@ -138,8 +139,8 @@ def _serves_ranges(system: Any, path: str) -> bool:
 
 
 def remote_stamps(url: str) -> list[list[Any]]:
-    """Name, size and version of every file that a URL leads to."""
-    return [[file.path, file.size, file.stamp] for file in list_remote(url).files]
+    """Name, size and version of every file that a URL leads to; without a version always another."""
+    return [[file.path, file.size, file.stamp or uuid.uuid4().hex] for file in list_remote(url).files]
 
 
 def open_path(path: str, *, whole: bool = False) -> IO[bytes]:
@@ -213,18 +214,19 @@ def _file_system(url: str) -> tuple[Any, str]:
     try:
         return url_to_fs(url)
     except ImportError as error:
-        raise _problem(url, f"{_text(error)} (pip install it into this environment)") from None
+        raise _problem(url, _text(error), "pip install it into this environment") from None
     except ValueError as error:
-        raise _problem(url, _text(error)) from None
+        raise _problem(url, _text(error), "correct the path") from None
 
 
 def _unreachable(url: str, error: Exception) -> ConfigError:
-    return _problem(url, f"cannot be read: {_text(error)}")
+    return _problem(url, f"cannot be read: {_text(error)}", "correct the URL or its access")
 
 
-def _problem(url: str, message: str) -> ConfigError:
-    return ConfigError([Problem(None, None, "dataset_path", f"{url}: {message}", "correct the URL or its access")])
+def _problem(url: str, message: str, fix: str) -> ConfigError:
+    return ConfigError([Problem(None, None, "", f"{url}: {message}", fix)])
 
 
 def _text(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}" if isinstance(error, OSError) or not str(error) else str(error)
+    text = str(error).strip().split("\n")[0][:_LONGEST_REASON]
+    return f"{type(error).__name__}: {text}" if isinstance(error, OSError) or not text else text

@@ -20,7 +20,16 @@ import pyarrow as pa
 
 from raysandbox.ops.batch import JSON_TEXT
 
-__all__ = ["JSON_TEXT", "column_of", "decode_row", "encode_row", "has_long_number", "table_of"]
+__all__ = [
+    "JSON_TEXT",
+    "column_of",
+    "decode_row",
+    "decode_value",
+    "encode_row",
+    "exact_table",
+    "has_long_number",
+    "table_of",
+]
 
 Row = dict[str, Any]
 
@@ -86,6 +95,12 @@ def _kind(value: Any) -> str:
     return names.get(type(value), "a number")
 
 
+def decode_value(text: str) -> Any:
+    """A value of JSON that `encode_row` wrote; integers keep every digit."""
+    line = b'{"":' + text.encode() + b"}"
+    return decode_row(line, long_numbers=True)[""]
+
+
 def encode_row(row: Mapping[str, Any]) -> bytes:
     """One line of JSON without its end; characters unescaped, NaN and infinities as null."""
     try:
@@ -134,3 +149,29 @@ def column_of(name: str, values: Iterable[Any]) -> tuple[pa.Field, pa.Array]:
         array = pa.array(texts, pa.large_string())
         return pa.field(name, array.type, metadata=JSON_TEXT), array
     return pa.field(name, array.type), array
+
+
+def exact_table(rows: Sequence[Row]) -> tuple[pa.Table, pa.Schema]:
+    """Columns that keep every value as it was, and the types that the values have together.
+
+    A type that several kinds of values share (1 beside 1.5, objects with different keys) does not
+    say what each was. Such a column holds JSON texts; it gets its type once all rows are known.
+    """
+    typed = table_of(rows)
+    exact = typed
+    for index, field in enumerate(typed.schema):
+        values = [row.get(field.name) for row in rows]
+        if field.metadata != JSON_TEXT and not _is_exact(field.type, values):
+            texts = [None if value is None else encode_row(value).decode() for value in values]
+            text_field = pa.field(field.name, pa.large_string(), metadata=JSON_TEXT)
+            exact = exact.set_column(index, text_field, pa.array(texts, text_field.type))
+    return exact, typed.schema
+
+
+def _is_exact(kind: pa.DataType, values: Sequence[Any]) -> bool:
+    """Whether an Arrow type says of each value what it was."""
+    if pa.types.is_floating(kind):
+        return all(value is None or isinstance(value, float) for value in values)
+    if pa.types.is_list(kind):
+        return not pa.types.is_floating(kind.value_type) and _is_exact(kind.value_type, ())
+    return not pa.types.is_struct(kind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
@@ -17,9 +18,10 @@ from raysandbox.recipe.validators import Validator, validator_of
 
 __all__ = ["EXPORT_FORMATS", "DatasetPart", "DatasetSpec", "Recipe", "export_format", "step_of"]
 
-EXPORT_FORMATS = ("jsonl", "json", "parquet")
+EXPORT_FORMATS = ("jsonl", "json", "parquet", "csv", "tsv")
 _COMPRESSED = ("jsonl.gz", "jsonl.zst")
 
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT])(?:i?B)?", re.IGNORECASE)
 _SOURCES = ("huggingface", "modelscope", "s3", "hdfs")
 _NOT_YET = ("arxiv", "wiki", "commoncrawl")
 _STORE_OPTIONS = ("endpoint_url", "anon", "hdfs_host", "hdfs_port", "hdfs_user", "hdfs_kerb_ticket", "hdfs_extra_conf")
@@ -102,11 +104,15 @@ class Recipe(_Model):
     validators: list[dict[str, Any]] = Field(
         default_factory=list, description="what every row must hold: [{type: name, parameter: value}, …]"
     )
-    export_path: OutputPath = Field("", description="output file: .jsonl (also .gz, .zst), .json or .parquet")
-    export_type: Literal["jsonl", "json", "parquet"] | None = Field(
+    export_path: OutputPath = Field(
+        "", description="output file or URL: .jsonl (also .gz, .zst), .json, .parquet, .csv or .tsv"
+    )
+    export_type: Literal["jsonl", "json", "parquet", "csv", "tsv"] | None = Field(
         None, description="format of the output where the suffix does not say it"
     )
-    export_shard_size: int = Field(0, ge=0, description="bytes per output file; 0 writes one file")
+    export_shard_size: int = Field(
+        0, ge=0, description="bytes of content per output file, also as 256M or 1G; 0 writes one file"
+    )
     np: int | None = Field(None, ge=1, description="most blocks worked on at once on Ray; by default as many as fit")
     text_keys: str | Annotated[list[str], Field(min_length=1)] = Field(
         "text", description="column of the text; of a list the first"
@@ -166,6 +172,12 @@ class Recipe(_Model):
     @classmethod
     def _one_path(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value or []
+
+    @field_validator("export_shard_size", mode="before")
+    @classmethod
+    def _with_unit(cls, value: Any) -> Any:
+        match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+        return value if match is None else round(float(match[1]) * 1024 ** " KMGT".index(match[2].upper()))
 
     @field_validator("max_bad_rows", mode="after")
     @classmethod
@@ -244,6 +256,9 @@ def export_format(path: str, export_type: str | None = None) -> tuple[str, str]:
         ConfigError: the suffix names no known format and `export_type` does not either.
     """
     name = path.rsplit("/", 1)[-1].lower()
+    if path.startswith(("http://", "https://")):
+        fix = "write to a file or an object store"
+        raise ConfigError([Problem(None, None, "export_path", f"a web server takes no files: '{path}'", fix)])
     for suffix in (*_COMPRESSED, *EXPORT_FORMATS):
         if name.endswith("." + suffix):
             return export_type or suffix.split(".")[0], suffix

@@ -14,6 +14,7 @@ from raysandbox.core.component import Component
 from raysandbox.core.errors import Problem, UnknownNameError, UserError
 from raysandbox.hooks.base import HOOKS, Hook, JobPaths
 from raysandbox.recipe.problems import recipe_problems
+from raysandbox.recipe.remote import is_remote
 from raysandbox.runtime.placement import Resources
 from raysandbox.sandbox.drafts import UNKNOWN, Draft, Drafts, put_together, same_path, strings
 from raysandbox.sandbox.paths import PathMap, is_inside, standing
@@ -198,7 +199,7 @@ class _Planner:
 
     def _is_missing(self, path: str, paths: JobPaths) -> bool:
         wanted = path in paths.reads or (path in paths.models and path.startswith(("/", "./", "../", "~")))
-        return wanted and not standing(self.map.locate(path))
+        return wanted and not is_remote(path) and not standing(self.map.locate(path))
 
     def _check_probe(self, entry: JobEntry, hook: type[Hook]) -> set[JobEntry]:
         key = (entry.pipeline, entry.config.meta_name)

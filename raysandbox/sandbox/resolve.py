@@ -15,6 +15,7 @@ from raysandbox.core.keys import DigestMemo, code_version, digest
 from raysandbox.hooks.base import Hook, Job, JobPaths
 from raysandbox.ops.base import OPERATORS
 from raysandbox.recipe.problems import recipe_problems
+from raysandbox.recipe.remote import is_remote, remote_stamps
 from raysandbox.runtime.placement import Resources
 from raysandbox.sandbox.context import ContextInfos
 from raysandbox.sandbox.drafts import Drafts, put_together, same_path, strings
@@ -175,6 +176,9 @@ class Resolver:
         named = [text for text in texts if before.scope(text) is not None]
         found: dict[str, Any] = {}
         for path in {*raw.reads, *raw.models, *named, *strings(drafts.received)} - set(raw.writes):
+            if is_remote(path):
+                found[path] = remote_stamps(path) if path in raw.reads else []
+                continue
             matches = standing(before.locate(path))
             found[before.unscoped(path)] = [self.memo.of(Path(match)) for match in matches]
         return {path: digests for path, digests in found.items() if any(digests)}
