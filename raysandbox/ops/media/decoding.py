@@ -22,6 +22,8 @@ __all__ = ["UNREADABLE", "audio_info", "video_digest", "video_frames", "video_in
 # What a file can make FFmpeg and us raise; anything else is a mistake of ours.
 UNREADABLE = (FFmpegError, EOFError, ValueError)
 
+_INDEXED = {"mov", "matroska"}  # containers that go to a key frame by its time; others only go near it
+
 
 def video_info(path: str) -> VideoInfo:
     """What the container says of its first video stream."""
@@ -88,7 +90,8 @@ def _timeline(container: Any, stream: Any) -> Timeline:
     if any(packet.is_corrupt for packet in packets):
         raise ValueError("a part of it is missing")
     times = [(packet.pts, packet.is_keyframe) for packet in packets if not packet.is_discard]
-    if any(pts is None for pts, _ in times):
+    counted = any(pts is None for pts, _ in times)
+    if counted:
         container.seek(0)
         times = [(frame.pts, frame.key_frame) for frame in container.decode(stream)]
     if not times:
@@ -101,26 +104,34 @@ def _timeline(container: Any, stream: Any) -> Timeline:
         duration=_duration(container, stream),
         rate=stream.guessed_rate,
         said=stream.frames,
-        start=stream.start_time or 0,
+        counted=counted,
     )
 
 
 def _decoded(container: Any, stream: Any, timeline: Timeline, wanted: Sequence[int]) -> Iterator[tuple[int, Any]]:
-    """Yields the wanted frames (ascending indices), skipping to key frames where that saves work."""
-    frames: Iterator[Any] = iter(())
-    frame = None
-    position = -1  # the last frame that the decoder gave
+    """Yields the wanted frames (ascending indices), skipping to key frames where the container can."""
+    seekable = not timeline.counted and not _INDEXED.isdisjoint(container.format.name.split(","))
+    frames: Iterator[tuple[int, Any]] = iter(())
+    position, frame = -1, None
     for index in wanted:
-        key = timeline.key_before(index)
+        key = timeline.key_before(index) if seekable else 0
         if position < key:
-            container.seek(int(timeline.pts[key]), stream=stream)
-            frames, frame = container.decode(stream), None
-        while frame is None or frame.pts is None or frame.pts < timeline.pts[index]:
-            frame = next(frames, None)
-            if frame is None:
-                raise ValueError(f"frame {index} of {len(timeline)} is missing")
-        position = index
+            frames = _numbered(container, stream, timeline, key)
+        while position < index:
+            position, frame = next(frames, (len(timeline), None))
+        if frame is None:
+            raise ValueError(f"frame {index} of {len(timeline)} is missing")
         yield index, frame
+
+
+def _numbered(container: Any, stream: Any, timeline: Timeline, start: int) -> Iterator[tuple[int, Any]]:
+    """Decodes from a key frame, or from the beginning, and tells the index of every frame."""
+    if start:
+        container.seek(int(timeline.pts[start]), stream=stream)
+    else:
+        container.seek(0)
+    for count, frame in enumerate(container.decode(stream)):
+        yield count if timeline.counted else int(np.searchsorted(timeline.pts, frame.pts)), frame
 
 
 def _pixels(frame: Any, request: FrameRequest) -> np.ndarray:

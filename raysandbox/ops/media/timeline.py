@@ -12,8 +12,6 @@ from raysandbox.ops.batch import FrameRequest
 
 __all__ = ["Timeline"]
 
-_REACH = 16  # frames that OpenCV seeks before the wanted one, at first
-
 
 @dataclass(frozen=True)
 class Timeline:
@@ -26,7 +24,7 @@ class Timeline:
         duration: seconds that the container says.
         rate: frames per second that the container says, as FFmpeg guesses it.
         said: number of frames that the container says; 0 where it does not.
-        start: presentation time at which the stream says it starts.
+        counted: whether frames are told apart by counting them, since their times are not reliable.
     """
 
     pts: np.ndarray
@@ -35,7 +33,7 @@ class Timeline:
     duration: Fraction
     rate: Fraction
     said: int
-    start: int = 0
+    counted: bool = False
 
     def __len__(self) -> int:
         return len(self.pts)
@@ -77,28 +75,6 @@ class Timeline:
 
     def _stepped(self, fps: float) -> list[int]:
         """As Data-Juicer's `video_motion_score_filter` reads through OpenCV: frames 0 and 1, then every step-th."""
-        total = self.said or int(float(self.duration * self.rate) + 0.5)
+        total = self.said or round(self.duration * self.rate)
         step = max(min(round(float(self.rate) / min(fps, float(self.rate))), total - 1), 1)
-        picked = [0, 1]
-        picked += [self._sought(number, total) for number in range(step, total, step)]
-        return [index for index in picked if index < len(self)]
-
-    def _sought(self, number: int, total: int) -> int:
-        """The frame that OpenCV reads after seeking to a frame number: the number-th at a steady rate.
-
-        It goes to a key frame some frames earlier, tells that one's number by its time, and counts
-        from there; at a changing rate the two disagree.
-        """
-        reach = _REACH
-        while True:
-            earlier = max(number - reach, 0)
-            moment = self.start + int(earlier / float(self.rate) / float(self.time_base) + 0.5)
-            key = self.key_before(max(int(np.searchsorted(self.pts, moment, side="right")) - 1, 0))
-            there = self._number(key) - self._number(0)
-            if number == 1 or earlier == 0 or 0 <= there < number:
-                return key + number - min(max(there, 0), number - 1)
-            reach = reach * 2 if reach < _REACH else reach * 3 // 2
-
-    def _number(self, index: int) -> int:
-        """The number that a frame has by its time."""
-        return int(float(self.rate) * float((int(self.pts[index]) - self.start) * self.time_base) + 0.5)
+        return [index for index in (0, 1, *range(step, total, step)) if index < len(self)]
