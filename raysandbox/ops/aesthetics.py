@@ -36,7 +36,7 @@ def load_aesthetics(source: Source) -> PictureScorer:
         UserError: the model cannot be had, or is no such predictor.
         MissingExtraError: transformers or torch is not installed.
     """
-    config = load_part(source, transformers_package().CLIPVisionConfig)
+    config = load_part(source, transformers_package().AutoConfig)
     architecture = (config.architectures or ["model without a name"])[0]
     if architecture not in _HEAD_NAMES:
         raise UserError(f"{source.key}: '{source.name}' is a {architecture}; known are {', '.join(_HEAD_NAMES)}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,10 @@ __all__ = [
     "missing_weights_of",
     "transformers_package",
 ]
+
+_WEIGHTS = (".safetensors", ".bin")  # the better one first
+_SMALL_FILES = ("*.json", "*.txt", "*.model", "*.py")
+_HUB_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -128,30 +134,60 @@ def load_network(source: Source, kind: Any) -> Network:
     # The slow processors work with PIL: the published thresholds were found with them, and their
     # results do not depend on whether torchvision is installed.
     processor = load_part(source, transformers_package().AutoImageProcessor, use_fast=False)
-    model, found = load_part(source, kind, output_loading_info=True)
+    model, found = load_part(source, kind, weights=True, output_loading_info=True)
     if found["missing_keys"]:
         shown = ", ".join(sorted(found["missing_keys"])[:3])
         raise UserError(f"{source.key}: '{source.name}' is no {kind.__name__}: it has no weights for {shown}")
     return Network(model.eval().requires_grad_(False).to(source.device), processor, source.device, source.batch_size)
 
 
-def load_part(source: Source, kind: Any, **options: Any) -> Any:
+def load_part(source: Source, kind: Any, *, weights: bool = False, **options: Any) -> Any:
     """What `kind.from_pretrained` makes of a folder or hub id.
+
+    Args:
+        source: what to load.
+        kind: a class of transformers.
+        weights: whether it needs the weights, which are not fetched otherwise.
+        options: for `from_pretrained`.
 
     Raises:
         UserError: it is not there, cannot be fetched, or is something else.
     """
+    folder = _folder(source, weights)
+    try:
+        trust = source.trust_remote_code
+        return kind.from_pretrained(folder, local_files_only=True, trust_remote_code=trust, **options)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{source.key}: '{source.name}' is no {kind.__name__}: {_reason(error)}") from error
+
+
+def _folder(source: Source, weights: bool) -> str:
+    """Where a model's files are; fetched from the hub, once, when they are not on this machine.
+
+    transformers would try for minutes where there is no network, and compare with the hub at every start.
+    """
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
     key, name, path = source.key, source.name, Path(source.name).expanduser()
-    if _is_path(name) and not path.exists():
+    if path.exists():
+        return str(path)
+    if _is_path(name):
         raise UserError(f"{key}: there is no folder {name} (correct the path, or give an id of the Hugging Face hub)")
     try:
-        where = str(path) if path.exists() else name
-        return kind.from_pretrained(where, trust_remote_code=source.trust_remote_code, **options)
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().split("\n", 1)[0]
+        with contextlib.suppress(LocalEntryNotFoundError):
+            folder = snapshot_download(name, local_files_only=True)
+            if not weights or any(file.suffix in _WEIGHTS for file in Path(folder).iterdir()):
+                return folder
+        files = HfApi().model_info(name, timeout=_HUB_TIMEOUT_S).siblings or []
+        there = {Path(file.rfilename).suffix for file in files}
+        best = [f"*{suffix}" for suffix in _WEIGHTS if weights and suffix in there][:1]
+        return snapshot_download(name, allow_patterns=[*_SMALL_FILES, *best])
+    except (OSError, ValueError) as error:
         raise UserError(
-            f"{key}: cannot load '{name}': {reason} (without a network: run `hf download {name}` where there "
-            f"is one, copy the folder here, and give its path)"
+            f"{key}: the model '{name}' is not on this machine and cannot be fetched from the Hugging Face hub: "
+            f"{_reason(error)} (correct the name; or run `hf download {name}` where there is a network, and give the "
+            f"path of the folder)"
         ) from error
 
 
@@ -176,6 +212,11 @@ def transformers_package() -> Any:
         return importlib.import_module("transformers")
     except ModuleNotFoundError as error:
         raise MissingExtraError(str(error.name), "models", "An operator with a model") from error
+
+
+def _reason(error: Exception) -> str:
+    """The first sentence of a message, shortened."""
+    return textwrap.shorten(str(error).split(". ", 1)[0], 200)
 
 
 def _is_path(name: str) -> bool:
