@@ -11,7 +11,7 @@ from raysandbox.ops.base import DatasetOperator, Operator, Rewriter
 from raysandbox.recipe.datasets import locate
 from raysandbox.recipe.draws import draw
 from raysandbox.recipe.inputs import InputFile, ReadTask, plan_reads
-from raysandbox.recipe.readers import BLOCK_BYTES
+from raysandbox.recipe.readers import BLOCK_BYTES, count_rows
 from raysandbox.recipe.schema import Recipe
 
 __all__ = ["InputPlan", "Segment", "choose_engine", "plan_input", "segments_of"]
@@ -19,6 +19,8 @@ __all__ = ["InputPlan", "Segment", "choose_engine", "plan_input", "segments_of"]
 LOCAL_LIMIT = 64 << 20  # bytes of input up to which `engine: auto` stays in this process
 _SMALLEST_BLOCK = 1 << 20
 _BLOCKS = 8  # at least so many, as far as blocks do not get tiny: they keep the workers evenly busy
+# Where rows name files, the rows of a task at most, and the bytes that one counts for.
+_MEDIA = {"image": (128, 100 << 10), "audio": (16, 1 << 20), "video": (16, 1 << 20)}
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class InputPlan:
 
     Attributes:
         tasks: units of work, in input order.
-        size: bytes of content, estimated for compressed files.
+        size: bytes of content, estimated for compressed files and for the media that rows name.
         files: every file, empty ones too.
         warnings: what the user should know.
     """
@@ -78,7 +80,8 @@ def plan_input(recipe: Recipe, block_bytes: int | None = None) -> InputPlan:
 
     Args:
         recipe: the recipe.
-        block_bytes: bytes per task; by default small enough for several tasks, at most 16 MB.
+        block_bytes: bytes per task; by default small enough for several tasks, at most 16 MB, and
+            small numbers of rows where they name media that an operator reads.
 
     Raises:
         ConfigError: no input is given, or it does not exist.
@@ -90,9 +93,8 @@ def plan_input(recipe: Recipe, block_bytes: int | None = None) -> InputPlan:
     files = [file for part in located for file in part.files]
     warnings = [warning for part in located for warning in part.warnings]
     warnings += [f"{file.path} is empty" for file in files if file.size == 0]
-    size = sum(file.weight for file in files)
-    if block_bytes is None:
-        block_bytes = min(BLOCK_BYTES, max(_SMALLEST_BLOCK, size // _BLOCKS))
+    size, block = _sizes(recipe, files)
+    block_bytes = block_bytes or block
     weights, windows = [part.weight for part in parts], [part.window for part in located]
     wanted = recipe.dataset.max_sample_num if recipe.dataset else None
     if wanted is None and len(set(weights)) <= 1 and not any(windows):
@@ -101,6 +103,25 @@ def plan_input(recipe: Recipe, block_bytes: int | None = None) -> InputPlan:
         planned = [plan_reads(part.files, block_bytes) for part in located]
         tasks = draw(planned, windows, weights, wanted, recipe.seed)
     return InputPlan(tuple(tasks), size, tuple(files), tuple(warnings))
+
+
+def _sizes(recipe: Recipe, files: Sequence[InputFile]) -> tuple[int, int]:
+    """Bytes of the input, media included, and bytes of the files themselves that a task should have."""
+    size = sum(file.weight for file in files)
+    block = min(BLOCK_BYTES, max(_SMALLEST_BLOCK, size // _BLOCKS))
+    media = [_MEDIA[kind] for op in recipe.operators() for kind in op.reads if kind in _MEDIA]
+    if not media or size == 0:
+        return size, block
+    row = _bytes_per_row(files)
+    fewest_rows, row_weight = min(rows for rows, _ in media), max(weight for _, weight in media)
+    return size + int(size / row * row_weight), max(1, min(block, size // _BLOCKS, int(row * fewest_rows)))
+
+
+def _bytes_per_row(files: Sequence[InputFile]) -> float:
+    """About how many bytes of its file a row takes, from the first piece of the first file."""
+    first = next(file for file in files if file.size)
+    sample = plan_reads([first], _SMALLEST_BLOCK)[0]
+    return max(sample.size / max(sum(count_rows(span) for span in sample.spans), 1), 1.0)
 
 
 def operator_seed(seed: int, position: int) -> int:
