@@ -14,11 +14,10 @@ from numba import njit
 
 from raysandbox.ops.digest_kernels import LANES, md5_prefixes, scratch, sha1_prefixes
 
-__all__ = ["SEPARATOR", "minhash_bands", "simhashes"]
+__all__ = ["minhash_bands", "simhashes"]
 
 Array = np.ndarray[Any, Any]
 
-SEPARATOR = 0x110000  # stands between tokens that were found elsewhere; not a code point
 _SPACE = np.uint8(32)
 _HASH_BITS = np.uint64(0xFFFFFFFF)
 _PRIME = np.uint64((1 << 61) - 1)
@@ -97,10 +96,10 @@ def minhash_bands(
     its overflow. A row without a shingle has the largest number everywhere.
 
     Args:
-        codes: code points of all rows, `SEPARATOR` between tokens that were found elsewhere.
+        codes: code points of all rows; numbers beyond them may stand between tokens.
         starts: where each row starts.
         ends: where each row ends.
-        ends_token: table, 1 for the code points between tokens.
+        ends_token: table, 1 for what stands between tokens.
         rule: whether every code point is a token; whether empty tokens count; whether shingles have a
             space between their tokens.
         window: tokens in a shingle.

@@ -170,7 +170,7 @@ class Run:
         for index, (op, tally) in enumerate(zip(segment.deciders, tallies, strict=True)):
             features = _gather([table for report in reports for table in report.features[index]], op.type_name)
             left = int(keep.sum())
-            if features.num_columns:
+            if features.num_columns and left < total:
                 features = features.filter(pa.array(keep))
             verdict = op.decide(features, left, operator_seed(seed, position + index))
             tally.rows_in, tally.rows_out = left, int(verdict.sum())
