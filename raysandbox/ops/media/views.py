@@ -201,6 +201,9 @@ def _asked(batch: Batch, name: str, paths: Sequence[str]) -> Iterator[tuple[str,
 def _frames(batch: Batch, request: FrameRequest, paths: Sequence[str]) -> Iterator[tuple[str, np.ndarray | Fault]]:
     """The frames of one request; those of the others that are still to come are kept."""
     known: _Known = batch.view(MEDIA_VIEW, _Known)
+    kept = known.about(request)  # by an earlier operator's decode
+    yield from ((path, kept[path]) for path in paths if path in kept)
+    paths = [path for path in paths if path not in kept]
     jobs = [Job("video_frames", path, (_open_requests(known, batch.requests | {request}, path),)) for path in paths]
     for path, answer in zip(paths, decoder().answers(jobs, batch.row_timeout_s), strict=True):
         if isinstance(answer, Fault):
