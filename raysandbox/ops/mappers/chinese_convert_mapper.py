@@ -56,4 +56,9 @@ class ChineseConvertMapper(Mapper):
         points = code_points(batch)
         chinese = kernels.any_in(points.codes, points.starts, points.ends, _ideographs())
         rows = np.flatnonzero(chinese).tolist()
-        return replace_rows(batch, rows, [state.convert(points.text(row)) for row in rows])
+        return replace_rows(batch, rows, [_convert(points.text(row), state) for row in rows])
+
+
+def _convert(text: str, converter: Any) -> str:
+    # With some modes OpenCC drops what follows a null character.
+    return "\0".join(map(converter.convert, text.split("\0")))

@@ -87,10 +87,11 @@ class TextChunkMapper(Mapper):
         if all(of_row == [text] for of_row, text in zip(chunks, batch.texts, strict=True)):
             return batch
         rows = pa.array(np.repeat(np.arange(batch.num_rows), [len(of_row) for of_row in chunks]))
+        text, schema = batch.keys.text, batch.table.schema
+        texts = pa.array([chunk for of_row in chunks for chunk in of_row], schema.field(text).type)
+        columns = [texts if name == text else batch.table.column(name).take(rows) for name in schema.names]
         stats = {name: values.take(rows) for name, values in batch.stats.items()}
-        repeated = replace(batch, table=batch.table.take(rows), stats=stats, _views={})
-        kind = batch.table.schema.field(batch.keys.text).type
-        return repeated.with_texts(pa.array([chunk for of_row in chunks for chunk in of_row], kind))
+        return replace(batch, table=pa.Table.from_arrays(columns, schema=schema), stats=stats, _views={})
 
     def _chunks(self, text: str, tokenizer: Any) -> Iterator[str]:
         if self.max_len is None:
