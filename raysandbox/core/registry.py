@@ -148,6 +148,10 @@ class Registry:
         Raises:
             UserError: the name is taken by another class.
         """
+        if name in self.aliases:
+            raise UserError(
+                f"{self.kind} '{name}' is another name of '{self.aliases[name]}': choose a name of your own"
+            )
         taken = self._classes.get(name)
         if taken is not None and taken.__qualname__ != cls.__qualname__:
             raise UserError(f"{self.kind} '{name}' is registered twice: {taken.__module__} and {cls.__module__}")

@@ -16,7 +16,6 @@ __all__ = [
     "ROW_TIMEOUT_S",
     "STATS_COLUMN",
     "SUFFIX_COLUMN",
-    "SUFFIX_COLUMN",
     "Batch",
     "FieldKeys",
     "FrameRequest",
@@ -123,9 +122,12 @@ class Batch:
 
     @classmethod
     def from_table(cls, table: pa.Table, keys: FieldKeys | None = None) -> Batch:
-        """A batch of a table whose statistics column, if any, becomes the batch's statistics."""
+        """A batch of a table whose statistics column, if any, becomes the batch's statistics.
+
+        Of rows that a grouper put together it is a list, and a column like the others.
+        """
         keys = keys or FieldKeys()
-        if STATS_COLUMN not in table.column_names:
+        if STATS_COLUMN not in table.column_names or pa.types.is_list(table.schema.field(STATS_COLUMN).type):
             return cls(table, keys)
         struct = table.column(STATS_COLUMN).combine_chunks()
         stats = {}

@@ -1,31 +1,28 @@
-"""Calls Data-Juicer's operators: the only module that imports it.
-
-What it does behind a user's back is turned off here: it installs packages and fetches models at
-run time, and it logs every step.
-"""
+"""Calls Data-Juicer's operators: from Arrow to its samples and back."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
-import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, lru_cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from raysandbox.core.errors import JobFailed
+from raysandbox.core.errors import JobFailed, UserError
 from raysandbox.ops.batch import JSON_TEXT, META_COLUMN, STATS_COLUMN
+from raysandbox.ops.bridge_guard import guard
 
 __all__ = ["installed", "kept", "kept_rows", "mapped", "operator", "rewritten", "statistics"]
 
 _BATCH_META = "__dj__batch_meta__"
 _POSITION = "__position__"
-# What a constructor of an operator, or an operator that sees all rows, may raise about its parameters or rows.
+# What one row, or a parameter, can make an operator raise.
 _FAULTS = (ArithmeticError, AssertionError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 
 Columns = dict[str, list[Any]]
@@ -38,42 +35,13 @@ def installed() -> bool:
 
 @cache
 def _data_juicer() -> Any:
-    """The package `data_juicer.ops`, tamed."""
-    from data_juicer import ops
-    from data_juicer.utils import model_utils
-    from data_juicer.utils.lazy_loader import LazyLoader
-    from loguru import logger
+    """The package `data_juicer.ops`, guarded."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from data_juicer import ops
 
-    logger.remove()  # its import has replaced loguru's handlers by one that shows every step
-    logger.add(sys.stderr, level="ERROR")
-    LazyLoader._install_package = staticmethod(_refuse_to_install)
-    model_utils.check_model = _checked(model_utils.check_model, model_utils.DJMC)
+    guard()
     return ops
-
-
-def _refuse_to_install(package_spec: str, pip_args: object = None) -> None:
-    """In place of a run-time `pip install`, which Data-Juicer also tries for packages that are there."""
-    name = package_spec.split("@")[0].split("=")[0].split("[")[0].strip()
-    try:
-        version(name)
-    except PackageNotFoundError:
-        raise JobFailed(
-            f"an operator of Data-Juicer needs {name}, which is not installed: pip install '{package_spec}'"
-        ) from None
-
-
-def _checked(check_model: Any, folder: str) -> Any:
-    """`check_model` without the download; a model that is there is found as before."""
-
-    def check(model_name: str, force: bool = False) -> str:
-        if force:
-            raise JobFailed(
-                f"an operator of Data-Juicer needs the model file {model_name}, "
-                f"which is not on this machine: put it into {folder}"
-            )
-        return check_model(model_name)
-
-    return check
 
 
 @lru_cache(maxsize=64)
@@ -96,18 +64,25 @@ def operator(name: str, parameters: str, known_version: str) -> Any:
         )
     cls = _data_juicer().OPERATORS.modules[name]
     try:
-        with _packages_named(name):
+        with _calling(name):
             return cls(**json.loads(parameters))
     except _FAULTS as error:
         raise JobFailed(f"operator {name} of Data-Juicer cannot be set up: {type(error).__name__}: {error}") from error
 
 
 @contextmanager
-def _packages_named(name: str) -> Iterator[None]:
+def _calling(name: str) -> Iterator[None]:
+    """Tells faults of rows from those that no other row will mend; warnings are for its authors."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except (UserError, MemoryError, *_FAULTS):
+        raise
     except ImportError as error:
         raise JobFailed(f"operator {name} of Data-Juicer: {error} (install the package)") from error
+    except Exception as error:  # its packages have errors of their own: of OpenCV, of a service …
+        raise RuntimeError(f"{type(error).__name__}: {error}") from error
 
 
 def mapped(op: Any, table: pa.Table) -> pa.Table:
@@ -118,11 +93,11 @@ def mapped(op: Any, table: pa.Table) -> pa.Table:
         columns[META_COLUMN] = [{} for _ in range(table.num_rows)]
     if isinstance(op, ops.Aggregator) and _BATCH_META not in columns:
         columns[_BATCH_META] = [{} for _ in range(table.num_rows)]
-    with _packages_named(op._name):
+    with _calling(op._name):
         if not isinstance(op, ops.Aggregator) and op.is_batched_op():
             made = _concatenated([op.process_batched(_nested(chunk)) for chunk in _chunks(columns, op.batch_size)])
         else:
-            made = _columns_of([op.process_single(_nested(row)) for row in _rows(columns)])
+            made = _columns_of([_row(op.process_single(_nested(row))) for row in _rows(columns)])
     return _table(made, table)
 
 
@@ -149,7 +124,7 @@ def kept_rows(op: Any, table: pa.Table) -> np.ndarray:
 def _computed(op: Any, columns: Columns) -> Columns:
     """The rows with a filter's statistics; those of other filters are not shown to it."""
     columns[STATS_COLUMN] = [{} for _ in next(iter(columns.values()))]
-    with _packages_named(op._name):
+    with _calling(op._name):
         if op.is_batched_op():
             return _concatenated(
                 [op.compute_stats_batched(_nested(chunk)) for chunk in _chunks(columns, op.batch_size)]
@@ -177,7 +152,7 @@ def rewritten(op: Any, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
     regroups = isinstance(op, _data_juicer().Grouper)
     numbered = rows if regroups else [{**row, _POSITION: position} for position, row in enumerate(rows)]
     try:
-        with _packages_named(op._name), _quiet():
+        with _calling(op._name), _quiet():
             dataset = NestedDataset.from_list(list(numbered))
             seen = dataset.to_list()
             made = op.run(dataset).to_list()
@@ -212,6 +187,13 @@ def _quiet() -> Iterator[None]:
             datasets.enable_progress_bars()
         if caching:
             datasets.enable_caching()
+
+
+def _row(result: Any) -> Mapping[str, Any]:
+    """What an operator makes of one row; some return an empty list for a row that has not what they read."""
+    if not isinstance(result, dict):
+        raise ValueError(f"the operator made {result!r} of the row")
+    return result
 
 
 def _nested(sample: Mapping[str, Any]) -> Any:

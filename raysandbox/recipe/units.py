@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from raysandbox.core.keys import DigestMemo
 from raysandbox.ops.base import Deduplicator, OpResources
-from raysandbox.ops.batch import META_COLUMN
+from raysandbox.ops.batch import META_COLUMN, STATS_COLUMN
 from raysandbox.recipe.blocks import Block, Needs, Place, block_of_rows
 from raysandbox.recipe.fused import Companions, FusedOps, Outcome
 from raysandbox.recipe.inputs import ReadTask
@@ -148,8 +148,8 @@ class Work:
         """The columns to write."""
         with_stats = self.keep_stats or self.sink == "staged"
         table = outcome.batch.to_table(with_stats=with_stats)
-        if not with_stats and META_COLUMN in table.column_names:
-            table = table.drop_columns([META_COLUMN])
+        if not with_stats:
+            table = table.drop_columns([name for name in (META_COLUMN, STATS_COLUMN) if name in table.column_names])
         if self.keep_hashes:
             for op, features in zip(self.fused.deciders, outcome.features, strict=True):
                 for name in features.column_names if isinstance(op, Deduplicator) else ():
