@@ -45,16 +45,17 @@ class _Reading:
     def batches(self) -> Iterator[pa.RecordBatch]:
         parse = csv.ParseOptions(delimiter=self.delimiter, newlines_in_values=True, invalid_row_handler=self._skip)
         read = csv.ReadOptions(use_threads=False, block_size=self.block_size)
-        with self.open() as stream, self.open() as again:
-            try:
+        try:
+            with self.open() as stream:
                 names = csv.open_csv(stream, read, parse).schema.names
-                types = csv.ConvertOptions(column_types=dict.fromkeys(names, pa.binary()), strings_can_be_null=False)
-                self.bad.clear()  # the look at the header met the first block's bad rows too
-                yield from csv.open_csv(again, read, parse, types)
-            except pa.ArrowInvalid as error:
-                if "straddling" in str(error):
-                    raise
-                raise JobFailed(f"{self.path}: cannot be read: {error}") from error
+            types = csv.ConvertOptions(column_types=dict.fromkeys(names, pa.binary()), strings_can_be_null=False)
+            self.bad.clear()  # the look at the header met the first block's bad rows too
+            with self.open() as stream:
+                yield from csv.open_csv(stream, read, parse, types)
+        except pa.ArrowInvalid as error:
+            if "straddling" in str(error):
+                raise
+            raise JobFailed(f"{self.path}: cannot be read: {error}") from error
 
     def _skip(self, row: csv.InvalidRow) -> str:
         reason = f"{row.actual_columns} fields where the header has {row.expected_columns}"

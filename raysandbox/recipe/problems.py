@@ -111,19 +111,14 @@ def _keys(raw: Mapping[str, Any]) -> Iterator[RecipeProblem]:
 
 
 def _values(raw: Mapping[str, Any]) -> list[RecipeProblem]:
-    """Values of the wrong type or range; `process` has better messages of its own."""
+    """Values of the wrong type or range; `process` and `validators` have better messages of their own."""
     found: list[RecipeProblem] = []
-
-    def locate(path: Path, message: str, fix: str) -> Problem:
-        problem = RecipeProblem(path, message, fix)
-        found.append(problem)
-        return problem.located()
-
-    fields = {key: value for key, value in raw.items() if key in Recipe.model_fields and key != "process"}
-    model_problems(Recipe, fields, locate)
-    steps = raw.get("process")
-    if steps is not None and not isinstance(steps, list):
-        found.append(RecipeProblem(("process",), "should be a list of operators", "write `- name: {parameter: value}`"))
+    lists = {"process": "write `- name: {parameter: value}`", "validators": "write `- {type: name, parameter: value}`"}
+    fields = {key: value for key, value in raw.items() if key in Recipe.model_fields and key not in lists}
+    model_problems(Recipe, fields, _collecting(found))
+    for key, fix in lists.items():
+        if raw.get(key) is not None and not isinstance(raw[key], list):
+            found.append(RecipeProblem((key,), "should be a list", fix))
     return found
 
 
@@ -164,7 +159,7 @@ def _validators(raw: Any) -> Iterator[RecipeProblem]:
             yield RecipeProblem(path, message, "", "warning")
 
 
-def _collecting(found: list[RecipeProblem], base: Path) -> Callable[[Path, str, str], Problem]:
+def _collecting(found: list[RecipeProblem], base: Path = ()) -> Callable[[Path, str, str], Problem]:
     """A function that notes a finding of the schema below `base`."""
 
     def locate(path: Path, message: str, fix: str) -> Problem:
