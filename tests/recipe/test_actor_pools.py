@@ -1,6 +1,10 @@
 """Operators with a model on Ray: workers of their own, each with its GPU, and clusters that are too small."""
 
 import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +13,8 @@ from raysandbox.core.errors import UserError
 from raysandbox.ops.base import OpResources
 from raysandbox.recipe.actor_pool import Pool, pool_for
 from raysandbox.recipe.api import process
+from raysandbox.recipe.parts import InMemory, Unit, UnitReport
+from raysandbox.recipe.ray_data import RayDataEngine
 from raysandbox.runtime.session import Cluster, Node, ensure_ray, shutdown_ray
 from tests.ops import tiny_models
 
@@ -16,7 +22,8 @@ GB = 1 << 30
 
 
 def cluster_of(*nodes):
-    return Cluster(tuple(Node(f"n{i}", {"CPU": c, "GPU": g, "memory": m * GB}) for i, (c, g, m) in enumerate(nodes)), {})
+    resources = [{"CPU": cpus, "GPU": gpus, "memory": gigabytes * GB} for cpus, gpus, gigabytes in nodes]
+    return Cluster(tuple(Node(f"node {number}", each) for number, each in enumerate(resources)), {})
 
 
 @pytest.mark.parametrize(
@@ -99,6 +106,35 @@ def test_same_rows_as_in_process(tmp_path, source, classifier):
         stats = [each.pop("__dj__stats__")["image_nsfw_score"] for each in (row, ray_row)]
         np.testing.assert_allclose(*stats, atol=1e-5)
         assert row == ray_row
+
+
+@dataclass(frozen=True)
+class NoteDevice:
+    """Stands in for a recipe with a model: each unit says where it ran."""
+
+    staging: Path
+    resources: tuple[OpResources, ...]
+
+    def run(self, unit):
+        time.sleep(0.3)  # long enough for both workers to get some
+        part = self.staging / f"{unit.index}.part"
+        part.write_text(f"{os.getpid()} {os.environ['CUDA_VISIBLE_DEVICES']}")
+        return UnitReport(unit.index, [], [], parts=[part])
+
+
+@pytest.mark.usefixtures("cluster")
+def test_each_worker_has_a_gpu_of_its_own_and_stays(tmp_path):
+    work = NoteDevice(tmp_path, (OpResources(1, None), OpResources(1, 0.5)))
+    reports = list(RayDataEngine().run(work, [Unit(number, InMemory([])) for number in range(12)]))
+    places = {report.parts[0].read_text() for report in reports}
+    assert sorted(place.split()[1] for place in places) == ["0", "1"]
+    assert len({place.split()[0] for place in places}) == 2
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_model_that_cannot_be_had_is_one_message(tmp_path, source):
+    with pytest.raises(UserError, match=r"^image_nsfw_filter: hf_nsfw_model: there is no folder /no/model"):
+        run(source, tmp_path / "out.jsonl", "ray", {"hf_nsfw_model": "/no/model", "memory": "100MB"})
 
 
 @pytest.mark.usefixtures("cluster")
