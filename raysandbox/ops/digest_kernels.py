@@ -37,12 +37,12 @@ def scratch() -> tuple[Array, Array, Array, Array]:
     return words, chain, state, np.empty(LANES, np.int64)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
 def _left(value: np.uint32, bits: int) -> np.uint32:
     return np.uint32((value << np.uint32(bits)) | (value >> np.uint32(32 - bits)))
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
 def _swapped(value: np.uint32) -> np.uint32:
     """The four bytes in reverse."""
     return np.uint32(
