@@ -1,4 +1,4 @@
-"""Compiled loops that replace characters or leave some out; see `kernels`."""
+"""A compiled loop that replaces characters; see `kernels`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-__all__ = ["leave_out", "substitute"]
+__all__ = ["substitute"]
 
 Array = np.ndarray[Any, Any]
 
@@ -51,53 +51,3 @@ def substitute(
                 n += 1
         new_ends[row] = n
     return out, new_starts, new_ends
-
-
-@njit(cache=True, nogil=True)
-def leave_out(codes: Array, starts: Array, ends: Array, spans: Array) -> tuple[Array, Array, Array, Array]:
-    """Leaves spans out of the rows that they lie in.
-
-    Args:
-        codes: code points.
-        starts: where each row starts.
-        ends: where each row ends.
-        spans: int64 of shape (n, 4): row, start, end and anything; ascending and without overlap.
-
-    Returns:
-        the rows that change, their new code points (uint32), and where each starts and ends (int64).
-    """
-    count = 0
-    total = 0
-    for k in range(spans.shape[0]):
-        row = spans[k, 0]
-        if k == 0 or spans[k - 1, 0] != row:
-            count += 1
-            total += ends[row] - starts[row]
-        total -= spans[k, 2] - spans[k, 1]
-    rows = np.empty(count, np.int64)
-    new_bounds = np.empty(count + 1, np.int64)
-    out = np.empty(total, np.uint32)
-    count = 0
-    copied = 0
-    n = 0
-    for k in range(spans.shape[0]):
-        row = int(spans[k, 0])
-        if k == 0 or spans[k - 1, 0] != row:
-            copied = starts[row]
-            rows[count] = row
-            new_bounds[count] = n
-            count += 1
-        n = _copy(codes, copied, spans[k, 1], out, n)
-        copied = spans[k, 2]
-        if k + 1 == spans.shape[0] or spans[k + 1, 0] != row:
-            n = _copy(codes, copied, ends[row], out, n)
-    new_bounds[count] = n
-    return rows, out, new_bounds[:-1].copy(), new_bounds[1:].copy()
-
-
-@njit(cache=True, nogil=True)
-def _copy(codes: Array, start: int, end: int, out: Array, n: int) -> int:
-    for i in range(start, end):
-        out[n] = codes[i]
-        n += 1
-    return n

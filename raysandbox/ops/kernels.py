@@ -18,9 +18,7 @@ __all__ = [
     "count_in",
     "count_listed",
     "decode",
-    "encode",
     "line_lengths",
-    "strip",
     "translate",
     "word_ngram_repetition",
     "word_spans",
@@ -84,60 +82,6 @@ def decode(data: Array, offsets: Array) -> tuple[Array, Array]:
             n += 1
     bounds[rows] = n
     return codes, bounds
-
-
-@njit(cache=True, nogil=True)
-def encode(codes: Array, starts: Array, ends: Array) -> tuple[Array, Array]:
-    """Encodes rows as UTF-8.
-
-    Returns:
-        the bytes (uint8) and the rows' offsets in them (int64, shape (rows + 1,)).
-    """
-    rows = starts.size
-    offsets = np.empty(rows + 1, np.int64)
-    offsets[0] = 0
-    for row in range(rows):
-        size = 0
-        for code in codes[starts[row] : ends[row]]:
-            size += 1 + (code >= 0x80) + (code >= 0x800) + (code >= 0x10000)
-        offsets[row + 1] = offsets[row] + size
-    data = np.empty(offsets[rows], np.uint8)
-    n = 0
-    for row in range(rows):
-        for code in codes[starts[row] : ends[row]]:
-            if code < 0x80:
-                data[n] = code
-                n += 1
-                continue
-            if code < 0x800:
-                data[n] = 0xC0 | (code >> 6)
-                n += 1
-            else:
-                if code < 0x10000:
-                    data[n] = 0xE0 | (code >> 12)
-                    n += 1
-                else:
-                    data[n] = 0xF0 | (code >> 18)
-                    data[n + 1] = 0x80 | ((code >> 12) & 0x3F)
-                    n += 2
-                data[n] = 0x80 | ((code >> 6) & 0x3F)
-                n += 1
-            data[n] = 0x80 | (code & 0x3F)
-            n += 1
-    return data, offsets
-
-
-@njit(cache=True, nogil=True)
-def strip(codes: Array, starts: Array, ends: Array, table: Array) -> tuple[Array, Array]:
-    """Where each row starts and ends without the code points at its ends whose `table` entry is set."""
-    first = starts.copy()
-    last = ends.copy()
-    for row in range(starts.size):
-        while first[row] < last[row] and table[codes[first[row]]]:
-            first[row] += 1
-        while first[row] < last[row] and table[codes[last[row] - 1]]:
-            last[row] -= 1
-    return first, last
 
 
 @njit(cache=True, nogil=True)

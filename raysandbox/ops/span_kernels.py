@@ -23,13 +23,14 @@ WEAK = 16  # mojibake only beside a strong sign
 STRONG = 32  # mojibake only beside a weak or strong sign
 SUSPECT = 64  # can be mojibake in other neighbourhoods
 COMPOSES = 128  # normalisation may change it or its neighbour
+LINE_END = ENTITY | MARKUP  # the newline; no sign is both
 
 DROPPED = np.uint32(0xFFFFFFFF)  # in the table of `rewrite`
 
 
 @njit(cache=True, nogil=True)
 def _is_link_prefix(codes: Array, begin: int, end: int, i: int, letters: Array) -> bool:
-    """Whether a link's prefix may have its characteristic sign at position `i` of a token."""
+    """Whether a link's prefix, somewhere in `codes[begin:end]`, may have its characteristic sign at position `i`."""
     if codes[i] == _COLON:  # scheme:/ or scheme:name
         if begin < i and i + 1 < end:
             after = codes[i + 1]
@@ -74,19 +75,19 @@ def link_spans(codes: Array, starts: Array, ends: Array, classes: Array, letters
     spans = np.empty((64, 4), np.int64)
     n = 0
     for row in range(starts.size):
-        begin = starts[row]
+        begin = starts[row]  # the signs of a token are looked at before its bounds: most tokens hold no link
         end = ends[row]
         i = begin
         while i < end:
-            code_class = classes[codes[i]]
-            if code_class & 1:
-                begin = i + 1
-            elif code_class and _is_link_prefix(codes, begin, end, i, letters):
+            if classes[codes[i]] & 2 and _is_link_prefix(codes, begin, end, i, letters):
+                left = i
+                while left > begin and not classes[codes[left - 1]] & 1:
+                    left -= 1
                 while i < end and not classes[codes[i]] & 1:
                     i += 1
-                spans = append(spans, n, row, begin, i, 0)
+                spans = append(spans, n, row, left, i, 0)
                 n += 1
-                begin = i + 1
+                begin = i
             i += 1
     return spans[:n].copy()
 
@@ -109,6 +110,8 @@ def email_spans(codes: Array, starts: Array, ends: Array, inside: Array) -> Arra
     for row in range(starts.size):
         begin = starts[row]
         end = ends[row]
+        if not _holds(codes[begin:end], _AT):
+            continue
         i = begin
         while i < end:
             if codes[i] == _AT and i > begin and i + 1 < end and inside[codes[i - 1]] and inside[codes[i + 1]]:
@@ -121,6 +124,15 @@ def email_spans(codes: Array, starts: Array, ends: Array, inside: Array) -> Arra
                 n += 1
             i += 1
     return spans[:n].copy()
+
+
+@njit(cache=True, nogil=True)
+def _holds(codes: Array, wanted: int) -> bool:
+    """Whether a code is among others; looks at all of them, which is done for several at once."""
+    found = False
+    for code in codes:
+        found |= code == wanted
+    return found
 
 
 @njit(cache=True, nogil=True)
@@ -201,29 +213,39 @@ def suspect_segments(codes: Array, starts: Array, ends: Array, classes: Array, m
         begin = starts[row]
         end = ends[row]
         markup = 0
-        seen = 0
-        previous = 0
-        for i in range(begin, end):
-            code = codes[i]
-            current = int(classes[code])
-            if current == ENTITY:
-                if i + 1 < end and _may_start_entity(codes[i + 1]):
-                    seen |= ENTITY
-            elif current:
-                seen |= current & (SIMPLE | COMPLEX | MARKUP | SUSPECT | COMPOSES)
-                if current & (WEAK | STRONG) and previous & (WEAK | STRONG) and (previous | current) & STRONG:
-                    seen |= SUSPECT
-            previous = current
-            if code == _NEWLINE or i + 1 == end or i + 1 - begin == max_length:
-                markup |= seen & MARKUP
-                seen &= ~(ENTITY | MARKUP) if markup else ~MARKUP
-                if seen:
-                    spans = append(spans, n, row, begin, i + 1, seen | markup)
-                    n += 1
-                begin = i + 1
-                seen = 0
-                previous = 0
+        while begin < end:
+            stop, seen = _segment(codes, begin, end, classes, max_length)
+            markup |= seen & MARKUP
+            seen &= ~(ENTITY | MARKUP) if markup else ~MARKUP
+            if seen:
+                spans = append(spans, n, row, begin, stop, seen | markup)
+                n += 1
+            begin = stop
     return spans[:n].copy()
+
+
+@njit(cache=True, nogil=True)
+def _segment(codes: Array, begin: int, end: int, classes: Array, max_length: int) -> tuple[int, int]:
+    """Where the segment that starts at `begin` ends, and the reasons for looking at it."""
+    seen = 0
+    previous = 0
+    limit = min(end, begin + max_length)
+    for i in range(begin, limit):
+        current = int(classes[codes[i]])
+        if current == 0:  # most signs
+            previous = 0
+            continue
+        if current == LINE_END:
+            return i + 1, seen
+        if current == ENTITY:
+            if i + 1 < end and _may_start_entity(codes[i + 1]):
+                seen |= ENTITY
+        else:
+            seen |= current & (SIMPLE | COMPLEX | MARKUP | SUSPECT | COMPOSES)
+            if current & (WEAK | STRONG) and previous & (WEAK | STRONG) and (previous | current) & STRONG:
+                seen |= SUSPECT
+        previous = current
+    return limit, seen
 
 
 @njit(cache=True, nogil=True)

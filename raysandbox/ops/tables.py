@@ -20,6 +20,7 @@ __all__ = [
     "lowers_in_context",
     "matching",
     "members",
+    "moves_words",
     "special",
     "whitespace",
     "word_classes",
@@ -104,3 +105,9 @@ def lower() -> np.ndarray:
 def lowers_in_context() -> np.ndarray:
     """1 for the two characters that `lower` cannot map alone: İ becomes two, Σ depends on its word."""
     return members("\u0130\u03a3")
+
+
+@cache
+def moves_words() -> np.ndarray:
+    """1 for characters that in lower case may be no longer, or newly, stripped from words, or be several."""
+    return (word_classes()[lower()] != word_classes()).astype(np.uint8) | lowers_in_context()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +27,7 @@ __all__ = [
     "replace_rows",
     "share_in",
     "text_array",
+    "with_points",
     "words",
 ]
 
@@ -61,13 +63,46 @@ class CodePoints:
         """A row as a string."""
         return self.slice(self.starts[row], self.ends[row])
 
-    def replace(self, rows: Sequence[int], texts: Sequence[str]) -> CodePoints:
-        """Other texts for some rows."""
+    def slices(self, starts: np.ndarray, ends: np.ndarray) -> list[str]:
+        """What lies between each start and its end, as strings."""
+        from raysandbox.ops import edit_kernels
+
+        joined = edit_kernels.gather(self.codes, starts, ends).tobytes().decode("utf-32-le")
+        return [joined[start:end] for start, end in pairwise(_bounds(ends - starts).tolist())]
+
+    def splice(self, spans: np.ndarray, texts: Sequence[str]) -> CodePoints:
+        """The rows with other texts in the place of some spans.
+
+        Args:
+            spans: int64 of shape (n, 3 or more): row, start and end; ascending and without overlap.
+            texts: what replaces each of them.
+        """
         new = np.frombuffer("".join(texts).encode("utf-32-le"), np.uint32)
-        bounds = np.concatenate(([0], np.cumsum([len(text) for text in texts]))) + self.codes.size
-        starts, ends = self.starts.copy(), self.ends.copy()
-        starts[rows], ends[rows] = bounds[:-1], bounds[1:]
-        return CodePoints(np.concatenate((self.codes, new)), starts, ends)
+        return self._splice(spans, new, _bounds(np.fromiter(map(len, texts), np.int64, len(texts))))
+
+    def replace(self, rows: np.ndarray, texts: Sequence[str]) -> CodePoints:
+        """Other texts for some rows (int64, ascending)."""
+        return self.splice(self._spans_of(rows), texts)
+
+    def put(self, rows: np.ndarray, new: CodePoints) -> CodePoints:
+        """Other code points for some rows (int64, ascending)."""
+        from raysandbox.ops import edit_kernels
+
+        codes = edit_kernels.gather(new.codes, new.starts, new.ends)
+        return self._splice(self._spans_of(rows), codes, _bounds(new.lengths))
+
+    def _spans_of(self, rows: np.ndarray) -> np.ndarray:
+        return np.stack((rows, self.starts[rows], self.ends[rows]), axis=1)
+
+    def _splice(self, spans: np.ndarray, new: np.ndarray, bounds: np.ndarray) -> CodePoints:
+        from raysandbox.ops import edit_kernels
+
+        return CodePoints(*edit_kernels.splice(self.codes, self.starts, self.ends, spans, new, bounds))
+
+
+def _bounds(lengths: np.ndarray) -> np.ndarray:
+    """Where pieces of these lengths start and end, one after the other; int64 of shape (n + 1,)."""
+    return np.concatenate(([0], np.cumsum(lengths)))
 
 
 @dataclass(frozen=True)
@@ -148,10 +183,19 @@ def words(batch: Batch, *, lower: bool) -> Words:
         from raysandbox.ops import kernels
 
         points = lowered_points(batch) if lower else code_points(batch)
+        if lower and _splits_alike(code_points(batch)):
+            return replace(words(batch, lower=False), codes=points.codes)
         starts, ends, offsets = kernels.word_spans(points.codes, points.starts, points.ends, tables.word_classes())
         return Words(points.codes, starts, ends, offsets[:-1].copy(), offsets[1:].copy())
 
     return batch.view(("words", lower), make)
+
+
+def _splits_alike(points: CodePoints) -> bool:
+    """Whether the lower-case texts have their words at the same places."""
+    from raysandbox.ops import kernels
+
+    return not kernels.any_in(points.codes, points.starts, points.ends, tables.moves_words()).any()
 
 
 def lowered_points(batch: Batch) -> CodePoints:
@@ -178,8 +222,29 @@ def _lowered(points: CodePoints) -> CodePoints:
 
     lowered = CodePoints(kernels.translate(points.codes, tables.lower()), points.starts, points.ends)
     irregular = kernels.any_in(points.codes, points.starts, points.ends, tables.lowers_in_context())
-    rows = np.flatnonzero(irregular).tolist()
-    return lowered.replace(rows, [points.text(row).lower() for row in rows]) if rows else lowered
+    rows = np.flatnonzero(irregular)
+    return lowered.replace(rows, [points.text(row).lower() for row in rows.tolist()]) if len(rows) else lowered
+
+
+def with_points(batch: Batch, points: CodePoints, rows: np.ndarray) -> Batch:
+    """The batch with the texts that code points spell.
+
+    The column keeps its type, and the code points are not computed again.
+
+    Args:
+        batch: the rows.
+        points: code points of all rows.
+        rows: indices (ascending) of the rows that differ from the batch's.
+    """
+    from raysandbox.ops import edit_kernels
+
+    if not len(rows):
+        return batch
+    data, offsets = edit_kernels.encode(points.codes, points.starts[rows], points.ends[rows])
+    texts = pa.LargeStringArray.from_buffers(len(rows), pa.py_buffer(offsets), pa.py_buffer(data))
+    changed = _with_column(batch, rows, texts)
+    changed.view("code_points", lambda: points)
+    return changed
 
 
 def replace_rows(batch: Batch, rows: Sequence[int], texts: Sequence[str]) -> Batch:
@@ -194,20 +259,25 @@ def replace_rows(batch: Batch, rows: Sequence[int], texts: Sequence[str]) -> Bat
     """
     if not rows:
         return batch
-    mask = np.zeros(batch.num_rows, bool)
-    mask[rows] = True
-    old = text_array(batch)
-    column = pc.call_function("replace_with_mask", [old, pa.array(mask), pa.array(texts, pa.large_string())])
-    changed = batch.with_texts(column.cast(batch.table.schema.field(batch.keys.text).type))
+    indices = np.array(rows, np.int64)
+    changed = _with_column(batch, indices, pa.array(texts, pa.large_string()))
     if batch.has_view("code_points"):
         points = code_points(batch)
-        changed.view("code_points", lambda: points.replace(rows, texts))
+        changed.view("code_points", lambda: points.replace(indices, texts))
     return changed
+
+
+def _with_column(batch: Batch, rows: np.ndarray, texts: pa.Array) -> Batch:
+    """The batch with other texts, one for each of `rows`, in a column of the same type."""
+    mask = np.zeros(batch.num_rows, bool)
+    mask[rows] = True
+    column = pc.call_function("replace_with_mask", [text_array(batch), pa.array(mask), texts])
+    return batch.with_texts(column.cast(batch.table.schema.field(batch.keys.text).type))
 
 
 def _put(batch: Batch, rows: np.ndarray, new: CodePoints) -> Batch:
     """The batch with other texts, one for each of `rows`."""
-    return replace_rows(batch, rows.tolist(), [new.text(index) for index in range(rows.size)])
+    return with_points(batch, code_points(batch).put(rows, new), rows)
 
 
 def replace_characters(batch: Batch, table: np.ndarray, replacements: Sequence[str] = ("",)) -> Batch:
@@ -238,11 +308,7 @@ def leave_out(batch: Batch, spans: np.ndarray) -> Batch:
         batch: the rows.
         spans: as for `edit`.
     """
-    from raysandbox.ops import character_kernels
-
-    points = code_points(batch)
-    rows, *left = character_kernels.leave_out(points.codes, points.starts, points.ends, spans)
-    return _put(batch, rows, CodePoints(*left))
+    return with_points(batch, code_points(batch).splice(spans, [""] * len(spans)), np.unique(spans[:, 0]))
 
 
 def keep_words(batch: Batch, found: Words, keep: np.ndarray) -> Batch:
@@ -275,23 +341,14 @@ def edit(batch: Batch, spans: np.ndarray, change: Callable[[str, int], str]) -> 
         change: from a span's text and its index to the new text.
     """
     points = code_points(batch)
-    rows: list[int] = []
-    pieces: list[list[str]] = []
-    copied = 0
-    ends = points.ends.tolist()
-    for index, (row, start, end, _) in enumerate(spans.tolist()):
-        old = points.slice(start, end)
+    changed: list[int] = []
+    texts: list[str] = []
+    for index, old in enumerate(points.slices(spans[:, 1], spans[:, 2])):
         new = change(old, index)
-        if new == old:
-            continue
-        if not rows or rows[-1] != row:
-            if rows:
-                pieces[-1].append(points.slice(copied, ends[rows[-1]]))
-            rows.append(row)
-            pieces.append([])
-            copied = int(points.starts[row])
-        pieces[-1] += [points.slice(copied, start), new]
-        copied = end
-    if rows:
-        pieces[-1].append(points.slice(copied, ends[rows[-1]]))
-    return replace_rows(batch, rows, ["".join(parts) for parts in pieces])
+        if new != old:
+            changed.append(index)
+            texts.append(new)
+    if not changed:
+        return batch
+    spans = spans[changed]
+    return with_points(batch, points.splice(spans, texts), np.unique(spans[:, 0]))

@@ -56,11 +56,12 @@ class FixUnicodeMapper(Mapper):
         reasons = _settle(points, spans, form)
         spans, reasons = spans[reasons & ~span_kernels.MARKUP != 0], reasons[reasons & ~span_kernels.MARKUP != 0]
         rewritten = CodePoints(*span_kernels.rewrite(points.codes, spans, _replacements()))
+        replaced = rewritten.slices(rewritten.starts, rewritten.ends)
         simple = (reasons & ~span_kernels.MARKUP == span_kernels.SIMPLE) & ~_unfinished(rewritten, form)
 
         def fix(text: str, index: int) -> str:
             if simple[index]:
-                return rewritten.text(index)
+                return replaced[index]
             return _fix_segment(text, form, entities=not reasons[index] & span_kernels.MARKUP)
 
         return edit(batch, spans, fix)
@@ -100,7 +101,8 @@ def _unfinished(rewritten: CodePoints, form: Form) -> np.ndarray:
     from raysandbox.ops import span_kernels
 
     # ftfy decides on entities by the original text, not by signs that a replacement made.
-    classes = _classes(form) & ~np.uint8(span_kernels.MARKUP)
+    classes = _classes(form).copy()
+    classes[ord("<")] = 0
     spans = span_kernels.suspect_segments(rewritten.codes, rewritten.starts, rewritten.ends, classes, _MAX_SEGMENT)
     unfinished = np.zeros(rewritten.starts.size, bool)
     unfinished[spans[_settle(rewritten, spans, form) != 0, 0]] = True
@@ -154,6 +156,7 @@ def _classes(form: Form) -> np.ndarray:
     table[0x80:0xA0] |= span_kernels.COMPLEX  # C1 controls
     table[ord("&")] = span_kernels.ENTITY
     table[ord("<")] = span_kernels.MARKUP
+    table[ord("\n")] = span_kernels.LINE_END
     return table
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,7 +12,7 @@ from raysandbox.core.registry import register
 from raysandbox.ops import tables
 from raysandbox.ops.base import Mapper
 from raysandbox.ops.batch import Batch
-from raysandbox.ops.text import code_points, replace_rows
+from raysandbox.ops.text import CodePoints, code_points, with_points
 
 __all__ = ["WhitespaceNormalizationMapper"]
 
@@ -31,14 +31,19 @@ class WhitespaceNormalizationMapper(Mapper):
 
     def process(self, batch: Batch, state: Any) -> Batch:
         """Returns the batch with normalised texts."""
-        from raysandbox.ops import kernels
+        from raysandbox.ops import edit_kernels, kernels
 
         points = code_points(batch)
-        changes = kernels.any_in(points.codes, points.starts, points.ends, tables.members(_SPACES))
-        filled = np.flatnonzero(points.lengths)
-        spaces = tables.whitespace()
-        ends = np.stack((points.codes[points.starts[filled]], points.codes[points.ends[filled] - 1]))
-        changes[filled] |= spaces[ends].any(axis=0)
-        rows = np.flatnonzero(changes).tolist()
-        pattern = re.compile(f"[{_SPACES}]")
-        return replace_rows(batch, rows, [pattern.sub(" ", points.text(row).strip()) for row in rows])
+        has_others = kernels.any_in(points.codes, points.starts, points.ends, tables.members(_SPACES))
+        starts, ends = edit_kernels.strip(points.codes, points.starts, points.ends, tables.whitespace())
+        codes = kernels.translate(points.codes, _plain_spaces())
+        changes = has_others | (starts != points.starts) | (ends != points.ends)
+        return with_points(batch, CodePoints(codes, starts, ends), np.flatnonzero(changes))
+
+
+@cache
+def _plain_spaces() -> np.ndarray:
+    """Every code point (uint32), the other spaces as plain ones."""
+    table = np.arange(tables.CODE_POINTS, dtype=np.uint32)
+    table[[ord(space) for space in _SPACES]] = ord(" ")
+    return table
