@@ -17,9 +17,11 @@ __all__ = ["draw"]
 
 @dataclass(frozen=True)
 class _Counted:
-    """The spans of a part and the number of rows of each, as far as they can matter.
+    """The spans of a part and their numbers of rows.
 
     Attributes:
+        spans: all of them.
+        counts: rows of the first of them, as far as they can matter.
         tasks: number of spans per task.
         rows: the rows that the part's window leaves, as positions.
     """
@@ -28,6 +30,11 @@ class _Counted:
     counts: Sequence[int]
     tasks: Sequence[int]
     rows: range
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the rows of every span are counted."""
+        return len(self.counts) == len(self.spans)
 
 
 def draw(
@@ -50,7 +57,7 @@ def draw(
     chosen: list[ReadTask] = []
     for index, quota in enumerate(row_quotas(weights, [len(part.rows) for part in parts], wanted)):
         part = parts[index]
-        if quota == sum(part.counts):
+        if part.is_complete and quota == sum(part.counts):
             chosen += planned[index]
             continue
         # Row numbers of the part, so that the choice does not depend on how it was cut.
