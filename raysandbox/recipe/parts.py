@@ -216,7 +216,7 @@ class PartWriter:
         """Writes what operators made of a block; returns the lines, if that is what it writes."""
         if self._sink == "lines":
             lines = _lines(output_rows(block, table))
-            self.write_lines(lines)
+            self.write_bytes(b"".join(lines))
             return lines
         if self._sink == "memory":
             self._report.rows += output_rows(block, table)
@@ -226,13 +226,13 @@ class PartWriter:
             self._write_table(_stage(block, table))
         return None
 
-    def write_lines(self, lines: Sequence[bytes]) -> None:
+    def write_bytes(self, lines: bytes | memoryview) -> None:
         """Writes encoded rows."""
-        if not lines:
+        if not len(lines):
             return
         if self._stream is None:
             self._stream = self._new_part("jsonl").open("wb")
-        self._report.size += self._stream.write(b"".join(lines))
+        self._report.size += self._stream.write(lines)
 
     def _write_typed(self, block: Block, table: pa.Table) -> None:
         """Tables with the types of the block; only all blocks together tell the types of the output."""

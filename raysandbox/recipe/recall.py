@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -73,9 +73,7 @@ def recall_keys(
     found: list[str | None] = []
     changes: list[Any] = [list(needs)]
     for op in operators:
-        own = op.keys(keys)
-        columns = [own.text, own.image, own.video, own.audio]
-        identity = [operator_identity(op, memo, with_thresholds=False), columns]
+        identity = [operator_identity(op, memo, with_thresholds=False), astuple(op.keys(keys))]
         before = [changes, found] if "stats" in op.reads else changes
         found.append(None if isinstance(op, Mapper) else digest([before, identity]))
         if isinstance(op, Mapper):
@@ -94,7 +92,7 @@ class Replay:
         counts: rows in and out of every operator.
         stats: the statistics of the rows that remain.
         features: what the operators compare that decide over all rows; none without rows.
-        lines: these rows as they are written; None where nothing is.
+        lines: these rows as they are written, one after the other; None where they were not asked for.
         media: whether it holds only if the media files that the rows name are still the same.
     """
 
@@ -103,7 +101,7 @@ class Replay:
     counts: tuple[tuple[int, int], ...]
     stats: Mapping[str, pa.Array]
     features: tuple[pa.Table, ...]
-    lines: pa.Array | None
+    lines: memoryview | None
     media: bool
 
 
@@ -250,7 +248,7 @@ class Recall:
         positions = _Entry(rows).find(alive)
         if (positions < 0).any():
             return None
-        written = rows.column(_LINE).take(pa.array(positions)).combine_chunks() if lines else None
+        written = _content(rows.column(_LINE).take(pa.array(positions))) if lines else None
         media = any(self._stamped(key) for key in self._keys.operators if key is not None)
         return Replay(rows_read, len(alive), tuple(counts), stats, tuple(features), written, media)
 
@@ -287,6 +285,14 @@ def _numbered(table: pa.Table) -> bool:
         return False
     rows = table.column(ROW_COLUMN).to_numpy()
     return bool((rows[1:] > rows[:-1]).all())
+
+
+def _content(column: pa.ChunkedArray) -> memoryview:
+    """The bytes of all values, one after the other."""
+    array = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    _, offsets, data = array.buffers()
+    bounds = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1] if len(array) else [0, 0]
+    return memoryview(data or b"")[int(bounds[0]) : int(bounds[-1])]
 
 
 def _values(stored: pa.Table) -> pa.Table:

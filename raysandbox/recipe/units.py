@@ -70,7 +70,10 @@ class Work:
 
     def is_known(self, unit: Unit) -> bool:
         """Whether the store knows the unit's result, media files as they were."""
-        return self.recall is not None and unit.digest != "" and self._replay(self.recall.open(unit.digest)) is not None
+        if self.recall is None or not unit.digest or not self.replayable:
+            return False
+        recall = self.recall.open(unit.digest)
+        return recall.replay(self.fused.operators, lines=False, keep_all=self.fused.keep_all) is not None
 
     @property
     def resources(self) -> tuple[OpResources, ...]:
@@ -109,7 +112,7 @@ class Work:
         self._summarise(report, replay.stats)
         with PartWriter(self.staging, self.sink, report) as writer:
             if replay.lines is not None:
-                writer.write_lines(replay.lines.to_pylist())
+                writer.write_bytes(replay.lines)
         return report
 
     def _compute(self, unit: Unit, recall: Recall | None) -> UnitReport:
