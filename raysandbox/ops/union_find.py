@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-__all__ = ["firsts_of_equal", "firsts_of_linked", "firsts_of_near"]
+__all__ = ["firsts_of_linked", "firsts_of_near"]
 
 Array = np.ndarray[Any, Any]
 
@@ -28,34 +28,6 @@ def _new_table(count: int) -> Array:
     while size < 2 * count:
         size *= 2
     return np.full(size, _EMPTY, np.int64)
-
-
-@njit(cache=True, nogil=True)
-def firsts_of_equal(keys: Array) -> Array:
-    """Tells which rows are the first with their key.
-
-    Args:
-        keys: uint64 of shape (rows, parts): a row's key is all of its parts.
-
-    Returns:
-        bool per row.
-    """
-    rows, parts = keys.shape
-    keep = np.zeros(rows, np.bool_)
-    table = _new_table(rows)
-    mask = np.uint64(table.size - 1)
-    for row in range(rows):
-        mixed = np.uint64(0)
-        for part in range(parts):
-            mixed = (mixed ^ keys[row, part]) * _MIX
-            mixed ^= mixed >> _SHIFT
-        slot = mixed & mask
-        while table[slot] != _EMPTY and not np.array_equal(keys[table[slot]], keys[row]):
-            slot = (slot + np.uint64(1)) & mask
-        if table[slot] == _EMPTY:
-            table[slot] = row
-            keep[row] = True
-    return keep
 
 
 @njit(cache=True, nogil=True)

@@ -16,7 +16,7 @@ __all__ = ["VideoDeduplicator"]
 
 @register("video_deduplicator")
 class VideoDeduplicator(MediaDeduplicator):
-    """Keeps the first of rows whose videos have the same compressed pictures, whatever their sound and container."""
+    """Keeps the first of rows whose videos have the same compressed pictures, whatever their sound."""
 
     example: ClassVar[Mapping[str, Any]] = {"consider_text": True}
     reads: ClassVar[tuple[str, ...]] = ("video",)

@@ -47,7 +47,7 @@ def video_frames(path: str, requests: Sequence[FrameRequest]) -> Mapping[FrameRe
 
 
 def video_digest(path: str) -> str:
-    """The MD5 of the compressed pictures of all video streams, which no container or sound is part of."""
+    """The MD5 of the compressed pictures of all video streams; sound and headers have no part in it."""
     digest = hashlib.md5(usedforsecurity=False)
     with _opened(path) as (container, _):
         for packet in container.demux(container.streams.video):
