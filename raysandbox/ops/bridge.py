@@ -185,10 +185,13 @@ class PeerFilter(PeerOperator, Filter):
 
 
 class PeerRewriter(PeerOperator, Rewriter):
-    """A deduplicator, selector or grouper: it sees all rows at once."""
+    """A deduplicator, selector or grouper: it sees all rows at once, in the driver."""
 
     def load(self) -> None:
-        """Nothing: it works in the driver, after the workers."""
+        """Nothing: workers only bring the rows together."""
+
+    def resources(self) -> None:
+        """Nothing of the workers."""
 
     def rewrite(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """The rows that Data-Juicer's operator makes of all rows."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
+import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -182,8 +183,10 @@ class Run:
         every = np.ones(sum(report.rows_out for report in reports), dtype=bool)
         blocks = [block for unit in _staged_units(units, reports, every) for block in blocks_of(unit.source, Needs())]
         old = [row for block in blocks for row in output_rows(block, block.table)]
+        started = time.perf_counter()
         new = op.rewrite(old)
-        self.tallies[-1].rows_in, self.tallies[-1].rows_out = len(old), len(new)
+        tally = self.tallies[-1]
+        tally.rows_in, tally.rows_out, tally.seconds = len(old), len(new), time.perf_counter() - started
         edges = np.linspace(0, len(new), len(units) + 1).astype(int).tolist()
         pieces = zip(units, edges, edges[1:], strict=False)
         return [Unit(unit.index, InMemory(new[start:end], unit.source.size)) for unit, start, end in pieces]

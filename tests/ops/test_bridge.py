@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from raysandbox.core.component import PathRole, path_refs
 from raysandbox.core.errors import ConfigError, JobFailed, MissingExtraError
 from raysandbox.core.keys import canonical_json, code_version
 from raysandbox.ops import bridge, bridge_guard, bridge_peer
@@ -239,6 +240,11 @@ def test_declared_resources():
         tables(memory="much")
 
 
+def test_files_of_code_are_inputs():
+    (ref,) = path_refs(OPERATORS.get("python_file_mapper"), {"file_path": "mine.py"})
+    assert (ref.key, ref.path, ref.role) == (("file_path",), "mine.py", PathRole.INPUT)
+
+
 def test_recipe_columns_yield_to_the_operators_own():
     operator = OPERATORS.get("extract_tables_from_html_mapper")(image_key="pictures")
     bound = operator.for_recipe(FieldKeys(text="page", image="images"))
@@ -297,3 +303,16 @@ def test_the_table_is_read_without_importing_data_juicer():
         "sys.exit(bool({'data_juicer', 'torch', 'datasets', 'loguru'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", program], timeout=60, check=False).returncode == 0
+
+
+@PEER
+@pytest.mark.parametrize("before", [[], ["document_deduplicator"]])
+def test_a_recipe_may_end_with_an_operator_that_rewrites_rows(before, tmp_path):
+    texts = [f"line {number}\n{BOILERPLATE}" for number in range(4)]
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text("".join(json.dumps({"text": text}) + "\n" for text in [*texts, texts[0]]))
+    steps = [*before, {"document_line_deduplicator": {"frequency_threshold": 3}}]
+    result = process({"dataset_path": str(source), "export_path": str(target), "process": steps})
+    expected = ["line 0", "line 1", "line 2", "line 3", *([] if before else ["line 0"])]
+    assert [json.loads(line)["text"] for line in target.read_text().splitlines()] == expected
+    assert (result.ops[-1].rows_in, result.ops[-1].rows_out) == (len(expected), len(expected))
