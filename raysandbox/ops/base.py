@@ -8,7 +8,7 @@ run unmodified. `load` returns the state (models, word lists) and `compute`, `pr
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -112,7 +112,8 @@ class Operator(Component):
 
     def keys(self, recipe: FieldKeys) -> FieldKeys:
         """Column names for this operator: its own where given, else the recipe's."""
-        return FieldKeys(
+        return replace(
+            recipe,
             text=self.text_key or recipe.text,
             image=self.image_key or recipe.image,
             video=self.video_key or recipe.video,

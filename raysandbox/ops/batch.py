@@ -9,6 +9,8 @@ from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 import numpy as np
 import pyarrow as pa
 
+from raysandbox.ops.special_tokens import SpecialTokens
+
 __all__ = [
     "JSON_TEXT",
     "MEDIA_VIEW",
@@ -37,12 +39,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class FieldKeys:
-    """Names of the columns that operators read, as a recipe sets them."""
+    """Names of the columns that operators read, and the marks in texts, as a recipe sets them."""
 
     text: str = "text"
     image: str = "images"
     video: str = "videos"
     audio: str = "audios"
+    tokens: SpecialTokens = field(default_factory=SpecialTokens)
 
 
 @dataclass(frozen=True)
@@ -50,23 +53,25 @@ class FrameRequest:
     """Frames of a video that an operator looks at.
 
     Attributes:
-        method: "all_keyframes"; "uniform", `count` of them from the first to the last; "fps", `fps`
-            of them per second as `video_motion_score_filter` steps.
+        method: "all_keyframes"; "all_frames"; "uniform", `count` of them from the first to the last;
+            "fps", `fps` of them per second as `video_motion_score_filter` steps.
         count: number of frames, for "uniform".
         fps: frames per second, for "fps".
         gray: luminance only, as OpenCV's BGR2GRAY, instead of RGB.
         size: (height, width) bounds as `video_motion_score_filter` takes them, None for the original size.
         max_size: longest edge after `size`.
         divisible: what both edges must be divisible by.
+        segment: seconds of the pieces that "all_keyframes" and "uniform" apply to, 0 for the whole video.
     """
 
-    method: Literal["all_keyframes", "uniform", "fps"]
+    method: Literal["all_keyframes", "all_frames", "uniform", "fps"]
     count: int = 0
     fps: float = 0.0
     gray: bool = False
     size: tuple[int, ...] | None = None
     max_size: int | None = None
     divisible: int = 1
+    segment: float = 0.0
 
 
 class RowFaults(Exception):

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from typing import Literal
 
-__all__ = ["AUDIO_TOKEN", "CHUNK_END", "IMAGE_TOKEN", "VIDEO_TOKEN", "Chunk", "chunks_of"]
-
-IMAGE_TOKEN = "<__dj__image>"
-AUDIO_TOKEN = "<__dj__audio>"
-VIDEO_TOKEN = "<__dj__video>"
-CHUNK_END = "<|__dj__eoc|>"
+__all__ = ["Chunk", "SpecialTokens"]
 
 
 @dataclass(frozen=True)
@@ -25,23 +21,28 @@ class Chunk:
     files: slice
 
 
-def chunks_of(text: str, token: str) -> list[Chunk]:
-    """The chunks of a text that name files of a kind; the n-th mark of the text is the n-th file.
+@dataclass(frozen=True)
+class SpecialTokens:
+    """The marks: one for each kind of file, and one at the end of every chunk but the last."""
 
-    Args:
-        text: chunks, each but the last ended by `CHUNK_END`.
-        token: the mark of the files, e.g. `VIDEO_TOKEN`.
-    """
-    chunks, first = [], 0
-    for part in text.split(CHUNK_END):
-        last = first + part.count(token)
-        if last > first:
-            chunks.append(Chunk(_without_marks(part), slice(first, last)))
-        first = last
-    return chunks
+    image: str = "<__dj__image>"
+    audio: str = "<__dj__audio>"
+    video: str = "<__dj__video>"
+    eoc: str = "<|__dj__eoc|>"
 
+    def chunks(self, text: str, kind: Literal["image", "audio", "video"]) -> list[Chunk]:
+        """The chunks of a text that name files of a kind; its n-th mark of that kind is the n-th file."""
+        token, first = getattr(self, kind), 0
+        found: list[Chunk] = []
+        for part in text.split(self.eoc):
+            last = first + part.count(token)
+            if last > first:
+                found.append(Chunk(self.without(part), slice(first, last)))
+            first = last
+        return found
 
-def _without_marks(text: str) -> str:
-    for mark in (IMAGE_TOKEN, AUDIO_TOKEN, VIDEO_TOKEN, CHUNK_END):
-        text = text.replace(mark, "").strip()
-    return text
+    def without(self, text: str) -> str:
+        """A text without marks and the spaces around them at its ends."""
+        for mark in astuple(self):
+            text = text.replace(mark, "").strip()
+        return text

@@ -4,34 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
+from raysandbox.ops.batch import Batch
 from raysandbox.ops.clip import Clip
 from raysandbox.ops.model_filter import ReduceMode, lists_of, reduced
-from raysandbox.ops.special_tokens import chunks_of
 
 __all__ = ["flipped", "similarity_of_chunks"]
 
 
 def similarity_of_chunks(
-    clip: Clip, texts: Sequence[str], files: Sequence[Sequence[Any]], token: str, mode: ReduceMode
+    clip: Clip, batch: Batch, kind: Literal["image", "video"], files: Sequence[Sequence[Any]], mode: ReduceMode
 ) -> pa.Array:
     """For each chunk of a row that names files how well it fits their pictures.
 
     Args:
         clip: the model.
-        texts: one per row.
+        batch: the rows.
+        kind: what their texts name.
         files: for each row and file its pictures.
-        token: the mark in the text that stands for a file.
         mode: how the values of a chunk's pictures become one.
 
     Returns:
         a list of float64 per row; 0 for a chunk whose files have no pictures or do not exist.
     """
-    chunks = [chunks_of(text, token) if row else [] for text, row in zip(texts, files, strict=True)]
+    tokens = batch.keys.tokens
+    chunks = [tokens.chunks(text, kind) if row else [] for text, row in zip(batch.texts, files, strict=True)]
     words = [chunk.text for row in chunks for chunk in row]
     pictures = [
         list(chain.from_iterable(row[chunk.files])) for row, named in zip(files, chunks, strict=True) for chunk in named

@@ -6,7 +6,6 @@ __all__ = ["PEER_KEYS"]
 
 PEER_KEYS = (
     "adaptive_batch_size",
-    "audio_special_token",
     "auto",
     "auto_num",
     "auto_op_parallelism",
@@ -22,7 +21,6 @@ PEER_KEYS = (
     "elastic_juicer_profile_seed",
     "encrypt_before_export",
     "encryption_key_path",
-    "eoc_special_token",
     "event_log_dir",
     "event_logging",
     "executor_type",
@@ -32,7 +30,6 @@ PEER_KEYS = (
     "generated_dataset_config",
     "hpo_config",
     "image_bytes_key",
-    "image_special_token",
     "job_id",
     "load_dataset_kwargs",
     "load_jsonl_lenient",
@@ -56,6 +53,5 @@ PEER_KEYS = (
     "use_cache",
     "use_checkpoint",
     "use_dag",
-    "video_special_token",
     "work_dir",
 )

@@ -12,6 +12,7 @@ from raysandbox.core.component import OutputPath
 from raysandbox.core.errors import ConfigError, Problem, did_you_mean
 from raysandbox.ops.base import OPERATORS, Operator
 from raysandbox.ops.batch import FieldKeys
+from raysandbox.ops.special_tokens import SpecialTokens
 from raysandbox.recipe.mixture import parse_dataset_path, parse_split
 from raysandbox.recipe.trace import TraceSpec
 from raysandbox.recipe.validators import Validator, validator_of
@@ -19,6 +20,7 @@ from raysandbox.recipe.validators import Validator, validator_of
 __all__ = ["EXPORT_FORMATS", "DatasetPart", "DatasetSpec", "Recipe", "export_format", "step_of"]
 
 EXPORT_FORMATS = ("jsonl", "json", "parquet", "csv", "tsv")
+_TOKENS = SpecialTokens()
 _COMPRESSED = ("jsonl.gz", "jsonl.zst")
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT])(?:i?B)?", re.IGNORECASE)
@@ -120,6 +122,10 @@ class Recipe(_Model):
     image_key: str = Field("images", description="column of the lists of image paths")
     video_key: str = Field("videos", description="column of the lists of video paths")
     audio_key: str = Field("audios", description="column of the lists of audio paths")
+    image_special_token: str = Field(_TOKENS.image, min_length=1, description="mark of an image in a text")
+    audio_special_token: str = Field(_TOKENS.audio, min_length=1, description="mark of a sound in a text")
+    video_special_token: str = Field(_TOKENS.video, min_length=1, description="mark of a video in a text")
+    eoc_special_token: str = Field(_TOKENS.eoc, min_length=1, description="mark of the end of a chunk of text")
     suffixes: str | list[str] = Field(default_factory=list, description="suffixes of the files to read in folders")
     process: list[dict[str, dict[str, Any] | None]] = Field(
         default_factory=list, description="the operators in order: [{name: {parameter: value}}, …]"
@@ -227,9 +233,12 @@ class Recipe(_Model):
         return tuple(validator_of(raw) for raw in self.validators)
 
     def field_keys(self) -> FieldKeys:
-        """Names of the columns that operators read."""
+        """Names of the columns that operators read, and the marks in texts."""
         text = self.text_keys if isinstance(self.text_keys, str) else self.text_keys[0]
-        return FieldKeys(text=text, image=self.image_key, video=self.video_key, audio=self.audio_key)
+        tokens = SpecialTokens(
+            self.image_special_token, self.audio_special_token, self.video_special_token, self.eoc_special_token
+        )
+        return FieldKeys(text, self.image_key, self.video_key, self.audio_key, tokens)
 
     def bad_row_budget(self) -> int | float | None:
         """The most bad rows: a number, a fraction of the rows below 1, or None without a limit."""

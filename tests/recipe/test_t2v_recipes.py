@@ -110,6 +110,16 @@ def test_all_statistics_are_kept(name, clips, models, tmp_path):
     assert [op.rows_in for op in result.ops] == [6] * len(result.ops)
 
 
+def test_a_recipe_may_have_its_own_marks(clips, models, tmp_path):
+    _, rows = run(load("t2v_optimal", clips, tmp_path / "out.jsonl", models, **WIDE), engine="local")
+    marked = clips.parent / "marked.jsonl"
+    marked.write_text(clips.read_text().replace("<__dj__video>", "[V]").replace("<|__dj__eoc|>", "[END]"))
+    recipe = load("t2v_optimal", marked, tmp_path / "marked.jsonl", models, **WIDE)
+    assert run(recipe)[1][0]["__dj__stats__"]["video_frames_text_similarity"] == []
+    _, others = run({**recipe, "video_special_token": "[V]", "eoc_special_token": "[END]"})
+    assert [row["__dj__stats__"] for row in others] == [row["__dj__stats__"] for row in rows]
+
+
 def test_each_video_is_decoded_once(clips, models, tmp_path, monkeypatch):
     from raysandbox.ops.media.decoder import Decoder
 

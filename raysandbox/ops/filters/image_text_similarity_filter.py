@@ -15,7 +15,6 @@ from raysandbox.ops.batch import Batch
 from raysandbox.ops.clip import Clip, load_clip
 from raysandbox.ops.media import images
 from raysandbox.ops.model_filter import MIB, ModelFilter, ReduceMode
-from raysandbox.ops.special_tokens import IMAGE_TOKEN
 from raysandbox.ops.text_similarity import flipped, similarity_of_chunks
 
 __all__ = ["ImageTextSimilarityFilter"]
@@ -45,4 +44,4 @@ class ImageTextSimilarityFilter(ModelFilter):
         """Returns the similarity of every chunk that names images."""
         flips = {"horizontally": self.horizontal_flip, "vertically": self.vertical_flip}
         rows = [[[flipped(image, **flips)] for image in row] for row in images(batch)]
-        return {"image_text_similarity": similarity_of_chunks(state, batch.texts, rows, IMAGE_TOKEN, self.reduce_mode)}
+        return {"image_text_similarity": similarity_of_chunks(state, batch, "image", rows, self.reduce_mode)}

@@ -14,7 +14,6 @@ from raysandbox.ops.base import Stat
 from raysandbox.ops.batch import Batch
 from raysandbox.ops.clip import Clip, load_clip
 from raysandbox.ops.model_filter import MIB, VideoModelFilter
-from raysandbox.ops.special_tokens import VIDEO_TOKEN
 from raysandbox.ops.text_similarity import flipped, similarity_of_chunks
 
 __all__ = ["VideoFramesTextSimilarityFilter"]
@@ -43,5 +42,5 @@ class VideoFramesTextSimilarityFilter(VideoModelFilter):
         """Returns the similarity of every chunk that names videos, over the frames of all of them."""
         flips = {"horizontally": self.horizontal_flip, "vertically": self.vertical_flip}
         rows = [[[flipped(frame, **flips) for frame in video] for video in row] for row in self.pictures(batch)]
-        values = similarity_of_chunks(state, batch.texts, rows, VIDEO_TOKEN, self.reduce_mode)
+        values = similarity_of_chunks(state, batch, "video", rows, self.reduce_mode)
         return {"video_frames_text_similarity": values}

@@ -10,7 +10,7 @@ from raysandbox.core.errors import UserError
 from raysandbox.ops.base import OPERATORS, OpResources
 from raysandbox.ops.batch import Batch, RowFaults
 from raysandbox.ops.pretrained import Network
-from raysandbox.ops.special_tokens import VIDEO_TOKEN, Chunk, chunks_of
+from raysandbox.ops.special_tokens import Chunk, SpecialTokens
 from tests.ops import tiny_clips, tiny_models
 
 GIB = 1 << 30
@@ -132,7 +132,9 @@ def test_a_chunk_whose_files_do_not_exist_scores_nothing(models, table):
     ],
 )
 def test_chunks(text, chunks):
-    assert chunks_of(text, VIDEO_TOKEN) == chunks
+    assert SpecialTokens().chunks(text, "video") == chunks
+    other = SpecialTokens(video="[v]", eoc="\n")
+    assert other.chunks(text.replace("<__dj__video>", "[v]").replace("<|__dj__eoc|>", "\n"), "video") == chunks
 
 
 def test_stored_frames_are_looked_at_instead_of_videos(models, table):
