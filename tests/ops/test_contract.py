@@ -17,12 +17,11 @@ from hypothesis import strategies as st
 from raysandbox.core.component import PathRole, path_refs
 from raysandbox.ops.base import OPERATORS, DatasetOperator, Filter, Mapper
 from raysandbox.ops.batch import META_COLUMN, SUFFIX_COLUMN, Batch
-from raysandbox.ops.special_tokens import AUDIO_TOKEN, IMAGE_TOKEN, VIDEO_TOKEN
 from raysandbox.ops.text import code_points, line_lengths, words
 from tests.ops import tiny_clips, tiny_models
 
 BUILT_IN = [name for name in OPERATORS.names() if OPERATORS.get(name).__module__.startswith("raysandbox.ops.")]
-MEDIA = {"image": IMAGE_TOKEN, "video": VIDEO_TOKEN, "audio": AUDIO_TOKEN}
+MEDIA = {kind: f"<__dj__{kind}>" for kind in ("image", "video", "audio")}
 OF_MEDIA = [name for name in BUILT_IN if MEDIA.keys() & set(OPERATORS.get(name).reads)]
 OF_TEXT = [name for name in BUILT_IN if name not in OF_MEDIA]
 TEXTS = [

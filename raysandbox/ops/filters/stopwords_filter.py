@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from raysandbox.core.component import InputPath
 from raysandbox.core.registry import register
@@ -28,9 +28,20 @@ class StopwordsFilter(WordListFilter):
     max_ratio: float | None = Field(1.0, description="largest share of stop words")
     stopwords_dir: InputPath | None = Field(
         None,
+        validate_default=True,
         description="JSON file {language: [word, …]}, or folder of such with stopwords in their names; "
         "by default the lists of the package stopwordsiso",
     )
+
+    @field_validator("stopwords_dir")
+    @classmethod
+    def _has_the_language(cls, path: str | None, info: ValidationInfo) -> str | None:
+        import stopwordsiso
+
+        lang = info.data.get("lang")
+        if path is None and lang not in {*stopwordsiso.langs(), "all"}:
+            raise ValueError(f"is required: the package stopwordsiso has no list of the language '{lang}'")
+        return path
 
     def load(self) -> Listed:
         """Loads the list and the tokenizer."""

@@ -73,6 +73,12 @@ def test_flagged_words_need_a_list():
     assert "is required: no list comes with raysandbox" in problem.message
 
 
+def test_a_language_without_a_list():
+    (problem,) = recipe_problems({"process": [{"stopwords_filter": {"lang": "english"}}]})
+    assert problem.path[-1] == "stopwords_dir"
+    assert problem.message == "is required: the package stopwordsiso has no list of the language 'english'"
+
+
 WORDS = st.sampled_from(["a", "b", "ab", "ba", "aa", "A", "b!", "é", "你", "你好"])
 
 
