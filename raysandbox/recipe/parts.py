@@ -175,11 +175,12 @@ class UnitReport:
 
 def _select_lines(part: Path, keep: np.ndarray) -> int:
     """Drops lines of a file; returns its size."""
-    data = part.read_bytes()
-    offsets = np.concatenate(([0], np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n")) + 1))
-    runs = np.flatnonzero(np.diff(keep, prepend=False, append=False)).reshape(-1, 2)
-    with part.open("wb") as output:
-        return sum(output.write(data[start:end]) for start, end in offsets[runs].tolist())
+    kept = part.with_suffix(".kept")
+    with part.open("rb") as lines, kept.open("wb") as output:
+        output.writelines(compress(lines, keep.tolist()))
+        size = output.tell()
+    kept.replace(part)
+    return size
 
 
 class PartWriter:
