@@ -20,6 +20,7 @@ from raysandbox.recipe.remote import (
     local_name,
     open_path,
     open_unpacked,
+    unpacked_ratio,
 )
 
 __all__ = ["FORMATS", "InputFile", "ReadTask", "Span", "find_files", "plan_reads"]
@@ -208,8 +209,8 @@ def _spans(files: Iterable[InputFile], block_bytes: int) -> Iterator[Span]:
         if file.format == "jsonl" and file.compression is None and file.seekable:
             yield from _cut(file, max(1, round(file.size / block_bytes)), file.size, file.size)
         elif file.format == "jsonl" and file.compression is not None and not is_remote(file.path):
-            pieces = min(_MOST_PACKED_PIECES, file.weight // (2 * block_bytes))
-            yield from _cut(file, max(1, pieces), file.weight, None)
+            size = round(file.size * unpacked_ratio(file.path, file.compression))
+            yield from _cut(file, max(1, min(_MOST_PACKED_PIECES, size // (2 * block_bytes))), size, None)
         elif file.format == "parquet" and file.compression is None and file.seekable:
             yield from _grouped(file, _row_groups(file), block_bytes)
         elif file.format == "arrow" and not is_remote(file.path):

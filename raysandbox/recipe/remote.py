@@ -11,6 +11,7 @@ import gzip
 import io
 import re
 import uuid
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,12 +34,14 @@ __all__ = [
     "open_unpacked",
     "remote_stamps",
     "remove_remote",
+    "unpacked_ratio",
     "upload",
 ]
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 
 _PROTOCOL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_HEAD_BYTES = 1 << 18  # of a packed file, to see how far it unpacks
 _LONGEST_REASON = 200  # characters of a store's own message
 _WEB = ("http://", "https://")
 # What file systems call the version of a file's content.
@@ -177,6 +180,17 @@ def open_unpacked(path: str, compression: str | None) -> Iterator[IO[bytes]]:
                 yield unpacked
         else:
             yield stream
+
+
+def unpacked_ratio(path: str, compression: str) -> float:
+    """Bytes of content per byte of a packed local file, from its beginning; 1 for a damaged one."""
+    with open(path, "rb") as stream:
+        head = stream.read(_HEAD_BYTES)
+    unpack = zlib.decompressobj(31) if compression == "gzip" else zstandard.ZstdDecompressor().decompressobj()
+    try:
+        return max(1.0, len(unpack.decompress(head)) / len(head))
+    except (zlib.error, zstandard.ZstdError):
+        return 1.0  # whoever reads it says what is wrong
 
 
 def upload(source: Path, url: str) -> None:
