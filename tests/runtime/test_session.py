@@ -50,6 +50,12 @@ def test_summary(cluster):
     assert set(summary.versions) == {"ray", "python"}
 
 
+def test_a_local_ray_starts_what_it_needs(cluster):
+    ray = pytest.importorskip("ray")
+    started = ray._private.worker._global_node.all_processes
+    assert set(started) == {"gcs_server", "raylet"}
+
+
 def test_a_cluster_that_is_not_there(monkeypatch):
     ray = pytest.importorskip("ray")
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
