@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from raysandbox.config.documents import Document, load_document
+from raysandbox.config.documents import Document, load_document, place_of
 from raysandbox.config.dotted import apply_overrides
 from raysandbox.config.load import read_config
 from raysandbox.config.schema import SandboxConfig
@@ -107,6 +107,7 @@ def _check_recipe(document: Document, allow_user_code: bool) -> list[Problem]:
     models = [path for path in recipe_models(document.data) if path.startswith(("/", "./", "../", "~"))]
     for path in [*reads, *models]:
         if not is_remote(path) and not standing(path):
-            problem = document.problem((), f"'{path}' does not exist", "make it, or correct the path")
+            where = place_of(document.data, path) or ()
+            problem = document.problem(where, f"'{path}' does not exist", "make it, or correct the path")
             problems.append(replace(problem, severity="warning", missing_path=True))
     return sorted(problems, key=lambda problem: problem.line or 0)

@@ -15,7 +15,7 @@ import yaml
 from raysandbox.core.errors import ConfigError, Problem
 from raysandbox.core.redact import remember_secrets
 
-__all__ = ["Document", "KeyPath", "load_document", "parse_value", "show_path", "to_yaml"]
+__all__ = ["Document", "KeyPath", "load_document", "parse_value", "place_of", "show_path", "to_yaml"]
 
 KeyPath = tuple[str | int, ...]
 
@@ -62,6 +62,20 @@ class Document:
     def problem(self, path: KeyPath, message: str, fix: str = "", **more: Any) -> Problem:
         """A finding at a key of this document."""
         return Problem(self.source, self.line(path), show_path(path), message, fix, **more)
+
+
+def place_of(data: Any, text: str) -> KeyPath | None:
+    """Where a text stands in parsed data, alone or as one of several words; None when nowhere."""
+    stack: list[tuple[Any, KeyPath]] = [(data, ())]
+    while stack:
+        value, where = stack.pop()
+        if isinstance(value, Mapping):
+            stack.extend((item, (*where, key)) for key, item in value.items())
+        elif isinstance(value, list):
+            stack.extend((item, (*where, index)) for index, item in enumerate(value))
+        elif isinstance(value, str) and text in (value, *value.split()):
+            return where
+    return None
 
 
 def show_path(path: KeyPath) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from raysandbox.config.documents import KeyPath
+from raysandbox.config.documents import KeyPath, place_of
 from raysandbox.config.schema import JobEntry, SandboxConfig
 from raysandbox.config.validation import model_problems
 from raysandbox.core.component import Component
@@ -281,13 +281,7 @@ def split_update(target: str, jobs: Sequence[JobEntry]) -> tuple[JobEntry, str]:
 def _find(drafts: Drafts, path: str) -> tuple[Draft | None, KeyPath]:
     """Where a path stands in a job's configurations, for its line."""
     for draft in drafts.parts.values():
-        stack: list[tuple[Any, KeyPath]] = [(draft.data, ())] if draft else []
-        while stack:
-            value, where = stack.pop()
-            if isinstance(value, Mapping):
-                stack.extend((item, (*where, key)) for key, item in value.items())
-            elif isinstance(value, list):
-                stack.extend((item, (*where, index)) for index, item in enumerate(value))
-            elif isinstance(value, str) and path in (value, *value.split()):
-                return draft, where
+        where = place_of(draft.data, path) if draft else None
+        if where is not None:
+            return draft, where
     return None, ()
