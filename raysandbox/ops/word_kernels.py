@@ -7,28 +7,11 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-__all__ = ["hold_any", "join", "strip"]
+__all__ = ["hold_any", "join"]
 
 Array = np.ndarray[Any, Any]
 
 _TAB, _NEWLINE, _SPACE = 9, 10, 32
-
-
-@njit(cache=True, nogil=True)
-def strip(codes: Array, starts: Array, ends: Array, table: Array) -> tuple[Array, Array]:
-    """Moves both ends of words inwards over the characters whose `table` entry is set."""
-    new_starts = starts.copy()
-    new_ends = ends.copy()
-    for word in range(starts.size):
-        start = starts[word]
-        end = ends[word]
-        while start < end and table[codes[start]]:
-            start += 1
-        while start < end and table[codes[end - 1]]:
-            end -= 1
-        new_starts[word] = start
-        new_ends[word] = end
-    return new_starts, new_ends
 
 
 @njit(cache=True, nogil=True)

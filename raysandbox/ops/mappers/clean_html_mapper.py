@@ -13,8 +13,9 @@ from raysandbox.ops.patterns import change_where
 __all__ = ["CleanHtmlMapper"]
 
 # What a parser of HTML takes for more than characters: tags, comments and references, and also
-# carriage returns, null characters and white space at the start, which it changes or drops.
-_MARKUP = r"<[A-Za-z/!?]|&[#A-Za-z]|[\r\x00]|\A[\t\n\f ]"
+# carriage returns and null characters, which it changes or drops.
+_MARKUP = r"<[A-Za-z/!?]|&[#A-Za-z]|[\r\x00]"
+_SPACES = "\t\n\f "  # which it drops at the start
 
 
 @register("clean_html_mapper")
@@ -25,6 +26,7 @@ class CleanHtmlMapper(Mapper):
 
     def process(self, batch: Batch, state: Any) -> Batch:
         """Returns the batch with plain texts."""
+        batch = change_where(batch, rf"\A[{_SPACES}]", lambda text: text.lstrip(_SPACES))
         return change_where(batch, _MARKUP, _plain_text)
 
 

@@ -32,11 +32,11 @@ class RemoveLongWordsMapper(Mapper):
 
     def process(self, batch: Batch, state: Any) -> Batch:
         """Returns the batch without the other words."""
-        from raysandbox.ops import word_kernels
+        from raysandbox.ops import edit_kernels
 
         words = plain_words(batch)
         lengths = words.ends - words.starts
         long = np.flatnonzero(lengths > self.max_len)
-        starts, ends = word_kernels.strip(words.codes, words.starts[long], words.ends[long], tables.special())
+        starts, ends = edit_kernels.strip(words.codes, words.starts[long], words.ends[long], tables.special())
         lengths[long] = ends - starts
         return keep_words(batch, words, (self.min_len <= lengths) & (lengths <= self.max_len))

@@ -74,7 +74,7 @@ class RemoveRepeatSentencesMapper(Mapper):
 
         points = code_points(batch)
         spans = sentence_kernels.sentences(points.codes, points.starts, points.ends, _classes())
-        stripped = self._stripped(points, spans)
+        stripped = _stripped(points, spans)
         folded = _folded(self.lowercase, self.ignore_special_character)
         repeated = sentence_kernels.repeated(points.codes, stripped, folded, self.min_repeat_sentence_length)
         if self.lowercase:
@@ -82,15 +82,6 @@ class RemoveRepeatSentencesMapper(Mapper):
             chosen = np.flatnonzero(irregular[spans[:, 0]])
             repeated[chosen] = self._repeated_in_context(points, stripped[chosen])
         return leave_out(batch, spans[repeated])
-
-    def _stripped(self, points: CodePoints, spans: np.ndarray) -> np.ndarray:
-        from raysandbox.ops import word_kernels
-
-        stripped = spans.copy()
-        stripped[:, 1], stripped[:, 2] = word_kernels.strip(
-            points.codes, spans[:, 1].copy(), spans[:, 2].copy(), tables.whitespace()
-        )
-        return stripped
 
     def _repeated_in_context(self, points: CodePoints, stripped: np.ndarray) -> list[bool]:
         """The same as `sentence_kernels.repeated`, for texts whose lower case depends on the context."""
@@ -106,3 +97,11 @@ class RemoveRepeatSentencesMapper(Mapper):
             if counts:
                 seen.add((row, text))
         return repeated
+
+
+def _stripped(points: CodePoints, spans: np.ndarray) -> np.ndarray:
+    """The spans without white space at their ends."""
+    from raysandbox.ops import edit_kernels
+
+    row, start, end, rest = np.ascontiguousarray(spans.T)
+    return np.stack((row, *edit_kernels.strip(points.codes, start, end, tables.whitespace()), rest), axis=1)

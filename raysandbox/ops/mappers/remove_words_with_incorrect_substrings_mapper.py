@@ -56,11 +56,11 @@ class RemoveWordsWithIncorrectSubstringsMapper(Mapper):
 
     def _right(self, codes: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
         """Tells per word (bool) whether it holds none of the strings."""
-        from raysandbox.ops import word_kernels
+        from raysandbox.ops import edit_kernels, word_kernels
 
         substrings = _LINK_PARTS if self.substrings is None else self.substrings
         bounds = np.cumsum([0, *map(len, substrings)])
-        starts, ends = word_kernels.strip(codes, starts, ends, tables.special())
+        starts, ends = edit_kernels.strip(codes, starts, ends, tables.special())
         return ~word_kernels.hold_any(codes, starts, ends, _codes(substrings), bounds)
 
 

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pytest
 
+from raysandbox import process
 from raysandbox.core.errors import MissingExtraError, UserError
 from raysandbox.ops.batch import Batch
 from raysandbox.ops.mappers.text_chunk_mapper import TextChunkMapper
@@ -37,6 +38,14 @@ def test_other_columns_and_statistics_are_repeated():
     assert result.table.schema == table.schema
     assert result.stats["text_len"].to_pylist() == [3, 3, 1]
     assert TextChunkMapper(split_pattern=";").process(result, None) is result
+
+
+def test_rows_of_a_recipe():
+    rows = [{"text": "one\n\ntwo", "more": {"a": 1}}, {"text": " "}, {"text": "three", "more": [2]}]
+    result = process(
+        {"process": [{"text_chunk_mapper": {}}, {"text_length_filter": {"min_len": 1, "max_len": 4}}]}, rows=rows
+    )
+    assert result.rows == [{"text": "one", "more": {"a": 1}}, {"text": "two", "more": {"a": 1}}]
 
 
 def test_long_texts_are_cut_quickly(mapped):
