@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
@@ -128,21 +128,19 @@ class PeerOperator(Operator):
         return wanted if self.needs_model or wanted != OpResources() else None
 
     def load(self) -> Any:
-        """Data-Juicer's operator."""
-        return self.peer()
-
-    def peer(self) -> Any:
-        """Data-Juicer's operator, made when it is first asked for.
+        """Makes Data-Juicer's operator.
 
         Raises:
             MissingExtraError: Data-Juicer is not installed.
             JobFailed: the operator cannot be made.
         """
+        return self._make(self.no_meaning_here)
+
+    def _make(self, without: frozenset[str]) -> Any:
         if not bridge_peer.installed():
             raise _not_installed(self.type_name)
-        given = self.model_dump(exclude_unset=True, exclude_none=True)
-        used = {key: value for key, value in given.items() if key not in self.no_meaning_here}
-        return bridge_peer.operator(self.type_name, canonical_json(used), _table()["version"])
+        given = self.model_dump(exclude_unset=True, exclude=set(without))
+        return bridge_peer.operator(self.type_name, given, _table()["version"])
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The class exists only where it was made.
@@ -175,13 +173,17 @@ class PeerFilter(PeerOperator, Filter):
         """The parameters that only Data-Juicer's decision looks at."""
         return super().thresholds() | frozenset(cls.entry.get("thresholds", ()))
 
+    def load(self) -> Any:
+        """Makes Data-Juicer's operator as it computes; its model serves all thresholds."""
+        return self._make(self.no_meaning_here | self.thresholds())
+
     def compute(self, batch: Batch, state: Any) -> Mapping[str, pa.Array]:
         """Data-Juicer's statistics."""
         return bridge_peer.statistics(state, batch.table, [stat.key for stat in self.stats])
 
     def keep(self, stats: Mapping[str, pa.Array]) -> np.ndarray:
         """Data-Juicer's decision."""
-        return bridge_peer.kept(self.peer(), stats)
+        return bridge_peer.kept(_decider(self.type_name, canonical_json(self.model_dump(exclude_unset=True))), stats)
 
 
 class PeerRewriter(PeerOperator, Rewriter):
@@ -195,7 +197,7 @@ class PeerRewriter(PeerOperator, Rewriter):
 
     def rewrite(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """The rows that Data-Juicer's operator makes of all rows."""
-        return bridge_peer.rewritten(self.peer(), rows)
+        return bridge_peer.rewritten(self._make(self.no_meaning_here), rows)
 
 
 _BASES: dict[str, type[PeerOperator]] = {
@@ -246,6 +248,13 @@ def make(name: str) -> type[PeerOperator]:
     if issubclass(cls, PeerFilter):
         cls.stats = tuple(Stat(*stat) for stat in entry["stats"])
     return cls
+
+
+@lru_cache(maxsize=64)
+def _decider(name: str, parameters: str) -> Any:
+    """A filter of Data-Juicer as it decides: it never loads its model."""
+    operator = make(name).model_validate(json.loads(parameters))
+    return operator._make(operator.no_meaning_here)
 
 
 def _field(parameter: Mapping[str, Any]) -> tuple[Any, Any]:

@@ -7,7 +7,7 @@ import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache, lru_cache
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -44,13 +44,12 @@ def _data_juicer() -> Any:
     return ops
 
 
-@lru_cache(maxsize=64)
-def operator(name: str, parameters: str, known_version: str) -> Any:
-    """Data-Juicer's operator; made once per process.
+def operator(name: str, parameters: Mapping[str, Any], known_version: str) -> Any:
+    """Makes an operator of Data-Juicer.
 
     Args:
         name: its name.
-        parameters: its parameters as JSON.
+        parameters: its parameters.
         known_version: version of Data-Juicer that the table describes.
 
     Raises:
@@ -65,7 +64,7 @@ def operator(name: str, parameters: str, known_version: str) -> Any:
     cls = _data_juicer().OPERATORS.modules[name]
     try:
         with _calling(name):
-            return cls(**json.loads(parameters))
+            return cls(**parameters)
     except _FAULTS as error:
         raise JobFailed(f"operator {name} of Data-Juicer cannot be set up: {type(error).__name__}: {error}") from error
 
@@ -133,9 +132,10 @@ def _computed(op: Any, columns: Columns) -> Columns:
 
 
 def _decided(op: Any, columns: Columns) -> np.ndarray:
-    if op.is_batched_op():
-        return np.array(list(op.process_batched(_nested(columns))), dtype=bool)
-    return np.array([op.process_single(_nested(row)) for row in _rows(columns)], dtype=bool)
+    with _calling(op._name):
+        if op.is_batched_op():
+            return np.array(list(op.process_batched(_nested(columns))), dtype=bool)
+        return np.array([op.process_single(_nested(row)) for row in _rows(columns)], dtype=bool)
 
 
 def rewritten(op: Any, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
