@@ -72,7 +72,7 @@ class VideoMotionScoreFilter(MediaFilter):
             scores = [[self._score(frames) for frames in row] for row in videos]
         else:
             key = (*self._flow_arguments().values(), self.relative)
-            scores = map_videos(batch, self._request(), key, self._score)
+            scores = map_videos(batch, self._request(), key, lambda _, frames: self._score(frames))
         return {"video_motion_score": numbers(scores, float)}
 
     def _request(self) -> FrameRequest:

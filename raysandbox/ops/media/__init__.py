@@ -3,10 +3,12 @@
 Every function raises `RowFaults` with all the rows of the batch that have a bad file.
 """
 
+from raysandbox.ops.media.decoder import Job
 from raysandbox.ops.media.quantities import ByteSize, Ratio
 from raysandbox.ops.media.types import AudioInfo, ImageInfo, MediaKind, VideoInfo
 from raysandbox.ops.media.views import (
     audio_infos,
+    edited_videos,
     file_lists,
     file_sizes,
     image_infos,
@@ -22,10 +24,12 @@ __all__ = [
     "AudioInfo",
     "ByteSize",
     "ImageInfo",
+    "Job",
     "MediaKind",
     "Ratio",
     "VideoInfo",
     "audio_infos",
+    "edited_videos",
     "file_lists",
     "file_sizes",
     "image_infos",

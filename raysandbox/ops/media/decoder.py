@@ -53,7 +53,8 @@ class Decoder:
 
         Args:
             jobs: what to do, in order.
-            timeout_s: seconds to wait for one answer before the process is killed.
+            timeout_s: seconds to wait for one answer, or for a sign that it is being worked on, before the
+                process is killed.
         """
         sent = done = 0
         try:
@@ -105,9 +106,10 @@ class _Process:
     def answer(self, timeout_s: float) -> Any:
         """Waits for the answer to the oldest job; ends the process where none comes."""
         try:
-            if self._connection.poll(timeout_s):
+            while self._connection.poll(timeout_s):
                 good, answer = self._connection.recv()
-                return answer if good else Fault(answer)
+                if good is not None:  # else it only says that it goes on
+                    return answer if good else Fault(answer)
         except (EOFError, ConnectionError):
             status = self._process.wait()
             self.end()

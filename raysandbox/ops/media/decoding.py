@@ -17,7 +17,7 @@ from raysandbox.ops.media.resizing import luminance
 from raysandbox.ops.media.timeline import Timeline
 from raysandbox.ops.media.types import AudioInfo, VideoInfo
 
-__all__ = ["UNREADABLE", "audio_info", "video_digest", "video_frames", "video_info"]
+__all__ = ["UNREADABLE", "audio_info", "go_to", "opened", "video_digest", "video_frames", "video_info"]
 
 # What a file can make FFmpeg and us raise; anything else is a mistake of ours.
 UNREADABLE = (FFmpegError, EOFError, ValueError)
@@ -27,7 +27,7 @@ _INDEXED = {"mov", "matroska"}  # containers that go to a key frame by its time;
 
 def video_info(path: str) -> VideoInfo:
     """What the container says of its first video stream."""
-    with _opened(path) as (container, stream):
+    with opened(path) as (container, stream):
         duration = float(_duration(container, stream))
         codec = stream.codec_context
         return VideoInfo(codec.width, codec.height, float(stream.average_rate or 0), stream.frames, duration)
@@ -35,7 +35,7 @@ def video_info(path: str) -> VideoInfo:
 
 def video_frames(path: str, requests: Sequence[FrameRequest]) -> Mapping[FrameRequest, np.ndarray]:
     """The frames of every request, with one decode of those parts of the video that hold them."""
-    with _opened(path) as (container, stream):
+    with opened(path) as (container, stream):
         timeline = _timeline(container, stream)
         picked = {request: timeline.wanted(request) for request in requests}
         found: dict[FrameRequest, list[np.ndarray]] = {request: [] for request in requests}
@@ -49,7 +49,7 @@ def video_frames(path: str, requests: Sequence[FrameRequest]) -> Mapping[FrameRe
 def video_digest(path: str) -> str:
     """The MD5 of the compressed pictures of all video streams; sound and headers have no part in it."""
     digest = hashlib.md5(usedforsecurity=False)
-    with _opened(path) as (container, _):
+    with opened(path) as (container, _):
         for packet in container.demux(container.streams.video):
             digest.update(bytes(packet))
     return digest.hexdigest()
@@ -66,7 +66,7 @@ def audio_info(path: str) -> AudioInfo:
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[tuple[Any, Any]]:
+def opened(path: str) -> Iterator[tuple[Any, Any]]:
     """The container and its first video stream, to be decoded on this thread."""
     with av.open(path) as container:
         if not container.streams.video:
@@ -75,6 +75,18 @@ def _opened(path: str) -> Iterator[tuple[Any, Any]]:
         stream.thread_type = "NONE"
         stream.codec_context.thread_count = 1
         yield container, stream
+
+
+def go_to(container: Any, stream: Any, pts: int) -> None:
+    """Goes to the key frame before a time, or to the beginning where the container has no index."""
+    if _is_indexed(container):
+        container.seek(pts, stream=stream)
+    else:
+        container.seek(0)
+
+
+def _is_indexed(container: Any) -> bool:
+    return not _INDEXED.isdisjoint(container.format.name.split(","))
 
 
 def _duration(container: Any, stream: Any) -> Fraction:
@@ -110,7 +122,7 @@ def _timeline(container: Any, stream: Any) -> Timeline:
 
 def _decoded(container: Any, stream: Any, timeline: Timeline, wanted: Sequence[int]) -> Iterator[tuple[int, Any]]:
     """Yields the wanted frames (ascending indices), skipping to key frames where the container can."""
-    seekable = not timeline.counted and not _INDEXED.isdisjoint(container.format.name.split(","))
+    seekable = not timeline.counted and _is_indexed(container)
     frames: Iterator[tuple[int, Any]] = iter(())
     position, frame = -1, None
     for index in wanted:
@@ -127,7 +139,7 @@ def _decoded(container: Any, stream: Any, timeline: Timeline, wanted: Sequence[i
 def _numbered(container: Any, stream: Any, timeline: Timeline, start: int) -> Iterator[tuple[int, Any]]:
     """Decodes from a key frame, or from the beginning, and tells the index of every frame."""
     if start:
-        container.seek(int(timeline.pts[start]), stream=stream)
+        go_to(container, stream, int(timeline.pts[start]))
     else:
         container.seek(0)
     for count, frame in enumerate(container.decode(stream)):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "audio_infos",
+    "edited_videos",
     "file_lists",
     "file_sizes",
     "image_infos",
@@ -105,7 +106,7 @@ def video_frames(batch: Batch, request: FrameRequest) -> list[list[np.ndarray]]:
 
 
 def map_videos(
-    batch: Batch, request: FrameRequest, key: Hashable, function: Callable[[np.ndarray], T]
+    batch: Batch, request: FrameRequest, key: Hashable, function: Callable[[str, np.ndarray], T]
 ) -> list[list[T]]:
     """What `function` makes of the frames of every video, which are not kept.
 
@@ -115,12 +116,12 @@ def map_videos(
         batch: the rows.
         request: which frames; an array as `video_frames` gives them.
         key: stands for everything that the function depends on; its values are kept under it.
-        function: applied to each distinct video.
+        function: applied to the path and the frames of each distinct video.
     """
 
     def mapped(paths: Sequence[str]) -> Iterator[tuple[str, Any]]:
         for path, frames in _frames(batch, request, paths):
-            yield path, frames if isinstance(frames, Fault) else function(frames)
+            yield path, frames if isinstance(frames, Fault) else function(path, frames)
 
     return _facts(batch, "video", (request, key), mapped)
 
@@ -146,6 +147,24 @@ def stored_frames(batch: Batch, column: str, request: FrameRequest, step: int) -
     if faults:
         raise RowFaults(faults)
     return found
+
+
+def edited_videos(batch: Batch, edit: Callable[[str, VideoInfo], Job | None]) -> list[list[list[str]]]:
+    """The files that a job of its own makes of every video.
+
+    Args:
+        batch: the rows.
+        edit: the job for a video, which answers with paths; None leaves the video as it is.
+    """
+    infos = zip(chain(*file_lists(batch, "video")), chain(*video_infos(batch)), strict=True)
+    jobs = {path: edit(path, info) for path, info in infos}
+
+    def edited(paths: Sequence[str]) -> Iterator[tuple[str, Any]]:
+        yield from ((path, [path]) for path in paths if jobs[path] is None)
+        todo = {path: job for path in paths if (job := jobs[path])}
+        yield from zip(todo, decoder().answers(list(todo.values()), batch.row_timeout_s), strict=True)
+
+    return _facts(batch, "video", frozenset(jobs.values()), edited)
 
 
 def _facts(

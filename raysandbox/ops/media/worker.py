@@ -6,14 +6,17 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Generator
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any
 
-from raysandbox.ops.media import decoding
+from raysandbox.ops.media import decoding, editing
 
 JOBS = {
     "audio_info": decoding.audio_info,
+    "resize": editing.resize,
+    "split": editing.split,
     "video_digest": decoding.video_digest,
     "video_frames": decoding.video_frames,
     "video_info": decoding.video_info,
@@ -21,7 +24,10 @@ JOBS = {
 
 
 def main() -> None:
-    """Answers each job with (True, result) or (False, reason), in order."""
+    """Answers each job with (True, result) or (False, reason), in order.
+
+    A generator says with each (None, None) that it goes on; what it returns is its result.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that it serves
     connection = Connection(int(sys.argv[1]))
     jobs: SimpleQueue[tuple[str, tuple[Any, ...]]] = SimpleQueue()
@@ -30,10 +36,20 @@ def main() -> None:
     while True:
         name, arguments = jobs.get()
         try:
-            answer = (True, JOBS[name](*arguments))
+            result = JOBS[name](*arguments)
+            answer = (True, _watched(connection, result) if isinstance(result, Generator) else result)
         except decoding.UNREADABLE as error:
             answer = (False, f"cannot be decoded: {getattr(error, 'strerror', None) or error}")
         connection.send(answer)
+
+
+def _watched(connection: Connection, steps: Generator[None, None, Any]) -> Any:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+        connection.send((None, None))
 
 
 def _receive(connection: Connection, jobs: SimpleQueue[tuple[str, tuple[Any, ...]]]) -> None:
