@@ -23,7 +23,7 @@ from raysandbox.recipe.remote import (
     unpacked_ratio,
 )
 
-__all__ = ["FORMATS", "InputFile", "ReadTask", "Span", "find_files", "plan_reads"]
+__all__ = ["FORMATS", "InputFile", "ReadTask", "Span", "find_files", "plan_reads", "shard_pattern"]
 
 # fmt: off
 _TEXT_SUFFIXES = (
@@ -114,7 +114,8 @@ def find_files(path: str, suffixes: frozenset[str]) -> tuple[list[InputFile], li
     """The files of a path, folder, glob or URL, in sorted order, and warnings about what is left out.
 
     Args:
-        path: file, folder (read recursively, hidden files skipped) or glob, local or with a protocol.
+        path: file, folder (read recursively, hidden files skipped) or glob, local or with a protocol;
+            also an output that was written in shards.
         suffixes: suffixes to read in folders; empty for every known one. Other suffixes than the
             known ones are read as plain text.
 
@@ -122,7 +123,9 @@ def find_files(path: str, suffixes: frozenset[str]) -> tuple[list[InputFile], li
         ConfigError: there is nothing, or nothing that can be read.
     """
     root = path if is_remote(path) else os.path.abspath(os.path.expanduser(local_name(path)))
-    found = list_remote(root) if is_remote(root) else _list_local(root)
+    found = _listing(root)
+    if not found.files and found.kind == "matches":
+        found = _listing(shard_pattern(root))
     if found.kind == "file":
         return [_file(found.files[0], None, suffixes)], []
     if not found.files and found.kind == "matches":
@@ -139,6 +142,17 @@ def find_files(path: str, suffixes: frozenset[str]) -> tuple[list[InputFile], li
         return files, []
     left_out = len(files) - len(data)
     return data, [f"{path}: {left_out} text files beside data files are not read; name them in suffixes to read them"]
+
+
+def shard_pattern(path: str) -> str:
+    """The glob of the shards that may stand for an output: `out-*-of-*.jsonl` for `out.jsonl`."""
+    folder, slash, name = path.rpartition("/")
+    stem, dot, suffix = name.partition(".")
+    return f"{folder}{slash}{stem}-[0-9]*-of-[0-9]*{dot}{suffix}"
+
+
+def _listing(path: str) -> Listing:
+    return list_remote(path) if is_remote(path) else _list_local(path)
 
 
 def _list_local(root: str) -> Listing:

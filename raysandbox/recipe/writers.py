@@ -13,6 +13,7 @@ from typing import IO, Literal, cast
 import zstandard
 
 from raysandbox.core.files import atomic_path, remove
+from raysandbox.recipe.inputs import shard_pattern
 from raysandbox.recipe.parts import UnitReport
 from raysandbox.recipe.remote import list_remote, remove_remote, upload
 from raysandbox.recipe.table_writers import common_schema, write_tables
@@ -73,13 +74,13 @@ class Target:
         return self._where(f"{self._stem}-*-of-{total}")
 
     def remove_stale(self, shards: Sequence[tuple[Path, int]]) -> None:
-        """Removes what an earlier run left under names that would now be read together with these."""
+        """Removes what an earlier run left and would now be read together with these, or instead of them."""
         if self._shard_bytes <= 0:
             return
         written = {path.name for path, _ in shards}
         old = re.compile(rf"{re.escape(self._stem)}-\d+-of-\d+\.{re.escape(self.suffix)}")
         for name in self._names_beside():
-            if old.fullmatch(name) and name not in written:
+            if (old.fullmatch(name) or name == self.path.name) and name not in written:
                 if self._url:
                     remove_remote(self._where(name))
                 else:
@@ -88,8 +89,9 @@ class Target:
     def _names_beside(self) -> list[str]:
         if not self._url:
             return [path.name for path in self.path.parent.iterdir()]
-        found = list_remote(self._where(f"{self._stem}-*-of-*.{self.suffix}"))
-        return [file.path.rpartition("/")[2] for file in found.files]
+        whole = self._where(self.path.name)
+        found = (*list_remote(whole).files, *list_remote(shard_pattern(whole)).files)
+        return [file.path.rpartition("/")[2] for file in found]
 
     def _where(self, name: str) -> str:
         return f"{self._url}/{name}" if self._url else str(self.path.with_name(name))

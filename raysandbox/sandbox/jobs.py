@@ -22,6 +22,7 @@ from raysandbox.runtime.watcher_actor import WatcherClient
 from raysandbox.sandbox.context import ContextInfos, plain
 from raysandbox.sandbox.drafts import same_path
 from raysandbox.sandbox.manifest import Manifest, Marker
+from raysandbox.sandbox.paths import standing
 from raysandbox.sandbox.plan import PlannedJob
 from raysandbox.sandbox.resolve import ReadyJob, Resolver, joined
 from raysandbox.sandbox.state import JobState, Status, own_files
@@ -100,7 +101,8 @@ class JobRunner:
         outputs = dict(marker.outputs)
         for old, new in zip(marker.writes, ready.paths.writes, strict=True):
             if old != new:
-                link_or_copy(Path(old), Path(new))
+                for file in standing(old):  # several where the output is in shards
+                    link_or_copy(Path(file), Path(new).with_name(Path(file).name) if file != old else Path(new))
                 outputs = _rebase(outputs, old, new)
         self.journal.emit("job_cached", job=ready.job.id, key=ready.key, scope=ready.scope)
         return replace(marker, outputs=outputs)
@@ -125,7 +127,7 @@ class JobRunner:
         with _job_log(context.log):
             values = self._attempts(ready, ready.planned.hook(), context)
         outputs = _name_outputs(entry, values)
-        missing = [path for path in ready.paths.writes if not Path(path).expanduser().exists()]
+        missing = [path for path in ready.paths.writes if not standing(path)]
         if missing:
             raise JobFailed(f"job {entry.id} ended without writing {', '.join(missing)}")
         context.report(outputs)
@@ -133,7 +135,8 @@ class JobRunner:
         seconds = round(time.monotonic() - start, 3)
         writes = list(ready.paths.writes)
         others = {*own_files(self.work_dir), *self.resolver.written()} - {same_path(path) for path in writes}
-        digests = self.manifest.digests(writes, others) | self.manifest.digests([str(context.artifacts)], ())
+        files = [file for path in writes for file in standing(path)]
+        digests = self.manifest.digests(files, others) | self.manifest.digests([str(context.artifacts)], ())
         marker = Marker(ready.key, entry.id, outputs, writes, str(context.artifacts), digests, seconds)
         self.manifest.write(marker)
         self.journal.emit("job_done", job=entry.id, key=ready.key, scope=ready.scope, seconds=seconds)

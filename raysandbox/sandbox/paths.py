@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from raysandbox.recipe.inputs import shard_pattern
 from raysandbox.sandbox.drafts import same_path
 
 __all__ = ["PathMap", "is_inside", "output_root", "standing"]
@@ -32,9 +33,11 @@ def is_inside(path: str, folder: str) -> bool:
 
 
 def standing(path: str) -> list[str]:
-    """What stands at a path: itself, or what its pattern matches, sorted; a literal name comes first."""
+    """What stands at a path: itself, or what its pattern matches, or the shards of an output; sorted."""
     path = os.path.expanduser(path)
-    return [path] if os.path.exists(path) else sorted(glob.glob(path, recursive=True))
+    if os.path.exists(path):
+        return [path]
+    return sorted(glob.glob(path, recursive=True) or glob.glob(shard_pattern(path)))
 
 
 @dataclass(frozen=True)
