@@ -277,7 +277,7 @@ def _with_column(batch: Batch, rows: np.ndarray, texts: pa.Array) -> Batch:
 
 def _put(batch: Batch, rows: np.ndarray, new: CodePoints) -> Batch:
     """The batch with other texts, one for each of `rows`."""
-    return with_points(batch, code_points(batch).put(rows, new), rows)
+    return with_points(batch, code_points(batch).put(rows, new), rows) if len(rows) else batch
 
 
 def replace_characters(batch: Batch, table: np.ndarray, replacements: Sequence[str] = ("",)) -> Batch:
@@ -308,6 +308,8 @@ def leave_out(batch: Batch, spans: np.ndarray) -> Batch:
         batch: the rows.
         spans: as for `edit`.
     """
+    if not len(spans):
+        return batch
     return with_points(batch, code_points(batch).splice(spans, [""] * len(spans)), np.unique(spans[:, 0]))
 
 
