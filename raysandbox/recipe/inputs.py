@@ -12,6 +12,7 @@ import numpy as np
 
 from raysandbox.core.errors import ConfigError, Problem
 from raysandbox.recipe.remote import (
+    DAMAGED,
     Listing,
     RemoteFile,
     compression_of,
@@ -242,8 +243,11 @@ def _cut(file: InputFile, pieces: int, size: int, end: int | None) -> Iterator[S
 
 def _is_list(file: InputFile) -> bool:
     """Whether a .json file is one list, which is read as a whole, not an object per line."""
-    with open_unpacked(file.path, file.compression) as stream:
-        return stream.read(1 << 12).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in {b"[", b""}
+    try:
+        with open_unpacked(file.path, file.compression) as stream:
+            return stream.read(1 << 12).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in {b"[", b""}
+    except DAMAGED:
+        return True  # whoever reads it says what is wrong
 
 
 def _grouped(file: InputFile, sizes: Iterable[int], block_bytes: int) -> Iterator[Span]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -12,14 +10,13 @@ from typing import IO, Any, NamedTuple, cast
 import numpy as np
 import orjson
 import pyarrow as pa
-import zstandard
 
 from raysandbox.core.errors import JobFailed
 from raysandbox.recipe.arrow_reader import read_batches
 from raysandbox.recipe.blocks import BadRow, Block, Needs, Place, bad_line, block_of_rows, block_of_table
 from raysandbox.recipe.csv_reader import read_csv
 from raysandbox.recipe.inputs import InputFile, ReadTask, Span
-from raysandbox.recipe.remote import open_path, open_unpacked
+from raysandbox.recipe.remote import DAMAGED, open_path, open_unpacked
 from raysandbox.recipe.rows import Row, decode_row, encode_row, has_long_number
 
 __all__ = ["BLOCK_BYTES", "count_rows", "open_file", "read_task"]
@@ -27,8 +24,8 @@ __all__ = ["BLOCK_BYTES", "count_rows", "open_file", "read_task"]
 BLOCK_BYTES = 16 << 20  # of a task, at most
 _READ_BYTES = 1 << 20  # of rows that operators get together: what they make of them stays in the processor's cache
 _BOM = b"\xef\xbb\xbf"
-# What a file that is damaged as a whole makes its reader raise; no single row is at fault.
-_DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError, pa.ArrowException)
+# What a file that is damaged as a whole or out of reach makes its reader raise; no single row is at fault.
+_UNREADABLE = (*DAMAGED, OSError, pa.ArrowException)
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,7 @@ def _pieces(span: Span) -> Iterator[_Piece]:
             delimiter = "\t" if file.format == "tsv" else ","
             for table, places, bad in read_csv(lambda: open_file(file), delimiter, file.path, _READ_BYTES):
                 yield _Piece(places, table=table, bad=bad)
-    except _DAMAGED as error:
+    except _UNREADABLE as error:
         raise JobFailed(f"{file.path}: cannot be read: {error}") from error
 
 

@@ -23,7 +23,7 @@ from raysandbox.core.errors import ConfigError, JobFailed, Problem
 from raysandbox.core.keys import digest
 
 __all__ = [
-    "COMPRESSIONS",
+    "DAMAGED",
     "Listing",
     "RemoteFile",
     "compression_of",
@@ -38,7 +38,9 @@ __all__ = [
     "upload",
 ]
 
-COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+# What unpacking a damaged file raises.
+DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError)
+_COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 
 _PROTOCOL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _HEAD_BYTES = 1 << 18  # of a packed file, to see how far it unpacks
@@ -56,7 +58,7 @@ class RemoteFile:
 
     Attributes:
         path: its URL.
-        size: bytes.
+        size: bytes; 1 where a server does not tell, since a file of 0 need not be read.
         stamp: changes with the content; "" where the store tells no version.
         seekable: whether pieces of it can be read.
     """
@@ -87,7 +89,7 @@ def local_name(path: str) -> str:
 
 def compression_of(path: str) -> str | None:
     """The compression that a path's suffix names: "gzip", "zstd" or None."""
-    return next((kind for suffix, kind in COMPRESSIONS.items() if path.lower().endswith(suffix)), None)
+    return next((kind for suffix, kind in _COMPRESSIONS.items() if path.lower().endswith(suffix)), None)
 
 
 def list_remote(url: str) -> Listing:
@@ -127,7 +129,7 @@ def _described(system: Any, path: str, info: Mapping[str, Any]) -> RemoteFile:
     versions = [str(info[key]) for key in _VERSION_KEYS if info.get(key) is not None]
     stamp = digest([info["size"], versions]) if versions else ""
     seekable = not url.startswith(_WEB) or _serves_ranges(system, path)
-    return RemoteFile(url, info["size"] or 0, stamp, seekable)
+    return RemoteFile(url, 1 if info["size"] is None else info["size"], stamp, seekable)
 
 
 def _serves_ranges(system: Any, path: str) -> bool:
@@ -189,7 +191,7 @@ def unpacked_ratio(path: str, compression: str) -> float:
     unpack = zlib.decompressobj(31) if compression == "gzip" else zstandard.ZstdDecompressor().decompressobj()
     try:
         return max(1.0, len(unpack.decompress(head)) / len(head))
-    except (zlib.error, zstandard.ZstdError):
+    except DAMAGED:
         return 1.0  # whoever reads it says what is wrong
 
 

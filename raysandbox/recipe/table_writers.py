@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -62,19 +62,18 @@ def write_tables(
 
 
 def _write_file(format: str, target: Path, schema: pa.Schema, tables: Iterator[pa.Table]) -> None:
-    if not schema.names:  # rows without any key hold nothing
-        target.touch()
     if format == "parquet":
         import pyarrow.parquet as pq
 
         with pq.ParquetWriter(str(target), schema, compression="zstd") as writer:
             for table in tables:
                 writer.write_table(table)
-    elif schema.names:
-        with ExitStack() as stack:
-            columns = pa.schema([(field.name, _cell_type(field.type)) for field in schema])
-            options = csv.WriteOptions(delimiter="\t" if format == "tsv" else ",")
-            writer = stack.enter_context(csv.CSVWriter(str(target), columns, write_options=options))
+        return
+    target.touch()
+    if schema.names:  # rows without any key hold nothing
+        columns = pa.schema([(field.name, _cell_type(field.type)) for field in schema])
+        options = csv.WriteOptions(delimiter="\t" if format == "tsv" else ",")
+        with csv.CSVWriter(str(target), columns, write_options=options) as writer:
             for table in tables:
                 cells = [_cells(table.column(field.name), field.type) for field in columns]
                 writer.write_table(pa.Table.from_arrays(cells, schema=columns))

@@ -84,12 +84,12 @@ def test_packed_files_of_several_frames(tmp_path):
         assert read(tmp_path / name)[0] == [{"text": "a"}, {"text": "b"}]
 
 
-@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.jsonl.zst", "a.parquet", "a.json"])
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.jsonl.zst", "a.json.gz", "a.parquet", "a.json"])
 def test_a_damaged_file_is_named(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(b"[{" + b"nonsense" * 100)
     with pytest.raises((JobFailed, ConfigError), match=name):
-        read(path)
+        read(path, block_bytes=100)
 
 
 def test_json_lists_and_lines(tmp_path):

@@ -75,6 +75,14 @@ class Ranges(Quiet):
         self.wfile.write(data[start:end])
 
 
+class Sizeless(Quiet):
+    """Does not say how large files are."""
+
+    def send_header(self, keyword, value):
+        if keyword != "Content-Length":
+            super().send_header(keyword, value)
+
+
 @contextlib.contextmanager
 def served(folder, handler):
     server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=str(folder)))
@@ -133,7 +141,7 @@ def test_bad_rows_are_named_by_line(memory, tmp_path):
     assert json.loads(Path(result.quarantine).read_text())["line"] == 201
 
 
-@pytest.mark.parametrize("handler", [Ranges, Quiet])
+@pytest.mark.parametrize("handler", [Ranges, Quiet, Sizeless])
 @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet", "a.jsonl.gz"])
 def test_web_servers_with_and_without_pieces(tmp_path, handler, name):
     served_folder = tmp_path / "data"
