@@ -20,11 +20,14 @@ from raysandbox.ops.text import code_points, edit
 
 __all__ = ["CleanLinksMapper"]
 
-# Matches what Data-Juicer's pattern matches, without its repetitions of repetitions.
+# Matches what Data-Juicer's pattern matches, without its repetitions of repetitions, and without going
+# back over what was read: a colon ends a scheme, the last dot before a slash ends a host's name, and a
+# name is tried from where it starts only.
 _NESTED = r"\((?:[^\s()<>]|\([^\s()<>]+\))*\)"
 _LINK = regex.compile(
     r"(?i)\b"
-    r"((?:[a-z][\w-]+:(?:/{1,3}|[a-z0-9%])|www\d{0,3}[.]|[a-z0-9.\-]+[.][a-z]{2,4}/)"
+    r"((?:[a-z][\w-]++:(?:/{1,3}|[a-z0-9%])|www\d{0,3}[.]|"
+    r"(?<!\b[a-z0-9]+|\b[.\-]+)[a-z0-9.\-](?:[a-z0-9\-]*+[.])++[a-z]{2,4}/)"
     rf"(?:[^\s()<>]|{_NESTED})+"
     rf"(?:{_NESTED}|[^\s`!()\[\]{{}};:'\".,<>?«»“”‘’]))"
 )
