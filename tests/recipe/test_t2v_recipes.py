@@ -135,14 +135,18 @@ def test_each_video_is_decoded_once(clips, models, tmp_path, monkeypatch):
     assert sorted(decoded) == [str(clips.parent / f"{number}.mp4") for number in range(6)]
 
 
+@pytest.fixture(scope="module")
+def cluster():
+    ensure_ray(num_cpus=2)
+    yield
+    shutdown_ray()
+
+
+@pytest.mark.usefixtures("cluster")
 def test_the_same_rows_on_ray(clips, models, tmp_path):
     _, rows = run(load("t2v_evolution", clips, tmp_path / "local.jsonl", models, **WIDE), engine="local")
-    ensure_ray(num_cpus=2)
-    try:
-        recipe = load("t2v_evolution", clips, tmp_path / "ray.jsonl", models, **WIDE)
-        result, ray_rows = run(recipe, engine="ray", block_bytes=200)
-    finally:
-        shutdown_ray()
+    recipe = load("t2v_evolution", clips, tmp_path / "ray.jsonl", models, **WIDE)
+    result, ray_rows = run(recipe, engine="ray", block_bytes=200)
     assert result.engine == "ray"
     assert [row["id"] for row in ray_rows] == [row["id"] for row in rows]
     for row, ray_row in zip(rows, ray_rows, strict=True):
