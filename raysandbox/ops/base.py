@@ -250,6 +250,19 @@ class DatasetOperator(Operator):
 class Deduplicator(DatasetOperator):
     """Keeps the first row of each group of duplicates."""
 
+    def originals(self, features: pa.Table, num_rows: int) -> np.ndarray:
+        """Returns for each row (int64) the index of the first row of its group: its own for one that stays.
+
+        Args:
+            features: the columns of all rows, in input order.
+            num_rows: number of rows.
+        """
+        raise NotImplementedError
+
+    def decide(self, features: pa.Table, num_rows: int, seed: int) -> np.ndarray:
+        """Returns which rows are the first of their group."""
+        return self.originals(features, num_rows) == np.arange(num_rows)
+
 
 class Selector(DatasetOperator):
     """Keeps some rows by rank, range or chance."""

@@ -17,7 +17,7 @@ from raysandbox.ops.base import Deduplicator
 from raysandbox.ops.batch import Batch
 from raysandbox.ops.text import replace_characters
 
-__all__ = ["TEXT_HASH", "ExactDeduplicator", "MediaDeduplicator", "firsts"]
+__all__ = ["TEXT_HASH", "ExactDeduplicator", "MediaDeduplicator", "originals_of_equal"]
 
 TEXT_HASH = "__dj__hash"
 _NON_CHARACTERS = rf"[\s\d{regex.escape(string.punctuation)}]"
@@ -67,21 +67,20 @@ class MediaDeduplicator(ExactDeduplicator):
         columns = {self.hash_column: pa.array(self.media_hashes(batch), pa.string())}
         return {**columns, TEXT_HASH: self.text_hashes(batch)} if self.consider_text else columns
 
-    def decide(self, features: pa.Table, num_rows: int, seed: int) -> np.ndarray:
-        """Returns which rows are the first with their hashes, or have none."""
-        keep = firsts(features, num_rows)
+    def originals(self, features: pa.Table, num_rows: int) -> np.ndarray:
+        """Returns the first row with the hashes of each; a row that has none is its own."""
+        found = originals_of_equal(features, num_rows)
         if num_rows and not self.consider_text:
             hashes = features.column(self.hash_column).to_numpy()
-            keep |= hashes == ""
-        return keep
+            found = np.where(hashes == "", np.arange(num_rows), found)
+        return found
 
 
-def firsts(features: pa.Table, num_rows: int) -> np.ndarray:
-    """Tells which rows (bool) are the first with their values in all columns."""
+def originals_of_equal(features: pa.Table, num_rows: int) -> np.ndarray:
+    """Tells for each row the first (int64) with its values in all columns."""
     numbers = np.zeros(num_rows, np.int64)
     for column in features.columns:
         encoded = column.dictionary_encode().combine_chunks()
         numbers = numbers * len(encoded.dictionary) + encoded.indices.to_numpy()
-    keep = np.zeros(num_rows, bool)
-    keep[np.unique(numbers, return_index=True)[1]] = True
-    return keep
+    _, firsts, places = np.unique(numbers, return_index=True, return_inverse=True)
+    return firsts[places]

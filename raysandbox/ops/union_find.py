@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-__all__ = ["firsts_of_linked", "firsts_of_near"]
+__all__ = ["originals_of_linked", "originals_of_near"]
 
 Array = np.ndarray[Any, Any]
 
@@ -39,14 +39,22 @@ def _root(parents: Array, row: int) -> int:
 
 
 @njit(cache=True, nogil=True)
+def _roots(parents: Array) -> Array:
+    roots = np.empty_like(parents)
+    for row in range(parents.size):
+        roots[row] = _root(parents, row)
+    return roots
+
+
+@njit(cache=True, nogil=True)
 def _unite(parents: Array, one: int, other: int) -> None:
     one, other = _root(parents, one), _root(parents, other)
     parents[max(one, other)] = min(one, other)
 
 
 @njit(cache=True, nogil=True)
-def firsts_of_linked(bands: Array) -> Array:
-    """Tells which rows are the first of their group; rows with an equal value in a column are in one.
+def originals_of_linked(bands: Array) -> Array:
+    """Tells the first row of each row's group; rows with an equal value in a column are in one.
 
     Groups are transitive: a row that shares values with two groups makes them one.
 
@@ -54,7 +62,7 @@ def firsts_of_linked(bands: Array) -> Array:
         bands: uint64 of shape (rows, columns).
 
     Returns:
-        bool per row.
+        int64 per row.
     """
     rows, columns = bands.shape
     parents = np.arange(rows)
@@ -71,11 +79,11 @@ def firsts_of_linked(bands: Array) -> Array:
                 table[slot] = row
             else:
                 _unite(parents, int(table[slot]), row)
-    return parents == np.arange(rows)
+    return _roots(parents)
 
 
-def firsts_of_near(values: Array, blocks: int, distance: int) -> Array:
-    """Tells which rows are the first of their group; rows whose values differ in few bits are in one.
+def originals_of_near(values: Array, blocks: int, distance: int) -> Array:
+    """Tells the first row of each row's group; rows whose values differ in few bits are in one.
 
     Groups are transitive. Two values that differ in at most `distance` bits agree in all but
     `distance` of the `blocks` parts of their bits: for each choice of the other parts, only values
@@ -88,19 +96,18 @@ def firsts_of_near(values: Array, blocks: int, distance: int) -> Array:
         distance: most bits that two values of a pair differ in.
 
     Returns:
-        bool per row.
+        int64 per row.
     """
-    distinct, firsts = np.unique(values, return_index=True)
+    distinct, firsts, numbers = np.unique(values, return_index=True, return_inverse=True)
     order = np.argsort(firsts)  # so that the first row of a group is its root
+    places = np.argsort(order)
     distinct, firsts = distinct[order], firsts[order]
     parents = np.arange(distinct.size)
     for mask in _masks(blocks, blocks - distance):
         masked = distinct & mask
         order = np.argsort(masked)
         _unite_near(distinct, masked, order, distance, parents)
-    keep = np.zeros(values.size, bool)
-    keep[firsts[parents == np.arange(distinct.size)]] = True
-    return keep
+    return firsts[_roots(parents)][places][numbers]
 
 
 def _masks(blocks: int, chosen: int) -> Iterator[np.uint64]:

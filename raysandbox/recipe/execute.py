@@ -18,13 +18,14 @@ import pyarrow as pa
 from raysandbox.core.errors import BadRowsError, JobFailed
 from raysandbox.core.files import atomic_path, remove
 from raysandbox.core.progress import Progress
-from raysandbox.ops.base import Rewriter
+from raysandbox.ops.base import Deduplicator, Rewriter
 from raysandbox.recipe.blocks import Needs, output_rows
 from raysandbox.recipe.engines import Engine, UnitWork
 from raysandbox.recipe.fused import FusedOps, Tally, needs_of
-from raysandbox.recipe.parts import SHOWN_BAD_ROWS, InMemory, Staged, StatSum, Unit, UnitReport
+from raysandbox.recipe.parts import SHOWN_BAD_ROWS, InMemory, Staged, StatSum, Unit, UnitReport, rows_at
 from raysandbox.recipe.plan import Segment, operator_seed
 from raysandbox.recipe.rows import Row
+from raysandbox.recipe.trace import TraceSpec
 from raysandbox.recipe.units import Work, blocks_of
 
 __all__ = ["Run", "staging_folder", "sum_stats"]
@@ -79,7 +80,8 @@ class Run:
                 later = [op for each in segments[index + 1 :] for op in (*each.ops, *each.deciders)]
                 work = replace(work, needs=needs_of(later, work.fused.keys))
             else:
-                units = _staged_units(units, reports, self._decide(segment, reports, position, seed))
+                keep = self._decide(segment, reports, position, seed, work.trace)
+                units = _staged_units(units, reports, keep)
             position += len(segment.deciders)
             remove(work.staging / str(index - 1))
         return self._segment(len(segments) - 1, segments[-1], work, units)
@@ -89,7 +91,7 @@ class Run:
     ) -> list[UnitReport]:
         """A pass with nothing after its decision: rows are written in their last form, then some are dropped."""
         reports = self._segment(index, segment, replace(work, gather_stats=True), units)
-        keep = self._decide(segment, reports, position + len(segment.ops), seed)
+        keep = self._decide(segment, reports, position + len(segment.ops), seed, work.trace)
         start = 0
         for report in reports:
             end = start + report.rows_out
@@ -163,7 +165,9 @@ class Run:
                 with part.open("rb") as stream:
                     shutil.copyfileobj(stream, output)
 
-    def _decide(self, segment: Segment, reports: Sequence[UnitReport], position: int, seed: int) -> np.ndarray:
+    def _decide(
+        self, segment: Segment, reports: Sequence[UnitReport], position: int, seed: int, trace: TraceSpec | None
+    ) -> np.ndarray:
         """Which of the segment's rows the dataset operators keep, one after the other."""
         total = sum(report.rows_out for report in reports)
         keep = np.ones(total, dtype=bool)
@@ -174,6 +178,9 @@ class Run:
             if features.num_columns and left < total:
                 features = features.filter(pa.array(keep))
             verdict = op.decide(features, left, operator_seed(seed, position + index))
+            if trace is not None and isinstance(op, Deduplicator) and trace.covers(op):
+                pairs = _first_pairs(op.originals(features, left), trace.rows)
+                self.samples[index - len(segment.deciders)] = _shown_pairs(reports, np.flatnonzero(keep)[pairs])
             tally.rows_in, tally.rows_out = left, int(verdict.sum())
             keep[keep] = verdict
         return keep
@@ -217,6 +224,18 @@ def _sum_tallies(fused: FusedOps, reports: Sequence[UnitReport]) -> list[Tally]:
 def _first_samples(operators: int, reports: Sequence[UnitReport], most: int) -> list[list[Row]]:
     """What the tracer shows of each operator: the first rows in input order."""
     return [[row for report in reports for row in report.samples[index]][:most] for index in range(operators)]
+
+
+def _first_pairs(originals: np.ndarray, most: int) -> np.ndarray:
+    """The first rows that are dropped, each after the row that it repeats; int64 of shape (n, 2)."""
+    dropped = np.flatnonzero(originals != np.arange(len(originals)))[:most]
+    return np.stack((originals[dropped], dropped), axis=1)
+
+
+def _shown_pairs(reports: Sequence[UnitReport], pairs: np.ndarray) -> list[Row]:
+    """What the tracer shows of duplicates; `pairs` counts rows over all units."""
+    rows = rows_at(reports, set(pairs.ravel().tolist()))
+    return [{"kept": rows[kept], "dropped": rows[dropped]} for kept, dropped in pairs.tolist()]
 
 
 def _staged_units(units: Sequence[Unit], reports: Sequence[UnitReport], keep: np.ndarray) -> list[Unit]:

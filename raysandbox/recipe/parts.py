@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
 from pathlib import Path
@@ -38,6 +38,7 @@ __all__ = [
     "StatSum",
     "Unit",
     "UnitReport",
+    "rows_at",
     "staged_blocks",
 ]
 
@@ -171,6 +172,30 @@ class UnitReport:
         self.rows = list(compress(self.rows, keep.tolist()))
         for part in self.parts:  # lines stand in one part
             self.size = _select_lines(part, keep)
+
+
+def rows_at(reports: Sequence[UnitReport], wanted: Collection[int]) -> dict[int, Row]:
+    """Some rows of the units' parts or memory, by their number over all units."""
+    found: dict[int, Row] = {}
+    start = 0
+    for report in reports:
+        places = {index: index - start for index in wanted if start <= index < start + report.rows_out}
+        start += report.rows_out
+        if places:
+            rows = report.rows or [row for part in report.parts for row in _rows_of(part)]
+            found |= {index: rows[place] for index, place in places.items()}
+    return found
+
+
+def _rows_of(part: Path) -> Iterator[Row]:
+    """The rows of a part as plain objects."""
+    if part.suffix == ".arrow":
+        every = Staged((part,), np.ones(ipc.open_file(part.read_bytes()).read_all().num_rows, dtype=bool))
+        for block in staged_blocks(every, Needs()):
+            yield from output_rows(block, block.table)
+        return
+    with part.open("rb") as lines:
+        yield from (decode_row(line, long_numbers=has_long_number(line)) for line in lines)
 
 
 def _select_lines(part: Path, keep: np.ndarray) -> int:

@@ -48,3 +48,13 @@ def test_what_the_store_knows_is_traced_too(traced):
     again = traced([{"text_length_filter": {"min_len": 13}}], rows, trace_num=20)
     assert len(again["01-text_length_filter.jsonl"]) == len(first["01-text_length_filter.jsonl"]) + 1
     assert json.dumps(again)
+
+
+@pytest.mark.parametrize("after", [[], [{"text_length_filter": {"min_len": 0}}]])
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_pairs_of_duplicates(traced, tmp_path, after, suffix):
+    rows = [{"id": number, "text": f"{number % 7} words"} for number in range(20)]
+    steps = [{"text_length_filter": {"min_len": 3}}, "document_deduplicator", *after]
+    files = traced(steps, rows, trace_num=3, export_path=str(tmp_path / "out" / f"o.{suffix}"))
+    pairs = [(pair["kept"]["id"], pair["dropped"]["id"]) for pair in files["02-document_deduplicator.jsonl"]]
+    assert pairs == [(0, 7), (1, 8), (2, 9)]

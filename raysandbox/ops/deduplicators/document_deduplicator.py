@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from raysandbox.core.registry import register
 from raysandbox.ops.batch import Batch
-from raysandbox.ops.exact import TEXT_HASH, ExactDeduplicator, firsts
+from raysandbox.ops.exact import TEXT_HASH, ExactDeduplicator, originals_of_equal
 
 __all__ = ["DocumentDeduplicator"]
 
@@ -25,6 +25,6 @@ class DocumentDeduplicator(ExactDeduplicator):
         """Returns the MD5 of each text (16 bytes)."""
         return {TEXT_HASH: self.text_hashes(batch)}
 
-    def decide(self, features: pa.Table, num_rows: int, seed: int) -> np.ndarray:
-        """Returns which rows are the first with their hash."""
-        return firsts(features, num_rows)
+    def originals(self, features: pa.Table, num_rows: int) -> np.ndarray:
+        """Returns the first row with the hash of each."""
+        return originals_of_equal(features, num_rows)

@@ -89,11 +89,11 @@ class DocumentMinhashDeduplicator(ShingleDeduplicator):
         hashes = minhash_bands(*tokens, factors[: bands * size], summands[: bands * size], bands)
         return {_BANDS: pa.FixedSizeListArray.from_arrays(pa.array(hashes.reshape(-1)), bands)}
 
-    def decide(self, features: pa.Table, num_rows: int, seed: int) -> np.ndarray:
-        """Returns which rows are the first of their group: rows that share a band, directly or through others."""
-        from raysandbox.ops.union_find import firsts_of_linked
+    def originals(self, features: pa.Table, num_rows: int) -> np.ndarray:
+        """Returns the first row of each row's group: rows that share a band, directly or through others."""
+        from raysandbox.ops.union_find import originals_of_linked
 
         if num_rows == 0:
-            return np.zeros(0, bool)
+            return np.zeros(0, np.int64)
         column = features.column(_BANDS).combine_chunks()
-        return firsts_of_linked(column.flatten().to_numpy().reshape(num_rows, -1))
+        return originals_of_linked(column.flatten().to_numpy().reshape(num_rows, -1))

@@ -45,10 +45,10 @@ class DocumentSimhashDeduplicator(ShingleDeduplicator):
 
         return {_HASH: pa.array(simhashes(*self.tokens(batch, self.tokenization)))}
 
-    def decide(self, features: pa.Table, num_rows: int, seed: int) -> np.ndarray:
-        """Returns which rows are the first of their group: rows that are alike, directly or through others."""
-        from raysandbox.ops.union_find import firsts_of_near
+    def originals(self, features: pa.Table, num_rows: int) -> np.ndarray:
+        """Returns the first row of each row's group: rows that are alike, directly or through others."""
+        from raysandbox.ops.union_find import originals_of_near
 
         if num_rows == 0:
-            return np.zeros(0, bool)
-        return firsts_of_near(features.column(_HASH).to_numpy(), self.num_blocks, self.hamming_distance)
+            return np.zeros(0, np.int64)
+        return originals_of_near(features.column(_HASH).to_numpy(), self.num_blocks, self.hamming_distance)

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysandbox.ops.union_find import firsts_of_linked, firsts_of_near
+from raysandbox.ops.union_find import originals_of_linked, originals_of_near
 
 
-def firsts(count, linked):
-    """The smallest member of each connected component, by repeated search."""
+def originals(count, linked):
+    """For each member the smallest of its connected component, by repeated search."""
     group = list(range(count))
     changed = True
     while changed:
@@ -18,7 +18,7 @@ def firsts(count, linked):
             least = min(group[one], group[other])
             changed |= group[one] != group[other]
             group[one] = group[other] = least
-    return [row for row in range(count) if group[row] == row]
+    return group
 
 
 @settings(max_examples=100, deadline=None)
@@ -31,7 +31,7 @@ def test_linked_rows(rows):
         for one, other in combinations(range(len(rows)), 2)
         if any(a == b for a, b in zip(rows[one], rows[other], strict=True))
     ]
-    assert np.flatnonzero(firsts_of_linked(bands)).tolist() == firsts(len(rows), linked)
+    assert originals_of_linked(bands).tolist() == originals(len(rows), linked)
 
 
 @settings(max_examples=100, deadline=None)
@@ -45,10 +45,10 @@ def test_near_values(flips, distance, more):
         for one, other in combinations(range(len(values)), 2)
         if (values[one] ^ values[other]).bit_count() <= distance
     ]
-    found = firsts_of_near(np.array(values, np.uint64), distance + more, distance)
-    assert np.flatnonzero(found).tolist() == firsts(len(values), linked)
+    found = originals_of_near(np.array(values, np.uint64), distance + more, distance)
+    assert found.tolist() == originals(len(values), linked)
 
 
-@pytest.mark.parametrize("function", [firsts_of_linked, lambda bands: firsts_of_near(bands[:, 0], 6, 4)])
+@pytest.mark.parametrize("function", [originals_of_linked, lambda bands: originals_of_near(bands[:, 0], 6, 4)])
 def test_no_rows(function):
     assert function(np.zeros((0, 3), np.uint64)).tolist() == []
