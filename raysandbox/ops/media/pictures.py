@@ -70,8 +70,9 @@ def grey(frame: str | bytes, request: FrameRequest) -> np.ndarray:
 def _read(path: str, read: Callable[[Image], T]) -> T | Fault:
     if find_spec("PIL") is None:
         raise MissingExtraError("pillow", "media", "reading images")
-    from PIL import Image
+    from PIL import Image, ImageFile
 
+    ImageFile.LOAD_TRUNCATED_IMAGES = False  # importing Data-Juicer sets it: the rest of a picture would be grey
     if not stat.S_ISREG(os.stat(path).st_mode):
         return Fault("is not a regular file")
     try:
