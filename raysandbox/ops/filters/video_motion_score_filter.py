@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -11,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from raysandbox.core.errors import MissingExtraError
 from raysandbox.core.registry import register
 from raysandbox.ops.base import Stat
 from raysandbox.ops.batch import Batch, FrameRequest
@@ -56,7 +58,13 @@ class VideoMotionScoreFilter(MediaFilter):
     flags: int = Field(0, description="Farnebäck: flags of OpenCV")
 
     def load(self) -> None:
-        """Keeps OpenCV on one thread: the engine has a worker for every CPU."""
+        """Keeps OpenCV on one thread: the engine has a worker for every CPU.
+
+        Raises:
+            MissingExtraError: OpenCV is not installed.
+        """
+        if find_spec("cv2") is None:
+            raise MissingExtraError("opencv-python-headless", "media", self.type_name)
         import cv2
 
         cv2.setNumThreads(1)

@@ -43,7 +43,7 @@ def video_frames(path: str, requests: Sequence[FrameRequest]) -> Mapping[FrameRe
             for request, indices in picked.items():
                 if count := indices.count(index):
                     found[request] += [_pixels(frame, request)] * count
-        return {request: np.stack(frames) for request, frames in found.items()}
+        return {request: np.array(frames, np.uint8) for request, frames in found.items()}
 
 
 def video_digest(path: str) -> str:
@@ -72,6 +72,8 @@ def opened(path: str) -> Iterator[tuple[Any, Any]]:
         if not container.streams.video:
             raise ValueError("it has no video")
         stream = container.streams.video[0]
+        if stream.codec_context is None:
+            raise ValueError("its codec is not known")
         stream.thread_type = "NONE"
         stream.codec_context.thread_count = 1
         yield container, stream
@@ -98,23 +100,23 @@ def _duration(container: Any, stream: Any) -> Fraction:
 
 def _timeline(container: Any, stream: Any) -> Timeline:
     """The frames of a stream, from its packets; from decoding it where packets have no times."""
-    packets = [packet for packet in container.demux(stream) if packet.size]
-    if any(packet.is_corrupt for packet in packets):
+    packets = (packet for packet in container.demux(stream) if packet.size and not packet.is_discard)
+    times = [(packet.pts, packet.is_keyframe, packet.is_corrupt) for packet in packets]
+    if any(corrupt for *_, corrupt in times):
         raise ValueError("a part of it is missing")
-    times = [(packet.pts, packet.is_keyframe) for packet in packets if not packet.is_discard]
-    counted = any(pts is None for pts, _ in times)
+    counted = any(pts is None for pts, *_ in times)
     if counted:
         container.seek(0)
-        times = [(frame.pts, frame.key_frame) for frame in container.decode(stream)]
+        times = [(frame.pts, frame.key_frame, False) for frame in container.decode(stream)]
     if not times:
         raise ValueError("it has no frames")
     times.sort()
     return Timeline(
-        np.array([pts for pts, _ in times], np.int64),
-        np.array([key for _, key in times], bool),
+        np.array([pts for pts, *_ in times], np.int64),
+        np.array([key for _, key, _ in times], bool),
         time_base=stream.time_base,
         duration=_duration(container, stream),
-        rate=stream.guessed_rate,
+        rate=stream.guessed_rate or Fraction(0),
         said=stream.frames,
         counted=counted,
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def _write(
             written = 0
             for item in _items(container, [source, sound] if sound else [source], first, last):
                 if isinstance(item, av.Packet):
-                    _copy(item, copy, output, start, end)
+                    _copy(item, copy, output, first * source.time_base, last and last * source.time_base)
                     continue
                 item.pts -= first
                 item.pict_type = 0  # the encoder chooses
@@ -102,7 +103,8 @@ def _stream_like(output: Any, source: Any, size: tuple[int, int] | None) -> Any:
     return video
 
 
-def _copy(packet: av.Packet, copy: Any, output: Any, start: float, end: float | None) -> None:
+def _copy(packet: av.Packet, copy: Any, output: Any, start: Fraction, end: float | None) -> None:
+    """Writes a packet of sound that starts within the bounds, in seconds."""
     if packet.pts is None or packet.dts is None:
         return
     seconds = packet.pts * packet.time_base

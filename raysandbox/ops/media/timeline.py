@@ -23,7 +23,7 @@ class Timeline:
         keys: bool, whether it is a key frame.
         time_base: seconds per unit.
         duration: seconds that the container says.
-        rate: frames per second that the container says, as FFmpeg guesses it.
+        rate: frames per second that the container says, as FFmpeg guesses it; 0 where it does not.
         said: number of frames that the container says; 0 where it does not.
         counted: whether frames are told apart by counting them, since their times are not reliable.
     """
@@ -40,7 +40,11 @@ class Timeline:
         return len(self.pts)
 
     def wanted(self, request: FrameRequest) -> list[int]:
-        """Indices of the frames of a request; ascending, may repeat."""
+        """Indices of the frames of a request; ascending, may repeat.
+
+        Raises:
+            ValueError: a rate is asked for and the container says none.
+        """
         if request.segment:
             pieces = self._pieces(request.segment)
             whole = replace(request, segment=0.0)
@@ -93,6 +97,8 @@ class Timeline:
 
     def _stepped(self, fps: float) -> list[int]:
         """As Data-Juicer's `video_motion_score_filter` reads through OpenCV: frames 0 and 1, then every step-th."""
+        if not self.rate:
+            raise ValueError("it says no frame rate")
         total = self.said or round(self.duration * self.rate)
         step = max(min(round(float(self.rate) / min(fps, float(self.rate))), total - 1), 1)
         return [index for index in (0, 1, *range(step, total, step)) if index < len(self)]

@@ -98,7 +98,7 @@ def video_digests(batch: Batch) -> list[list[str]]:
 
 
 def video_frames(batch: Batch, request: FrameRequest) -> list[list[np.ndarray]]:
-    """The frames of every video: uint8 of shape (n, H, W, 3) in RGB, or (n, H, W) where gray.
+    """The frames of every video: uint8 of shape (n, H, W, 3) in RGB, or (n, H, W) where gray; (0,) where none are.
 
     Each video is decoded once for all of `Batch.requests`.
     """

@@ -30,6 +30,7 @@ def timeline(frames, rate=24, every=12):
         (FrameRequest("uniform", count=1), [24]),
         (FrameRequest("uniform", count=3), [0, 24, 47]),
         (FrameRequest("uniform", count=2, segment=1.0), [0, 23]),
+        (FrameRequest("uniform", count=2, segment=5.0), []),
         (FrameRequest("fps", fps=2), [0, 1, 12, 24, 36]),
         (FrameRequest("fps", fps=100), [0, 1, *range(1, 48)]),
         (FrameRequest("fps", fps=0.1), [0, 1, 47]),
