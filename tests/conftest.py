@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,21 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
         monkeypatch.delenv(name, raising=False)
     yield
     os.chdir(Path(__file__).parents[1])
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[None]:
+    """The one local Ray of a test process: 3 CPUs, and 2 GPUs that exist in name only.
+
+    It starts before a test gets its own home: a process reads Ray's token once.
+    """
+    from raysandbox.runtime.session import ensure_ray, shutdown_ray
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Ray's own
+        ensure_ray(num_cpus=3, num_gpus=2)
+    yield
+    shutdown_ray()
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ from raysandbox.ops.base import OPERATORS, Filter, OpResources
 from raysandbox.ops.batch import JSON_TEXT, Batch, FieldKeys
 from raysandbox.recipe.api import process
 from raysandbox.recipe.problems import parse_recipe, recipe_problems
-from raysandbox.runtime.session import ensure_ray, shutdown_ray
 
 PEER = pytest.mark.skipif(not bridge_peer.installed(), reason="needs pip install 'raysandbox[datajuicer]'")
 NAMES = [name for name in bridge.names() if bridge.kind_of(name) != "pipeline"]
@@ -77,18 +76,14 @@ def directly(steps, rows, **more):
 
 
 @PEER
+@pytest.mark.usefixtures("cluster")
 @pytest.mark.parametrize("engine", ["local", "ray"])
 def test_mixed_recipe_is_equal_to_data_juicers(engine, tmp_path):
     source = tmp_path / "in.jsonl"
     source.write_text("".join(json.dumps(row) + "\n" for row in rows_of(TEXTS)))
     recipe = {"dataset_path": str(source), "process": STEPS, "keep_stats_in_res_ds": True}
     recipe["export_path"] = str(tmp_path / "out.jsonl")
-    if engine == "ray":
-        ensure_ray(num_cpus=2)
-    try:
-        result = process(recipe, engine=engine, cache=False, block_bytes=200)
-    finally:
-        shutdown_ray()
+    result = process(recipe, engine=engine, cache=False, block_bytes=200)
     assert result.engine == engine
     made = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     expected = directly(STEPS, rows_of(TEXTS))

@@ -15,7 +15,7 @@ from raysandbox.recipe.actor_pool import Pool, pool_for
 from raysandbox.recipe.api import process
 from raysandbox.recipe.parts import InMemory, Unit, UnitReport
 from raysandbox.recipe.ray_data import RayDataEngine
-from raysandbox.runtime.session import Cluster, Node, ensure_ray, shutdown_ray
+from raysandbox.runtime.session import Cluster, Node
 from tests.ops import tiny_models
 
 GB = 1 << 30
@@ -58,13 +58,6 @@ def test_pool(asked, nodes, pool):
 def test_too_small_a_cluster_is_refused(asked, message):
     with pytest.raises(UserError, match=message):
         pool_for([asked], cluster_of((4, 0, 8), (2, 0, 4)), most=50)
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    ensure_ray(num_cpus=3, num_gpus=2)
-    yield
-    shutdown_ray()
 
 
 @pytest.fixture(scope="module")

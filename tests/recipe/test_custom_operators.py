@@ -9,7 +9,6 @@ from raysandbox.api import run as run_experiment
 from raysandbox.core.errors import ConfigError
 from raysandbox.recipe.api import process
 from raysandbox.recipe.problems import recipe_problems
-from raysandbox.runtime.session import ensure_ray, shutdown_ray
 
 CODE = '''
 from pydantic import Field
@@ -101,6 +100,7 @@ def test_a_changed_file_is_another_code(tmp_path, write_code, write_jsonl, read_
     assert read_jsonl(tmp_path / "out.jsonl") == [{"text": "AA!"}]
 
 
+@pytest.mark.usefixtures("cluster")
 def test_workers_have_the_code(tmp_path, write_code, write_jsonl, read_jsonl):
     recipe = {
         "dataset_path": str(write_jsonl([{"text": "a"}, {"text": "b"}])),
@@ -108,11 +108,7 @@ def test_workers_have_the_code(tmp_path, write_code, write_jsonl, read_jsonl):
         "process": [{"travelling_mapper": {"mark": "?"}}],
         "custom_operator_paths": write_code("travelling_mapper"),
     }
-    ensure_ray(num_cpus=2)
-    try:
-        assert process(recipe, allow_user_code=True, engine="ray").engine == "ray"
-    finally:
-        shutdown_ray()
+    assert process(recipe, allow_user_code=True, engine="ray").engine == "ray"
     assert read_jsonl(tmp_path / "out.jsonl") == [{"text": "A?"}, {"text": "B?"}]
 
 

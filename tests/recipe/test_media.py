@@ -11,7 +11,6 @@ from raysandbox.core.errors import BadRowsError
 from raysandbox.recipe.api import process
 from raysandbox.recipe.plan import choose_engine, plan_input
 from raysandbox.recipe.schema import Recipe
-from raysandbox.runtime.session import ensure_ray, shutdown_ray
 from tests.ops import tiny_clips
 
 STEPS = [
@@ -62,13 +61,6 @@ def clips(tmp_path_factory):
 def recipe_of(clips, target, **keys):
     source = {"dataset_path": str(clips / "clips.jsonl"), "export_path": str(target), "process": STEPS}
     return {**source, "row_timeout_s": TIMEOUT_S, **keys}
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    ensure_ray(num_cpus=2)
-    yield
-    shutdown_ray()
 
 
 @pytest.fixture(params=["local", "ray"])

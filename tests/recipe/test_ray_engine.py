@@ -12,7 +12,6 @@ from raysandbox.core.progress import Progress
 from raysandbox.recipe.api import analyze, process
 from raysandbox.recipe.parts import InMemory, Unit, UnitReport
 from raysandbox.recipe.ray_data import RayDataEngine
-from raysandbox.runtime.session import ensure_ray, shutdown_ray
 
 STEPS = [
     "whitespace_normalization_mapper",
@@ -23,11 +22,7 @@ STEPS = [
 ]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cluster():
-    ensure_ray(num_cpus=2)
-    yield
-    shutdown_ray()
+pytestmark = pytest.mark.usefixtures("cluster")
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import yaml
 
 from raysandbox.recipe.api import process
 from raysandbox.recipe.problems import recipe_problems
-from raysandbox.runtime.session import ensure_ray, shutdown_ray
 from tests.ops import tiny_clips, tiny_models
 
 RECIPES = Path(__file__).parents[2] / "configs" / "recipes"
@@ -133,13 +132,6 @@ def test_each_video_is_decoded_once(clips, models, tmp_path, monkeypatch):
     monkeypatch.setattr(Decoder, "answers", noting)
     run(load("t2v_evolution", clips, tmp_path / "out.jsonl", models, **WIDE), engine="local")
     assert sorted(decoded) == [str(clips.parent / f"{number}.mp4") for number in range(6)]
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    ensure_ray(num_cpus=2)
-    yield
-    shutdown_ray()
 
 
 @pytest.mark.usefixtures("cluster")

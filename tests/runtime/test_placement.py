@@ -59,12 +59,12 @@ def test_what_a_local_ray_lacks_fails_at_once(cluster):
         pass
     assert time.monotonic() - start < 1
     message = str(caught.value)
-    for part in ("1 × (1 CPU, 4 GPU)", "largest node has 2", "has 2 CPU, 2 GPU on 1 node", "free now: 2 CPU, 2 GPU"):
+    for part in ("1 × (1 CPU, 4 GPU)", "largest node has 2", "has 3 CPU, 2 GPU on 1 node", "free now: 3 CPU, 2 GPU"):
         assert part in message
 
 
 def test_what_others_hold_is_waited_for(cluster):
-    busy = pytest.raises(JobFailed, match=r"other work holds.*free now: 1 CPU, 0 GPU")
+    busy = pytest.raises(JobFailed, match=r"other work holds.*free now: 2 CPU, 0 GPU")
     with placement_group_for(Resources(num_gpus=2)), busy, placement_group_for(Resources(num_gpus=1), timeout_s=1):
         pass
     with placement_group_for(Resources(num_gpus=2, label_selector={"ray.io/node-id": "!in(x)"}), timeout_s=20):

@@ -44,7 +44,7 @@ def test_a_local_ray_listens_on_loopback_only(tmp_path):
 
 def test_summary(cluster):
     summary = session.cluster_summary()
-    assert [(node.cpus, node.gpus) for node in summary.nodes] == [(2, 2)]
+    assert [(node.cpus, node.gpus) for node in summary.nodes] == [(3, 2)]
     assert summary.total("GPU") == 2
     assert summary.local
     assert set(summary.versions) == {"ray", "python"}
