@@ -187,6 +187,11 @@ class Batch:
             views["texts"] = texts
         return replace(self, table=self.table.set_column(index, self.keys.text, column), _views=views)
 
+    def with_keys(self, keys: FieldKeys) -> Batch:
+        """The same rows as an operator with other columns sees them; what is known of media files stays."""
+        views = {name: view for name, view in self._views.items() if name == MEDIA_VIEW}
+        return replace(self, keys=keys, _views=views)
+
     def with_stats(self, stats: Mapping[str, pa.Array]) -> Batch:
         """The same rows with more statistics."""
         return replace(self, stats={**self.stats, **stats})

@@ -8,16 +8,15 @@ parameter or a default means what Data-Juicer says it means.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
-from pydantic import AfterValidator, Field, create_model
+from pydantic import Field, create_model
 
 from raysandbox.core.component import InputPath
 from raysandbox.core.errors import MissingExtraError, UnknownNameError
@@ -25,6 +24,7 @@ from raysandbox.core.keys import canonical_json
 from raysandbox.ops import bridge_peer
 from raysandbox.ops.base import Filter, Mapper, Operator, OpResources, Rewriter, Stat
 from raysandbox.ops.batch import Batch, FieldKeys
+from raysandbox.ops.media.quantities import MemorySize, memory_bytes
 
 __all__ = ["PeerOperator", "kind_of", "make", "names"]
 
@@ -40,25 +40,6 @@ _TYPES: dict[str, Any] = {
     "path": InputPath,
     "str": str,
 }
-_UNITS = {"": 1 << 30, "GB": 1 << 30, "G": 1 << 30, "MB": 1 << 20, "M": 1 << 20, "KB": 1 << 10, "K": 1 << 10, "B": 1}
-_MEMORY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMG]?B?)\s*", re.IGNORECASE)
-
-
-def _bytes(memory: float | str) -> int:
-    """Bytes of "9GB", "800MB", or of a number of gigabytes."""
-    found = _MEMORY.fullmatch(str(memory))
-    if found is None or found[2].upper() not in _UNITS:
-        raise ValueError("should be a size such as 9GB, or a number of gigabytes")
-    return int(float(found[1]) * _UNITS[found[2].upper()])
-
-
-def _check_memory(memory: float | str | None) -> float | str | None:
-    if memory is not None:
-        _bytes(memory)
-    return memory
-
-
-_Memory = Annotated[float | str | None, AfterValidator(_check_memory)]
 
 
 class PeerOperator(Operator):
@@ -97,10 +78,10 @@ class PeerOperator(Operator):
     num_proc: int | None = Field(None, description="number of workers; as many as fit by default")
     num_cpus: float | None = Field(None, ge=0, description="CPUs of a worker")
     num_gpus: float | None = Field(None, ge=0, description="GPUs of a worker, may be a fraction")
-    memory: _Memory = Field(None, description="memory of a worker: 9GB, or gigabytes; of its GPU where it uses one")
+    memory: MemorySize = Field(None, description="memory of a worker: 9GB, or gigabytes; of its GPU where it uses one")
     cpu_required: float | None = Field(None, ge=0, description="older name of num_cpus")
     gpu_required: float | None = Field(None, ge=0, description="older name of num_gpus")
-    mem_required: _Memory = Field(None, description="older name of memory")
+    mem_required: MemorySize = Field(None, description="older name of memory")
 
     @classmethod
     def missing(cls) -> str:
@@ -122,7 +103,7 @@ class PeerOperator(Operator):
         wanted = OpResources(
             num_cpus=self.num_cpus or self.cpu_required or 1,
             num_gpus=gpus,
-            memory=_bytes(memory) if memory and not on_gpu else 0,
+            memory=memory_bytes(memory) if memory and not on_gpu else 0,
             workers=self.num_proc if self.num_proc and self.num_proc > 0 else None,
         )
         return wanted if self.needs_model or wanted != OpResources() else None

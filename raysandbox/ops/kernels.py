@@ -358,7 +358,7 @@ def word_ngram_repetition(
             value = value * _HASH_BASE + values[start + i]
         for i in range(total):
             value = value * _HASH_BASE + values[start + i + n - 1]
-            mixed = _mixed(value)
+            mixed = _mixed(np.uint64(value))
             slot = mixed & mask
             while True:
                 entry = table[slot]

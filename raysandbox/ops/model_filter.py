@@ -16,7 +16,7 @@ from raysandbox.core.errors import UserError
 from raysandbox.ops.base import OpResources
 from raysandbox.ops.batch import Batch, FrameRequest, RowFaults
 from raysandbox.ops.media import images, video_frames
-from raysandbox.ops.media.quantities import ByteSize
+from raysandbox.ops.media.quantities import MemorySize, memory_bytes
 from raysandbox.ops.media_filter import MediaFilter
 from raysandbox.ops.pretrained import Source, missing_weights_of, transformers_package
 
@@ -52,8 +52,8 @@ class ModelFilter(MediaFilter):
     num_proc: Annotated[int, Field(ge=1)] | Literal[-1] | None = Field(
         None, description="workers on Ray; null or -1 for as many as fit"
     )
-    memory: ByteSize = Field(
-        None, description="bytes of each worker on Ray, or a text such as 1500MB; by default the model's usual need"
+    memory: MemorySize = Field(
+        None, description="memory of each worker on Ray: 1500MB, or gigabytes; by default the model's usual need"
     )
 
     @classmethod
@@ -71,7 +71,8 @@ class ModelFilter(MediaFilter):
         """A worker of its own for the model, with a GPU unless that is declined or there is none."""
         gpus = {"cpu": 0, "cuda": self.num_gpus or 1, None: self.num_gpus}[self.accelerator]
         workers = None if self.num_proc == -1 else self.num_proc
-        return OpResources(self.num_cpus, gpus, self.memory or self.usual_memory, workers)
+        memory = memory_bytes(self.memory) if self.memory else self.usual_memory
+        return OpResources(self.num_cpus, gpus, memory, workers)
 
     def source(self, field: str, default: str = "") -> Source:
         """The model that a field names, and how to use it in this process.

@@ -191,13 +191,13 @@ class FusedOps:
     def _apply(self, index: int, block: Block, unit: Companions, batch: Batch) -> Batch:
         op, state = self.operators[index], self._states()[index]
         keys = op.keys(self.keys)
-        view = batch if keys == self.keys else replace(batch, keys=keys, _views={})
+        view = batch if keys == self.keys else batch.with_keys(keys)
         compute = _computed if unit.recall is None else partial(unit.recall.compute, index)
         if isinstance(op, Mapper):
             mapped = op.process(view, state.get())
             if unit.trace is not None:
                 unit.trace.mapped(index, op, block, batch, mapped)
-            return mapped if view is batch else replace(mapped, keys=self.keys, _views={})
+            return mapped if view is batch else mapped.with_keys(self.keys)
         if isinstance(op, DatasetOperator):
             # Kept among the statistics, so that they lose the rows that a later operator fails on.
             features = compute(op, view, lambda rows: op.features(rows, state.get()))
