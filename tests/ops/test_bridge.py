@@ -231,7 +231,7 @@ def test_declared_resources():
     tables = OPERATORS.get("extract_tables_from_html_mapper")
     assert tables().resources() is None
     assert tables(mem_required="500MB", num_cpus=2).resources() == OpResources(num_cpus=2, memory=500 << 20)
-    with pytest.raises(ValueError, match="a size such as 9GB"):
+    with pytest.raises(ValueError, match="number of bytes, or of KB"):
         tables(memory="much")
 
 

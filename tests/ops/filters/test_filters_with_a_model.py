@@ -171,7 +171,7 @@ def test_rows_with_bad_frames_are_named(models, table, tmp_path):
         ({"accelerator": "cuda"}, OpResources(1, 1, GIB, None)),
         ({"accelerator": "cuda", "num_gpus": 0.25}, OpResources(1, 0.25, GIB, None)),
         ({"num_cpus": 2, "num_gpus": 0, "num_proc": 4, "memory": "1.5GB"}, OpResources(2, 0, 3 * GIB // 2, 4)),
-        ({"memory": 1000}, OpResources(1, None, 1000, None)),
+        ({"memory": 2}, OpResources(1, None, 2 * GIB, None)),
     ],
 )
 def test_resources(parameters, resources):
