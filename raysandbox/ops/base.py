@@ -17,6 +17,7 @@ from pydantic import Field
 
 from raysandbox.core.component import Component
 from raysandbox.core.registry import Registry
+from raysandbox.ops.arrays import numpy_of
 from raysandbox.ops.batch import Batch, FieldKeys, FrameRequest
 
 __all__ = [
@@ -211,7 +212,7 @@ class Filter(Operator):
         return np.logical_and.reduce(verdicts)
 
     def _within(self, stat: Stat, values: pa.Array) -> np.ndarray:
-        numbers = values.to_numpy(zero_copy_only=False).astype(np.float64)
+        numbers = numpy_of(values).astype(np.float64)
         lower = getattr(self, stat.lower) if stat.lower else None
         upper = getattr(self, stat.upper) if stat.upper else None
         inside = ~np.isnan(numbers)

@@ -107,7 +107,8 @@ def analyze(
     units = units_of(plan, memo if cache else None)
     if cache:
         work = work.recalling(StatisticsStore(shared / "statistics"), memo)
-    chosen = choose_engine(engine or recipe.engine, plan.size, done=all(map(work.is_known, units)))
+    work = work.with_known(units)
+    chosen = choose_engine(engine or recipe.engine, plan.size, done=len(work.known) == len(units))
     quarantine = quarantine_file(target.path, quarantine_dir or out_dir)
     run = Run(engine_named(chosen, recipe.np), recipe.bad_row_budget(), quarantine, progress or Progress())
     with staging_folder(target.path) as staging:

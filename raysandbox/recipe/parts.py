@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import ipc
 
+from raysandbox.ops.arrays import numpy_of
 from raysandbox.recipe.blocks import (
     ROW_COLUMN,
     BadRow,
@@ -99,7 +100,7 @@ class StatSum:
     @classmethod
     def of(cls, values: pa.Array) -> StatSum:
         """The summary of an array's finite numbers."""
-        numbers = values.to_numpy(zero_copy_only=False).astype(np.float64)
+        numbers = numpy_of(values).astype(np.float64)
         numbers = numbers[np.isfinite(numbers)]
         if not len(numbers):
             return cls()

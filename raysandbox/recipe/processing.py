@@ -139,7 +139,8 @@ def process(
         work = work_of(recipe, operators, target.sink)
     if cache:
         work = work.recalling(StatisticsStore(shared / "statistics"), memo)
-    chosen = choose_engine(engine or recipe.engine, plan.size, done=all(map(work.is_known, units)))
+    work = work.with_known(units)
+    chosen = choose_engine(engine or recipe.engine, plan.size, done=len(work.known) == len(units))
     quarantine = quarantine_file(target.path, quarantine_dir)
     result = _run(recipe, operators, work, units, target, chosen, quarantine, progress, warnings, started)
     marker.write(dataclasses.asdict(result))
@@ -181,8 +182,8 @@ def _run(
             if work.trace is not None:
                 write_traces(target.path.with_name("trace"), operators, run.samples)
     warnings += _findings(run.rows_in, run.tallies)
-    if run.damaged:
-        warnings.append(f"{run.damaged} damaged entries of the statistics store were computed again")
+    if damaged := work.damaged + run.damaged:
+        warnings.append(f"{damaged} damaged entries of the statistics store were computed again")
     return Result(
         path=path,
         rows_in=run.rows_in,

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from raysandbox.core.keys import DigestMemo, digest
+from raysandbox.ops.arrays import arrow_of, numpy_of
 from raysandbox.ops.base import Filter, Mapper, Operator
 from raysandbox.ops.batch import STATS_COLUMN, Batch, FieldKeys
 from raysandbox.recipe.blocks import ROW_COLUMN, Block
@@ -37,12 +38,14 @@ class RecallKeys:
     Attributes:
         store: where it is kept.
         operators: one key per operator; None for mappers.
-        rows: key of the rows that the segment leaves, as they are written.
+        rows: key of the numbers of the rows that the segment left in some run.
+        lines: key of these rows as they are written.
     """
 
     store: StatisticsStore
     operators: tuple[str | None, ...]
     rows: str
+    lines: str
 
     def open(self, unit: str) -> Recall:
         """What is known of the unit whose content has this digest."""
@@ -79,7 +82,8 @@ def recall_keys(
         if isinstance(op, Mapper):
             changes = [*changes, identity]
     # Filters keep the same rows in any order.
-    return RecallKeys(store, tuple(found), digest([changes, sorted(key for key in found if key), form]))
+    rows = digest([changes, sorted(key for key in found if key), form])
+    return RecallKeys(store, tuple(found), rows, digest([rows, "lines"]))
 
 
 @dataclass(frozen=True)
@@ -88,20 +92,20 @@ class Replay:
 
     Attributes:
         rows_read: rows of the input.
-        rows_out: rows that remain.
+        rows: numbers of the rows that remain.
         counts: rows in and out of every operator.
         stats: the statistics of the rows that remain.
         features: what the operators compare that decide over all rows; none without rows.
-        lines: these rows as they are written, one after the other; None where they were not asked for.
+        values: number of values that were taken from the store.
         media: whether it holds only if the media files that the rows name are still the same.
     """
 
     rows_read: int
-    rows_out: int
+    rows: np.ndarray
     counts: tuple[tuple[int, int], ...]
     stats: Mapping[str, pa.Array]
     features: tuple[pa.Table, ...]
-    lines: memoryview | None
+    values: int
     media: bool
 
 
@@ -116,7 +120,7 @@ class _Entry:
         """Position of each row in `stored`, -1 where it is unknown."""
         if self.stored is None or not self.stored.num_rows:
             return np.full(len(rows), -1)
-        known = self.stored.column(_ROW).to_numpy()
+        known = numpy_of(self.stored.column(_ROW))
         positions = np.minimum(np.searchsorted(known, rows), len(known) - 1)
         return np.where(known[positions] == rows, positions, -1)
 
@@ -199,20 +203,21 @@ class Recall:
         # A statistic that the input brings along is no operator's, and would be missed.
         self._complete &= whole and _numbered(result) and STATS_COLUMN not in block.table.column_names
         if self._complete:
-            columns: dict[str, Any] = {_ROW: pa.array(self._rows(result))}
+            rows = pa.array(self._rows(result))
+            self._entry(self._keys.rows).added.append(pa.table({_ROW: rows}))
             if lines is not None or not result.num_rows:
-                columns[_LINE] = pa.array(lines or [], pa.large_binary())
-            self._entry(self._keys.rows).added.append(pa.table(columns))
+                table = pa.table({_ROW: rows, _LINE: pa.array(lines or [], pa.large_binary())})
+                self._entry(self._keys.lines).added.append(table)
         self._before += len(block.places)
 
     def save(self) -> None:
         """Writes what was computed; rows only when every one of the unit is accounted for."""
+        for key in (self._keys.rows, self._keys.lines):
+            if key in self._entries and not self._complete:
+                self._entries[key].added.clear()
         rows = self._entries.get(self._keys.rows)
-        if rows is not None:
-            if not self._complete:
-                rows.added.clear()
-            elif rows.added:
-                rows.added[0] = rows.added[0].replace_schema_metadata({_ROWS_READ: str(self._before)})
+        if rows is not None and rows.added:
+            rows.added[0] = rows.added[0].replace_schema_metadata({_ROWS_READ: str(self._before)})
         for key, entry in self._entries.items():
             if entry.added:
                 self._folder.write(key, entry.merged())
@@ -222,14 +227,14 @@ class Recall:
 
         Args:
             operators: those of the segment.
-            lines: whether the written rows are needed.
+            lines: whether the rows' lines are needed too.
             keep_all: whether filters drop nothing.
         """
-        rows = self._entry(self._keys.rows).stored if self._folder.has(self._keys.rows) else None
-        if rows is None:
+        rows = self._entry(self._keys.rows).stored
+        if rows is None or (lines and not self._folder.has(self._keys.lines)):
             return None
         alive = np.arange(int((rows.schema.metadata or {}).get(_ROWS_READ, b"0")))
-        rows_read, counts = len(alive), []
+        rows_read, counts, values = len(alive), [], 0
         stats: dict[str, pa.Array] = {}
         features: list[pa.Table] = []
         for op, key in zip(operators, self._keys.operators, strict=True):
@@ -238,26 +243,34 @@ class Recall:
                 found = self._known(key, alive)
                 if found is None:
                     return None
+                values += before
                 if isinstance(op, Filter):
                     keep = np.ones(before, dtype=bool) if keep_all else op.keep(found)
                     alive = alive[keep]
-                    stats = {name: values.filter(pa.array(keep)) for name, values in {**stats, **found}.items()}
+                    kept = arrow_of(np.flatnonzero(keep))
+                    stats = {name: values.take(kept) for name, values in {**stats, **found}.items()}
                 else:
                     features.append(pa.table(dict(found)))
             counts.append((before, len(alive)))
-        positions = _Entry(rows).find(alive)
-        if (positions < 0).any():
+        if (_Entry(rows).find(alive) < 0).any():
             return None
-        written = _content(rows.column(_LINE).take(pa.array(positions))) if lines else None
         media = any(self._stamped(key) for key in self._keys.operators if key is not None)
-        return Replay(rows_read, len(alive), tuple(counts), stats, tuple(features), written, media)
+        return Replay(rows_read, alive, tuple(counts), stats, tuple(features), values, media)
+
+    def lines(self, rows: np.ndarray) -> memoryview | None:
+        """Rows as they are written, one after the other; None if the store does not hold all of them."""
+        entry = self._entry(self._keys.lines)
+        positions = entry.find(rows)
+        if entry.stored is None or (positions < 0).any():
+            return None
+        return _content(entry.stored.column(_LINE).take(arrow_of(positions)))
 
     def _known(self, key: str, rows: np.ndarray) -> Mapping[str, pa.Array] | None:
         stored = self._entry(key).stored
         positions = self._entry(key).find(rows)
         if stored is None or (positions < 0).any():
             return None
-        return _columns(_values(stored).take(pa.array(positions)))
+        return _columns(_values(stored).take(arrow_of(positions)))
 
     def _stamped(self, key: str) -> bool:
         stored = self._entry(key).stored

@@ -6,8 +6,8 @@ files in the staging folder, so that it can be repeated.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -44,6 +44,8 @@ class Work:
         recall: what the store keeps of this pass, None for nothing.
         trace: which rows to note on their way; replaying has none.
         validators: what else every row must hold when it is read.
+        known: results that need no work, by the units' digests.
+        damaged: entries of the store that were found damaged when these were looked up.
     """
 
     fused: FusedOps
@@ -57,6 +59,8 @@ class Work:
     recall: RecallKeys | None = None
     trace: TraceSpec | None = None
     validators: tuple[Validator, ...] = ()
+    known: Mapping[str, Replay] = field(default_factory=dict)
+    damaged: int = 0
 
     def recalling(self, store: StatisticsStore, memo: DigestMemo) -> Work:
         """The same work, with statistics taken from the store and added to it."""
@@ -68,12 +72,22 @@ class Work:
         needs = [*self.needs.texts, *map(repr, self.validators)]
         return recall_keys(store, self.fused.operators, self.fused.keys, memo, needs, form)
 
-    def is_known(self, unit: Unit) -> bool:
-        """Whether the store knows the unit's result, media files as they were."""
-        if self.recall is None or not unit.digest or not self.replayable:
-            return False
-        recall = self.recall.open(unit.digest)
-        return recall.replay(self.fused.operators, lines=False, keep_all=self.fused.keep_all) is not None
+    def with_known(self, units: Sequence[Unit]) -> Work:
+        """The same work with the results of all units, if the store holds every one of them."""
+        known: dict[str, Replay] = {}
+        damaged = 0
+        for unit in units:
+            recall = self._recalled(unit)
+            replay = None if recall is None else self._replay(recall)
+            damaged += 0 if recall is None else recall.damaged
+            if replay is None:
+                return replace(self, damaged=damaged)
+            known[unit.digest] = replay
+        return replace(self, known=known, damaged=damaged)
+
+    def _recalled(self, unit: Unit) -> Recall | None:
+        """What the store knows of a unit; None where it is not asked."""
+        return None if self.recall is None or not unit.digest else self.recall.open(unit.digest)
 
     @property
     def resources(self) -> tuple[OpResources, ...]:
@@ -94,25 +108,31 @@ class Work:
 
     def run(self, unit: Unit) -> UnitReport:
         """Does one unit."""
-        if self.recall is None or not unit.digest:
+        recall = self._recalled(unit)
+        if recall is None:
             return self._compute(unit, None)
-        recall = self.recall.open(unit.digest)
-        replay = self._replay(recall)
-        report = self._compute(unit, recall) if replay is None or replay.media else self._replayed(unit, replay)
+        report = self._replayed(unit, recall) or self._compute(unit, recall)
         recall.save()
-        report.recalled, report.damaged = recall.hits, recall.damaged
+        report.recalled += recall.hits
+        report.damaged = recall.damaged
         return report
 
-    def _replayed(self, unit: Unit, replay: Replay) -> UnitReport:
+    def _replayed(self, unit: Unit, recall: Recall) -> UnitReport | None:
+        """Does a unit of which all is known; None for another."""
+        replay = self.known.get(unit.digest) or self._replay(recall)
+        if replay is None or replay.media:
+            return None
+        lines = recall.lines(replay.rows) if self.sink == "lines" else memoryview(b"")
+        if lines is None:
+            return None
         features = [[table] for table in replay.features] or [[] for _ in self.fused.deciders]
         report = UnitReport(unit.index, self.fused.tallies(), features, rows_in=replay.rows_read)
         for tally, (rows_in, rows_out) in zip(report.tallies, replay.counts, strict=True):
             tally.rows_in, tally.rows_out = rows_in, rows_out
-        report.rows_out = replay.rows_out
+        report.rows_out, report.recalled = len(replay.rows), replay.values
         self._summarise(report, replay.stats)
         with PartWriter(self.staging, self.sink, report) as writer:
-            if replay.lines is not None:
-                writer.write_bytes(replay.lines)
+            writer.write_bytes(lines)
         return report
 
     def _compute(self, unit: Unit, recall: Recall | None) -> UnitReport:
