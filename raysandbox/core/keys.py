@@ -6,6 +6,8 @@ import hashlib
 import importlib.util
 import json
 import os
+import sys
+import uuid
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -36,8 +38,16 @@ def package_version() -> str:
         return "0+unknown"
 
 
-@cache
 def _source_digest(module: str) -> str:
+    """Hash of a module's file; another one each time for a notebook, whose cells change unseen."""
+    if module != "__main__":
+        return _file_digest(module)
+    path = getattr(sys.modules[module], "__file__", None)
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else uuid.uuid4().hex
+
+
+@cache
+def _file_digest(module: str) -> str:
     spec = importlib.util.find_spec(module)
     if spec is None or not spec.origin or not os.path.exists(spec.origin):
         return ""

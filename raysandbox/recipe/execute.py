@@ -57,6 +57,7 @@ class Run:
     recalled: int = 0
     damaged: int = 0
     samples: list[list[Row]] = field(default_factory=list)
+    _has_quarantine: bool = False
 
     @property
     def unit_limit(self) -> int | None:
@@ -155,15 +156,20 @@ class Run:
             )
 
     def _write_quarantine(self) -> None:
+        """Adds the bad rows of a pass to those of the passes before."""
         if self.quarantine is None:
             return
         if not self.quarantined:
-            self.quarantine.unlink(missing_ok=True)  # of an earlier run
+            if not self._has_quarantine:
+                self.quarantine.unlink(missing_ok=True)  # of an earlier run
             return
+        before = [self.quarantine] if self._has_quarantine else []
         with atomic_path(self.quarantine) as temporary, temporary.open("wb") as output:
-            for part in self.quarantined:
+            for part in [*before, *self.quarantined]:
                 with part.open("rb") as stream:
                     shutil.copyfileobj(stream, output)
+        self._has_quarantine = True
+        self.quarantined.clear()
 
     def _decide(
         self, segment: Segment, reports: Sequence[UnitReport], position: int, seed: int, trace: TraceSpec | None

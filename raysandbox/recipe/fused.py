@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -113,6 +113,7 @@ class FusedOps:
         keys: the recipe's column names.
         keep_all: compute the filters' statistics and drop nothing (analysis).
         row_timeout_s: seconds that decoding one media file may take.
+        token: names the run: what its operators loaded serves no other one, since files may have changed.
     """
 
     ops: tuple[Operator, ...]
@@ -120,6 +121,7 @@ class FusedOps:
     keys: FieldKeys = field(default_factory=FieldKeys)
     keep_all: bool = False
     row_timeout_s: float = ROW_TIMEOUT_S
+    token: str = ""
 
     @property
     def operators(self) -> tuple[Operator, ...]:
@@ -132,11 +134,14 @@ class FusedOps:
 
     def _states(self) -> list[_State]:
         """The operators' states; loaded once per process when first needed, kept until other operators come."""
-        key = digest([[op.type_name, op.model_dump(mode="json")] for op in self.operators])
-        if key not in _STATES:
+        if self._key not in _STATES:
             _STATES.clear()
-            _STATES[key] = [_State(op) for op in self.operators]
-        return _STATES[key]
+            _STATES[self._key] = [_State(op) for op in self.operators]
+        return _STATES[self._key]
+
+    @cached_property
+    def _key(self) -> str:
+        return digest([self.token, *([op.type_name, op.model_dump(mode="json")] for op in self.operators)])
 
     def run(self, block: Block, unit: Companions) -> Outcome:
         """Applies the operators to a block; a row that one fails on is set aside, the others go on.

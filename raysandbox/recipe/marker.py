@@ -6,6 +6,7 @@ import glob
 import json
 import uuid
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -52,24 +53,31 @@ class Marker:
         self._memo = memo
 
     def read(self) -> Mapping[str, Any] | None:
-        """What the finished run reported, if code, recipe, input and output are still the same."""
+        """What the finished run reported, if code, recipe, input and output are still the same.
+
+        Media files that rows name are not looked at here, so recipes that read them run again.
+        """
+        if any(kind in ("image", "video", "audio") for op in self._operators for kind in op.reads):
+            return None
         try:
             content = json.loads(self._path.read_text(encoding="utf-8"))
         except (OSError, ValueError):  # never finished here, or torn: do the work
             return None
         if content.get("output") != _stamps(content.get("result", {}).get("path", "")):
             return None
-        return content["result"] if content.get("key") == self._key() else None
+        return content["result"] if content.get("key") == self._key else None
 
     def write(self, result: Mapping[str, Any]) -> None:
         """Marks the output as finished."""
-        content = {"key": self._key(), "output": _stamps(result["path"]), "result": dict(result)}
+        content = {"key": self._key, "output": _stamps(result["path"]), "result": dict(result)}
         atomic_write(self._path, json.dumps(content, ensure_ascii=False, indent=1))
 
     def clear(self) -> None:
         """Removes the marker before the output is written again."""
+        _ = self._key  # of the input as it is now, before it is read
         self._path.unlink(missing_ok=True)
 
+    @cached_property
     def _key(self) -> str:
         code = code_version(Recipe, Work, FusedOps, Block)
         recipe = self._recipe.model_dump(mode="json", exclude=_NOT_IN_KEY)

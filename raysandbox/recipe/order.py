@@ -8,6 +8,7 @@ the filters that compute them.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -46,15 +47,19 @@ def measured_first(operators: Sequence[Operator], fused: FusedOps, sample: Block
     """
     most = min((_SAMPLE_ROWS[kind] for op in fused.ops for kind in op.reads if kind in _SAMPLE_ROWS), default=None)
     rows = Block(sample.table.slice(0, most or _MOST_SAMPLE_ROWS), sample.places, sample.rows, sample.added)
-    everything = FusedOps(fused.ops, (), fused.keys, keep_all=True, row_timeout_s=fused.row_timeout_s)
+    quick = tuple(op for op in fused.ops if not op.needs_model)
+    everything = FusedOps(quick, (), fused.keys, keep_all=True, row_timeout_s=fused.row_timeout_s, token=fused.token)
     tallies = everything.tallies()
     everything.run(rows, Companions(everything.tallies()))  # loads models and kernels
     outcome = everything.run(rows, Companions(tallies))
     costs: dict[int, float] = {}
-    for index, (op, tally) in enumerate(zip(fused.ops, tallies, strict=True)):
-        if isinstance(op, Filter) and outcome.batch.num_rows:
+    took = dict(zip(map(id, quick), tallies, strict=True))
+    for index, op in enumerate(fused.ops):
+        if op.needs_model:
+            costs[index] = math.inf  # not loaded for this: its place is behind the others anyway
+        elif isinstance(op, Filter) and outcome.batch.num_rows:
             kept = op.keep({stat.key: outcome.batch.stats[stat.key] for stat in op.statistics()})
-            costs[index] = tally.seconds / max(float(np.mean(~kept)), 1 / len(kept))
+            costs[index] = took[id(op)].seconds / max(float(np.mean(~kept)), 1 / len(kept))
     measured = _sorted_runs(operators[: len(fused.ops)], costs)
     return [*measured, *cheap_first(operators[len(fused.ops) :])]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from raysandbox.core.errors import ConfigError, Problem
 from raysandbox.core.files import cache_dir
 from raysandbox.core.keys import DigestMemo, digest
 from raysandbox.ops.base import Operator
+from raysandbox.recipe.blocks import file_suffix
 from raysandbox.recipe.fused import FusedOps, needs_of
 from raysandbox.recipe.inputs import ReadTask
 from raysandbox.recipe.parts import Sink, Unit
@@ -92,7 +94,7 @@ def units_of(plan: InputPlan, memo: DigestMemo | None = None) -> list[Unit]:
 def _name(task: ReadTask, memo: DigestMemo) -> str:
     """Digest of the files' content and of which rows of them are read; "" for files that have none.
 
-    The folder belongs to it, since relative paths in rows start there.
+    The folder belongs to it, since relative paths in rows start there, and the suffix, which operators may ask for.
     """
     spans = []
     for span in task.spans:
@@ -100,7 +102,8 @@ def _name(task: ReadTask, memo: DigestMemo) -> str:
         if not content:
             return ""
         picked = None if span.picked is None else hashlib.sha256(np.packbits(span.picked).tobytes()).hexdigest()
-        spans.append([content, span.file.format, span.file.compression, span.file.folder, span.start, span.end, picked])
+        file = (span.file.format, span.file.compression, span.file.folder, file_suffix(span.file.path))
+        spans.append([content, *file, span.start, span.end, picked])
     return digest(spans)
 
 
@@ -116,7 +119,14 @@ def work_of(recipe: Recipe, operators: Sequence[Operator], sink: Sink, *, analys
     keys = recipe.field_keys()
     first = segments_of(operators)[0]
     return Work(
-        FusedOps(first.ops, first.deciders, keys, keep_all=analysis, row_timeout_s=recipe.row_timeout_s),
+        FusedOps(
+            first.ops,
+            first.deciders,
+            keys,
+            keep_all=analysis,
+            row_timeout_s=recipe.row_timeout_s,
+            token=uuid.uuid4().hex,
+        ),
         needs_of(operators, keys),
         Path(),
         sink,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ import pyarrow as pa
 from raysandbox.core.keys import DigestMemo, digest
 from raysandbox.ops.arrays import arrow_of, numpy_of
 from raysandbox.ops.base import Filter, Mapper, Operator
-from raysandbox.ops.batch import STATS_COLUMN, Batch, FieldKeys
+from raysandbox.ops.batch import STATS_COLUMN, Batch, FieldKeys, RowFaults
 from raysandbox.recipe.blocks import ROW_COLUMN, Block
 from raysandbox.recipe.identity import operator_identity
 from raysandbox.recipe.store import StatisticsStore, UnitFolder
@@ -28,7 +28,6 @@ __all__ = ["Recall", "RecallKeys", "Replay", "recall_keys"]
 
 _ROW, _STAMP, _LINE = "__row__", "__stamp__", "__line__"
 _ROWS_READ = b"rows_read"
-_MEDIA = ("image", "video", "audio")
 
 
 @dataclass(frozen=True)
@@ -38,12 +37,14 @@ class RecallKeys:
     Attributes:
         store: where it is kept.
         operators: one key per operator; None for mappers.
+        media: per operator the columns of media files that it or a mapper before it reads.
         rows: key of the numbers of the rows that the segment left in some run.
         lines: key of these rows as they are written.
     """
 
     store: StatisticsStore
     operators: tuple[str | None, ...]
+    media: tuple[tuple[str, ...], ...]
     rows: str
     lines: str
 
@@ -74,16 +75,27 @@ def recall_keys(
         form: what else the written rows depend on.
     """
     found: list[str | None] = []
+    media: list[tuple[str, ...]] = []
     changes: list[Any] = [list(needs)]
+    seen: tuple[str, ...] = ()
     for op in operators:
         identity = [operator_identity(op, memo, with_thresholds=False), astuple(op.keys(keys))]
         before = [changes, found] if "stats" in op.reads else changes
+        columns = tuple(dict.fromkeys((*seen, *_media_columns(op, keys))))
+        media.append(columns)
         found.append(None if isinstance(op, Mapper) else digest([before, identity]))
-        if isinstance(op, Mapper):
-            changes = [*changes, identity]
+        if isinstance(op, Mapper):  # one may read the statistics so far: Data-Juicer's do
+            changes, seen = [changes, list(found), identity], columns
     # Filters keep the same rows in any order.
     rows = digest([changes, sorted(key for key in found if key), form])
-    return RecallKeys(store, tuple(found), rows, digest([rows, "lines"]))
+    return RecallKeys(store, tuple(found), tuple(media), rows, digest([rows, "lines"]))
+
+
+def _media_columns(op: Operator, keys: FieldKeys) -> list[str]:
+    own = op.keys(keys)
+    names = {"image": own.image, "video": own.video, "audio": own.audio}
+    frames = getattr(op, "frame_field", None)
+    return [names[kind] for kind in op.reads if kind in names] + ([frames] if frames else [])
 
 
 @dataclass(frozen=True)
@@ -171,7 +183,7 @@ class Recall:
             return make(batch)
         entry = self._entry(key)
         rows = self._rows(batch.table)
-        stamps = _stamps(op, batch)
+        stamps = _stamps(self._keys.media[index], batch.table)
         positions = entry.find(rows)
         if stamps is not None and entry.stored is not None:
             same = entry.stored.column(_STAMP).to_numpy()[positions] == stamps
@@ -185,11 +197,20 @@ class Recall:
         if not missing.any():
             return _columns(known)
         kept_stamps = None if stamps is None else stamps[missing]
-        fresh = self._add(entry, rows[missing], kept_stamps, make(batch.select(missing)))
+        try:
+            made = make(batch.select(missing))
+        except RowFaults as faults:
+            places = np.flatnonzero(missing)
+            raise RowFaults({int(places[row]): reason for row, reason in faults.faults.items()}) from faults
+        fresh = self._add(entry, rows[missing], kept_stamps, made)
         both = pa.concat_tables([known, pa.table(dict(fresh))], promote_options="permissive")
         order = np.empty(len(rows), np.int64)
         order[np.concatenate((np.flatnonzero(~missing), np.flatnonzero(missing)))] = np.arange(len(rows))
         return _columns(both.take(pa.array(order)))
+
+    def give_up_rows(self) -> None:
+        """The unit does not come to its end: its rows are not known."""
+        self._complete = False
 
     def end_block(self, block: Block, result: pa.Table, lines: Sequence[bytes] | None, *, whole: bool) -> None:
         """Remembers the rows that a block leaves, as they are written.
@@ -254,7 +275,7 @@ class Recall:
             counts.append((before, len(alive)))
         if (_Entry(rows).find(alive) < 0).any():
             return None
-        media = any(self._stamped(key) for key in self._keys.operators if key is not None)
+        media = any(self._keys.media)
         return Replay(rows_read, alive, tuple(counts), stats, tuple(features), values, media)
 
     def lines(self, rows: np.ndarray) -> memoryview | None:
@@ -271,10 +292,6 @@ class Recall:
         if stored is None or (positions < 0).any():
             return None
         return _columns(_values(stored).take(arrow_of(positions)))
-
-    def _stamped(self, key: str) -> bool:
-        stored = self._entry(key).stored
-        return stored is not None and _STAMP in stored.column_names
 
     def _add(
         self, entry: _Entry, rows: np.ndarray, stamps: np.ndarray | None, columns: Mapping[str, pa.Array]
@@ -320,21 +337,27 @@ def _columns(table: pa.Table) -> dict[str, pa.Array]:
     }
 
 
-def _stamps(op: Operator, batch: Batch) -> np.ndarray | None:
+def _stamps(columns: Sequence[str], table: pa.Table) -> np.ndarray | None:
     """For each row a number that changes when one of its media files does; None without media."""
-    keys = op.keys(batch.keys)
-    names = {"image": keys.image, "video": keys.video, "audio": keys.audio}
-    wanted = [names[kind] for kind in _MEDIA if kind in op.reads and names[kind] in batch.table.column_names]
-    if not wanted:
+    if not columns:
         return None
-    rows = zip(*(batch.table.column(name).to_pylist() for name in wanted), strict=True)
-    return np.array([_stamp(lists) for lists in rows], np.int64)
+    lists = [table.column(name).to_pylist() for name in columns if name in table.column_names]
+    rows = zip(*lists, strict=True) if lists else [()] * table.num_rows
+    return np.array([_stamp(values) for values in rows], np.int64)
 
 
-def _stamp(lists: Sequence[Any]) -> int:
-    paths = [path for value in lists for path in ([value] if isinstance(value, str) else value or ())]
-    seen = repr([(path, _state(path)) for path in paths])
+def _stamp(values: Sequence[Any]) -> int:
+    seen = repr([(path, _state(path)) for path in _paths(values)])
     return int.from_bytes(hashlib.blake2b(seen.encode(), digest_size=8).digest(), "big", signed=True)
+
+
+def _paths(values: Any) -> Iterator[str]:
+    """The texts in nested lists."""
+    if isinstance(values, str):
+        yield values
+    elif isinstance(values, list | tuple):
+        for value in values:
+            yield from _paths(value)
 
 
 def _state(path: str) -> tuple[int, int] | None:

@@ -11,6 +11,7 @@ import hashlib
 import os
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +36,10 @@ class StatisticsStore:
 
     def prune(self, limit: int = LIMIT_BYTES) -> None:
         """Removes what was not used for the longest time until the rest takes at most `limit` bytes."""
-        found = [(entry.stat(), entry) for entry in self.folder.glob("*/*/*.parquet")]
+        found: list[tuple[os.stat_result, Path]] = []
+        for entry in self.folder.glob("*/*/*.parquet"):
+            with suppress(FileNotFoundError):  # replaced or pruned by another run
+                found.append((entry.stat(), entry))
         excess = sum(stat.st_size for stat, _ in found) - limit
         for stat, entry in sorted(found, key=lambda item: item[0].st_mtime):
             if excess <= 0:
@@ -74,7 +78,8 @@ class UnitFolder:
             path.unlink(missing_ok=True)
             del self._listing()[key[:_KEY]]
             return None
-        os.utime(path)
+        with suppress(FileNotFoundError):  # by another run, just now
+            os.utime(path)
         return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
 
     def write(self, key: str, table: pa.Table) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from raysandbox.core.files import atomic_path, remove
+from raysandbox.core.files import atomic_path
 from raysandbox.ops.base import Operator
 from raysandbox.ops.batch import Batch
 from raysandbox.recipe.blocks import ROW_COLUMN, Block
@@ -127,7 +127,8 @@ def write_traces(folder: Path, operators: Sequence[Operator], samples: Sequence[
         operators: the recipe's operators.
         samples: what is shown of each.
     """
-    remove(folder)
+    for old in folder.glob("[0-9][0-9]-*.jsonl"):
+        old.unlink()
     for number, (op, rows) in enumerate(zip(operators, samples, strict=True), 1):
         if rows:
             with atomic_path(folder / f"{number:02d}-{op.type_name}.jsonl") as temporary:

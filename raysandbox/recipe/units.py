@@ -146,6 +146,8 @@ class Work:
                 outcome = self.fused.run(block, Companions(report.tallies, left, recall, trace))
                 writer.quarantine([*block.bad, *outcome.bad])
                 if self.limit is not None and report.bad > self.limit:
+                    if recall is not None:
+                        recall.give_up_rows()
                     break
                 result, lines = self._result(outcome), None
                 if outcome.batch.num_rows:
@@ -176,6 +178,7 @@ class Work:
         if self.keep_hashes:
             for op, features in zip(self.fused.deciders, outcome.features, strict=True):
                 for name in features.column_names if isinstance(op, Deduplicator) else ():
+                    table = table.drop_columns([name]) if name in table.column_names else table
                     table = table.append_column(name, _readable(features.column(name)))
         return table
 

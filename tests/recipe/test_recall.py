@@ -1,5 +1,6 @@
 """The statistics store: what it knows is not computed again, and what comes out is the same."""
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,9 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from raysandbox.core.errors import BadRowsError
 from raysandbox.core.registry import register
 from raysandbox.ops.base import Filter, Mapper, Stat
-from raysandbox.ops.batch import Batch
+from raysandbox.ops.batch import Batch, RowFaults
 from raysandbox.recipe.api import analyze, process
 from raysandbox.recipe.store import StatisticsStore
 
@@ -45,6 +47,28 @@ class CountedMediaFilter(Filter):
         COMPUTED.append(batch.num_rows)
         lists = batch.table.column("images").to_pylist()
         return {"bytes": pa.array([sum(len(Path(path).read_bytes()) for path in paths) for paths in lists])}
+
+
+@register("named_faults_test_filter")
+class NamedFaultsFilter(CountedMediaFilter):
+    """Names the rows whose files are missing."""
+
+    def compute(self, batch: Batch, state: Any) -> Mapping[str, pa.Array]:
+        lists = batch.table.column("images").to_pylist()
+        if faults := {row: "missing" for row, paths in enumerate(lists) if not all(map(os.path.exists, paths))}:
+            raise RowFaults(faults)
+        return super().compute(batch, state)
+
+
+@register("size_as_text_test_mapper")
+class SizeAsTextMapper(Mapper):
+    """Writes the size of a row's image into its text."""
+
+    reads: ClassVar[tuple[str, ...]] = ("text", "image")
+
+    def process(self, batch: Batch, state: Any) -> Batch:
+        lists = batch.table.column("images").to_pylist()
+        return batch.with_texts([f"{sum(map(os.path.getsize, paths))} bytes" for paths in lists])
 
 
 @register("doubling_test_mapper")
@@ -172,6 +196,67 @@ def test_bad_rows_go_to_quarantine_every_time(run, tmp_path):
         result, content = run([{"counted_test_filter": {"high": high}}], max_bad_rows=20)
         assert (result.quarantined, result.rows_in, result.rows_out) == (10, 20, 5)
         assert content == run([{"counted_test_filter": {"high": high}}], cache=False, max_bad_rows=20)[1]
+
+
+def test_a_run_that_failed_leaves_nothing_to_replay(run, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.jsonl").write_text('{"text": "good"}\n' * 3)
+    (tmp_path / "data" / "b.jsonl").write_text('no json\n{"text": "good"}\n')
+    for _ in range(2):
+        with pytest.raises(BadRowsError):
+            run(["counted_test_filter"], path=tmp_path / "data")
+    assert run(["counted_test_filter"], path=tmp_path / "data", max_bad_rows=1)[0].rows_out == 4
+
+
+def test_a_faulty_row_among_known_ones(run, tmp_path, write_jsonl):
+    for number in range(6):
+        (tmp_path / f"{number}.png").write_bytes(b"x" * (number + 1))
+    (tmp_path / "4.png").unlink()
+    path = write_jsonl([{"id": number, "text": "", "images": [f"{number}.png"]} for number in range(6)])
+    for low in (0, 1):
+        steps = [{"named_faults_test_filter": {"low": low}}]
+        result, content = run(steps, path=path, max_bad_rows=3)
+        assert (result.quarantined, result.rows_out) == (1, 5)
+        assert b'"id":4' not in content
+        assert result.stats["bytes"].max == 6
+
+
+def test_media_that_mappers_read_are_looked_at_again(run, tmp_path, write_jsonl):
+    (tmp_path / "a.png").write_bytes(b"xx")
+    path = write_jsonl([{"text": "", "images": ["a.png"]}])
+    for size in (2, 5):
+        (tmp_path / "a.png").write_bytes(b"x" * size)
+        result, content = run(["size_as_text_test_mapper", "counted_test_filter"], path=path)
+        assert f"{size} bytes".encode() in content
+        assert result.stats["counted"].max == 7
+
+
+def test_word_lists_that_change_between_runs_of_a_process(run, rows, tmp_path):
+    found = []
+    for words in (["xxxx"], []):
+        (tmp_path / "words.json").write_text(json.dumps({"all": words}))
+        keys = {"flagged_words_dir": str(tmp_path / "words.json"), "lang": "all", "max_ratio": 0.5}
+        found.append(run([{"flagged_words_filter": keys}])[0].rows_out)
+    assert found[0] < found[1]
+
+
+def test_files_that_get_another_suffix(run, tmp_path):
+    (tmp_path / "data").mkdir()
+    file = tmp_path / "data" / "a.txt"
+    file.write_text("some text")
+    steps = [{"suffix_filter": {"suffixes": [".txt"]}}]
+    assert run(steps, path=tmp_path / "data")[0].rows_out == 1
+    file.rename(tmp_path / "data" / "a.md")
+    assert run(steps, path=tmp_path / "data")[0].rows_out == 0
+
+
+def test_bad_rows_of_an_early_pass_stay_in_quarantine(run, tmp_path):
+    lines = ['{"text": "one"}', "no json", '{"text": "two words"}', '{"text": "one"}'] * 3
+    (tmp_path / "in.jsonl").write_text("\n".join(lines))
+    steps = ["document_deduplicator", "counted_test_filter", {"random_selector": {"select_ratio": 1.0}}]
+    result, _ = run([*steps, "doubling_test_mapper"], max_bad_rows=3, keep_hashes_in_res_ds=True)
+    assert (result.quarantined, result.rows_out) == (3, 2)
+    assert len(Path(result.quarantine).read_text().splitlines()) == 3
 
 
 def test_changed_media_are_looked_at_again(run, tmp_path, write_jsonl):
