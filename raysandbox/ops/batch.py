@@ -27,8 +27,7 @@ __all__ = [
 
 STATS_COLUMN = "__dj__stats__"
 META_COLUMN = "__dj__meta__"
-SUFFIX_COLUMN = "__dj__suffix__"  # of the file that a row comes from, ".jsonl"
-SUFFIX_COLUMN = "__dj__suffix__"  # suffix of the file that a row was read from, for operators that read "suffix"
+SUFFIX_COLUMN = "__dj__suffix__"  # of the file that a row was read from, for operators that read "suffix"
 # Marks a column of JSON texts: its values have no common Arrow type.
 JSON_TEXT = {b"raysandbox": b"json"}
 ROW_TIMEOUT_S = 60.0

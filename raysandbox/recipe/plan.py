@@ -118,9 +118,9 @@ def _sizes(recipe: Recipe, files: Sequence[InputFile]) -> tuple[int, int]:
 
 
 def _bytes_per_row(files: Sequence[InputFile]) -> float:
-    """About how many bytes of its file a row takes, from the first piece of the first file."""
-    first = next(file for file in files if file.size)
-    sample = plan_reads([first], _SMALLEST_BLOCK)[0]
+    """About how many bytes of its file a row takes, from the first piece of the first file with rows; else 1."""
+    tasks = (task for file in files for task in plan_reads([file], _SMALLEST_BLOCK))
+    sample = next(tasks, ReadTask(()))
     return max(sample.size / max(sum(count_rows(span) for span in sample.spans), 1), 1.0)
 
 

@@ -187,6 +187,9 @@ def _step(path: Path, step: Any, allow_user_code: bool) -> list[RecipeProblem]:
     found = _parameters((*path, name), cls, params or {})
     if cls.runs_code and not allow_user_code:
         found.append(RecipeProblem((*path, name), f"{name} runs code of yours", "allow it with --allow-user-code"))
+    if params and params.get("trust_remote_code") and not allow_user_code:
+        where = (*path, name, "trust_remote_code")
+        found.append(RecipeProblem(where, "runs code that lies beside a model", "allow it with --allow-user-code"))
     if missing := cls.missing():
         found.append(RecipeProblem((*path, name), missing, "", "warning", missing_path=True))
     return found

@@ -96,6 +96,13 @@ class DatasetSpec(_Model):
     configs: list[DatasetPart] = Field(min_length=1, description="the parts of the data set, in order")
     max_sample_num: int | None = Field(None, gt=0, description="rows to draw from all parts together")
 
+    @field_validator("configs")
+    @classmethod
+    def _some_weight(cls, configs: list[DatasetPart]) -> list[DatasetPart]:
+        if not any(part.weight for part in configs):
+            raise ValueError("every weight is 0")
+        return configs
+
 
 class Recipe(_Model):
     """A data recipe: where rows come from, what happens to them, where they go."""

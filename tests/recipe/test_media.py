@@ -5,6 +5,8 @@ import os
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from raysandbox.core.errors import BadRowsError
@@ -113,6 +115,17 @@ def test_units_of_media_are_small(tmp_path, step, rows, most):
     plan = plan_of(tmp_path, rows, [{step: {}}])
     assert len(plan.tasks) >= 8
     assert rows / len(plan.tasks) <= most
+
+
+@pytest.mark.parametrize("rows", [0, 3])
+def test_files_without_rows_are_planned(tmp_path, rows):
+    table = pa.table({"images": pa.array([["x.png"]] * rows, pa.list_(pa.string()))})
+    pq.ParquetWriter(tmp_path / "a.parquet", table.schema).close()  # without a row group
+    with pq.ParquetWriter(tmp_path / "b.parquet", table.schema) as writer:
+        if rows:
+            writer.write_table(table)
+    plan = plan_input(Recipe(dataset_path=str(tmp_path), process=[{"image_shape_filter": {}}]))
+    assert len(plan.tasks) == (rows > 0)
 
 
 def test_media_count_when_the_engine_is_chosen(tmp_path):

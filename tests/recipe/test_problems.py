@@ -122,3 +122,19 @@ def test_checking_imports_no_engine():
         "bad = {'ray', 'torch', 'pandas', 'datasets', 'data_juicer'} & set(sys.modules); assert not bad, bad"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_code_beside_a_model_must_be_allowed():
+    raw = {"process": [{"token_num_filter": {"trust_remote_code": True}}]}
+    (problem,) = [found for found in recipe_problems(raw) if found.severity == "error"]
+    assert problem.path == ("process", 0, "token_num_filter", "trust_remote_code")
+    assert "--allow-user-code" in problem.fix
+    assert [found for found in recipe_problems(raw, allow_user_code=True) if found.severity == "error"] == []
+    raw["process"][0]["token_num_filter"]["trust_remote_code"] = False
+    assert messages(raw) == []
+
+
+def test_some_weight_is_not_zero():
+    parts = [{"path": "a.jsonl", "weight": 0}, {"path": "b.jsonl", "weight": 0}]
+    (message,) = messages({"dataset": {"configs": parts, "max_sample_num": 3}})
+    assert "every weight is 0" in message

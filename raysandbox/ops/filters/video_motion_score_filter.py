@@ -105,12 +105,21 @@ class VideoMotionScoreFilter(MediaFilter):
         return {name: getattr(self, name) for name in names}
 
     def _score(self, frames: Iterable[np.ndarray]) -> float:
+        """The score of one video.
+
+        Raises:
+            ValueError: OpenCV refuses the frames, which differ in size, or the parameters.
+        """
         import cv2
 
         scores = []
         for before, after in pairwise(frames):
             flow = np.zeros((*after.shape, 2), np.float32)
-            cv2.calcOpticalFlowFarneback(before, after, flow, **self._flow_arguments())
+            try:
+                cv2.calcOpticalFlowFarneback(before, after, flow, **self._flow_arguments())
+            except cv2.error as error:
+                sizes = f"frames of {before.shape} and {after.shape} pixels"
+                raise ValueError(f"no optical flow between {sizes}: {error}") from None
             score = float(np.mean(cv2.magnitude(flow[..., 0], flow[..., 1])))
             scores.append(score / float(np.hypot(*after.shape)) if self.relative else score)
         return float(np.mean(scores)) if scores else _NO_SCORE

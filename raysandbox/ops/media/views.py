@@ -40,7 +40,7 @@ Answers = Iterable[tuple[str, Any]]  # path and what was asked of it, or a Fault
 
 @dataclass(frozen=True)
 class _Known:
-    """What is known of files; by path, so that it holds for any rows.
+    """What is known of files; by path, so that it holds for any rows and any kind of media.
 
     Attributes:
         facts: by what was asked, then by path.
@@ -74,7 +74,7 @@ def file_sizes(batch: Batch, kind: MediaKind) -> list[list[int]]:
 
 def image_infos(batch: Batch) -> list[list[ImageInfo]]:
     """Size of every image; it is read to its end, so that a damaged one is found, and not kept."""
-    return _facts(batch, "image", "info", partial(_in_process, pictures.info))
+    return _facts(batch, "image", "image info", partial(_in_process, pictures.info))
 
 
 def images(batch: Batch) -> list[list[Image]]:
@@ -84,12 +84,12 @@ def images(batch: Batch) -> list[list[Image]]:
 
 def audio_infos(batch: Batch) -> list[list[AudioInfo]]:
     """Length of every sound."""
-    return _facts(batch, "audio", "info", partial(_asked, batch, "audio_info"))
+    return _facts(batch, "audio", "audio info", partial(_asked, batch, "audio_info"))
 
 
 def video_infos(batch: Batch) -> list[list[VideoInfo]]:
     """What the container of every video says; nothing is decoded."""
-    return _facts(batch, "video", "info", partial(_asked, batch, "video_info"))
+    return _facts(batch, "video", "video info", partial(_asked, batch, "video_info"))
 
 
 def video_digests(batch: Batch) -> list[list[str]]:

@@ -57,6 +57,17 @@ def test_facts_of_a_video(clips):
     assert other.frames == 8
 
 
+def test_a_file_may_be_a_picture_and_a_video(tmp_path):
+    from PIL import Image
+
+    path = str(tmp_path / "moves.gif")
+    pictures = [Image.new("RGB", (32, 16), colour) for colour in ("red", "blue")]
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=100)
+    batch = Batch(pa.table({"images": [[path]], "videos": [[path]]}))
+    assert type(image_infos(batch)[0][0]).__name__ == "ImageInfo"
+    assert type(video_infos(batch)[0][0]).__name__ == "VideoInfo"
+
+
 def test_each_video_is_decoded_once_for_every_operator(clips, asked):
     batch = batch_of([clips[:2], clips[1:]], requests=frozenset({UNIFORM, KEYS, STEPS}))
     assert [[frames.shape for frames in row] for row in video_frames(batch, UNIFORM)] == [[(3, 48, 64, 3)] * 2] * 2
