@@ -18,6 +18,7 @@ from raysandbox.ops.base import Filter, Operator
 from raysandbox.ops.batch import STATS_COLUMN
 from raysandbox.recipe.engines import engine_named
 from raysandbox.recipe.execute import Run, staging_folder
+from raysandbox.recipe.inputs import split_name
 from raysandbox.recipe.parts import UnitReport
 from raysandbox.recipe.plan import choose_engine, plan_input
 from raysandbox.recipe.prepare import load_recipe, quarantine_file, target_of, units_of, work_of
@@ -149,7 +150,7 @@ def analysed_filters(operators: Sequence[Operator]) -> tuple[list[Filter], list[
 def _target(recipe: Recipe, out_dir: Path) -> Target:
     """The data set with its statistics, or the statistics alone."""
     if not recipe.export_original_dataset:
-        stem = Path(recipe.export_path).name.split(".")[0] if recipe.export_path else "dataset"
+        stem = split_name(Path(recipe.export_path).name)[0] if recipe.export_path else "dataset"
         return Target(out_dir / f"{stem}_stats.jsonl", "jsonl", "jsonl")
     if recipe.export_path:
         return target_of(recipe)

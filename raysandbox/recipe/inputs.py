@@ -24,7 +24,7 @@ from raysandbox.recipe.remote import (
     unpacked_ratio,
 )
 
-__all__ = ["FORMATS", "InputFile", "ReadTask", "Span", "find_files", "plan_reads", "shard_pattern"]
+__all__ = ["FORMATS", "InputFile", "ReadTask", "Span", "find_files", "plan_reads", "shard_pattern", "split_name"]
 
 # fmt: off
 _TEXT_SUFFIXES = (
@@ -145,11 +145,22 @@ def find_files(path: str, suffixes: frozenset[str]) -> tuple[list[InputFile], li
     return data, [f"{path}: {left_out} text files beside data files are not read; name them in suffixes to read them"]
 
 
-def shard_pattern(path: str) -> str:
-    """The glob of the shards that may stand for an output: `out-*-of-*.jsonl` for `out.jsonl`."""
+def split_name(name: str) -> tuple[str, str]:
+    """Stem and suffix of an output's name, ("data.v1", ".jsonl.zst"): the numbers of shards stand between them."""
+    stem = os.path.splitext(os.path.splitext(name)[0] if compression_of(name) else name)[0]
+    return stem, name[len(stem) :]
+
+
+def shard_pattern(path: str, total: str = "[0-9]*") -> str:
+    """The glob of the shards that may stand for an output: `out-[0-9]*-of-[0-9]*.jsonl` for `out.jsonl`.
+
+    Args:
+        path: the output; no glob, whatever signs are in it.
+        total: how many shards there are, with the zeros that it is written with; any number by default.
+    """
     folder, slash, name = path.rpartition("/")
-    stem, dot, suffix = name.partition(".")
-    return f"{folder}{slash}{stem}-[0-9]*-of-[0-9]*{dot}{suffix}"
+    stem, suffix = map(glob.escape, split_name(name))
+    return f"{glob.escape(folder)}{slash}{stem}-[0-9]*-of-{total}{suffix}"
 
 
 def _listing(path: str) -> Listing:

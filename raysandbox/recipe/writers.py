@@ -13,7 +13,7 @@ from typing import IO, Literal, cast
 import zstandard
 
 from raysandbox.core.files import atomic_path, remove
-from raysandbox.recipe.inputs import shard_pattern
+from raysandbox.recipe.inputs import shard_pattern, split_name
 from raysandbox.recipe.parts import UnitReport
 from raysandbox.recipe.remote import list_remote, remove_remote, upload
 from raysandbox.recipe.table_writers import common_schema, write_tables
@@ -41,7 +41,7 @@ class Target:
         self.suffix = suffix
         self._shard_bytes = shard_bytes
         self._url = url
-        self._stem = path.name.split(".")[0]
+        self._stem, self._end = split_name(path.name)
 
     @property
     def sink(self) -> Literal["tables", "lines"]:
@@ -54,8 +54,10 @@ class Target:
             return [(self.path, rows)]
         counts = shard_sizes(rows, size // self._shard_bytes + 1)
         width = len(str(len(counts))) + 1
-        name = f"{self._stem}-{{:0{width}d}}-of-{len(counts):0{width}d}.{self.suffix}"
-        return [(self.path.with_name(name.format(index)), count) for index, count in enumerate(counts)]
+        names = [
+            f"{self._stem}-{index:0{width}d}-of-{len(counts):0{width}d}{self._end}" for index in range(len(counts))
+        ]
+        return [(self.path.with_name(name), count) for name, count in zip(names, counts, strict=True)]
 
     @contextmanager
     def place(self, path: Path) -> Iterator[Path]:
@@ -70,15 +72,15 @@ class Target:
         """What a later job reads: the file, or the glob of the shards just written."""
         if self._shard_bytes <= 0:
             return self._where(self.path.name)
-        total = shards[0][0].name.split("-of-")[1]
-        return self._where(f"{self._stem}-*-of-{total}")
+        total = shards[0][0].name.removesuffix(self._end).rpartition("-")[2]
+        return shard_pattern(self._where(self.path.name), total)
 
     def remove_stale(self, shards: Sequence[tuple[Path, int]]) -> None:
         """Removes what an earlier run left and would now be read together with these, or instead of them."""
         if self._shard_bytes <= 0:
             return
         written = {path.name for path, _ in shards}
-        old = re.compile(rf"{re.escape(self._stem)}-\d+-of-\d+\.{re.escape(self.suffix)}")
+        old = re.compile(rf"{re.escape(self._stem)}-\d+-of-\d+{re.escape(self._end)}")
         for name in self._names_beside():
             if (old.fullmatch(name) or name == self.path.name) and name not in written:
                 if self._url:

@@ -239,7 +239,7 @@ def test_shards(tmp_path, write_jsonl, read_jsonl):
     names = sorted(path.name for path in tmp_path.glob("out-*"))
     assert names == ["out-00-of-03.jsonl", "out-01-of-03.jsonl", "out-02-of-03.jsonl"]
     assert [len(read_jsonl(tmp_path / name)) for name in names] == [4, 3, 3]
-    assert result.path == f"{tmp_path}/out-*-of-03.jsonl"
+    assert result.path == f"{tmp_path}/out-[0-9]*-of-03.jsonl"
     assert run(result.path, tmp_path / "all.jsonl").rows_out == 10
     assert (tmp_path / "all.jsonl").read_bytes() == source.read_bytes().replace(b": ", b":")
 

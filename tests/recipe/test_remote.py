@@ -184,8 +184,8 @@ def test_outputs_at_urls(memory, tmp_path, monkeypatch, write_jsonl, suffix):
 def test_shards_at_urls_replace_older_ones(memory, tmp_path, monkeypatch, write_jsonl):
     monkeypatch.setenv("HOME", str(tmp_path))
     source = str(write_jsonl(ROWS))
-    run(source, f"{memory}/out.jsonl", tmp_path, export_shard_size=500)
-    result = run(source, f"{memory}/out.jsonl", tmp_path, export_shard_size=3000)
+    run(source, f"{memory}/run[1]/out.jsonl", tmp_path, export_shard_size=500)
+    result = run(source, f"{memory}/run[1]/out.jsonl", tmp_path, export_shard_size=3000)
     names = [file.path for file in list_remote(memory).files]
     assert 1 < len(names) < 4
     assert [file.path for file in list_remote(result.path).files] == names

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from raysandbox.core.errors import ConfigError
 from raysandbox.recipe.api import process
+from raysandbox.recipe.inputs import find_files, shard_pattern, split_name
 from raysandbox.recipe.problems import recipe_problems
 from raysandbox.recipe.rows import exact_table
 from raysandbox.recipe.schema import Recipe, export_format
@@ -149,3 +150,38 @@ def test_formats_by_suffix_or_type():
     assert export_format("out.data", "tsv") == ("tsv", "data")
     with pytest.raises(ConfigError, match=r"known suffixes: .*\.tsv"):
         export_format("out.xlsx")
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("out.jsonl", ("out", ".jsonl")),
+        ("data.v1.jsonl", ("data.v1", ".jsonl")),
+        ("data.v1.JSONL.ZST", ("data.v1", ".JSONL.ZST")),
+        ("out", ("out", "")),
+    ],
+)
+def test_stem_and_suffix(name, parts):
+    assert split_name(name) == parts
+
+
+@pytest.mark.parametrize(
+    "names", [("data.v1.jsonl", "data.v2.jsonl"), ("train.jsonl.gz", "train-val.jsonl.gz"), ("a{}.JSONL", "a*.JSONL")]
+)
+def test_shards_of_outputs_side_by_side(tmp_path, names):
+    folder = tmp_path / "run[1]"
+    sources = [
+        write(tmp_path / f"{word}.jsonl", [{"text": f"{word} {number}"} for number in range(9)]) for word in "ab"
+    ]
+    results = [run(source, folder / name, export_shard_size=60) for source, name in zip(sources, names, strict=True)]
+    for result, name, source in zip(results, names, sources, strict=True):
+        shards, _ = find_files(result.path, frozenset())
+        assert len(shards) > 1
+        assert [file.path for file in shards] == [file.path for file in find_files(str(folder / name), frozenset())[0]]
+        assert run(result.path, tmp_path / "all.jsonl").rows_out == 9
+        lines = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
+        assert lines == [json.loads(line) for line in source.read_text().splitlines()]
+
+
+def test_a_pattern_takes_digits_only():
+    assert shard_pattern("/a[1]/b*.json.gz", "07") == "/a[[]1]/b[*]-[0-9]*-of-07.json.gz"
