@@ -2,6 +2,8 @@
 
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from raysandbox.ops.base import OPERATORS
 from raysandbox.ops.batch import Batch, RowFaults
@@ -43,8 +45,25 @@ def test_values_without_a_common_type():
     assert number_array(batch, "v", lists=True).to_pylist() == [1, 1, None, None]
     assert run("specified_numeric_field_filter", batch, field_key="v", min_value=1)[0] == [True, True, False, False]
     kept, stats = run("specified_field_filter", batch, field_key="v", target_value=["x", "1"])
-    assert kept == [True, True, True, False]
-    assert stats == {"v": ["1", "1", "x", None]}
+    assert kept == [False, True, True, False]
+    assert stats == {"v": ["1", '"1"', "x", None]}
+
+
+VALUES = (
+    st.none()
+    | st.booleans()
+    | st.sampled_from([0, 1, 2, 1.0, 2.5, 10**20, float("nan"), "a", "b", "1", "null", '"a"', "[", " 1", "NaN", ""])
+    | st.lists(st.sampled_from([1, 2]) | st.just(1.5), max_size=2)
+    | st.dictionaries(st.sampled_from("pq"), st.integers(1, 2) | st.just(1.5), min_size=1)
+)
+
+
+@given(st.lists(VALUES, min_size=1, max_size=6), st.lists(VALUES, min_size=1, max_size=3))
+def test_values_do_not_depend_on_the_rows_beside(values, targets):
+    rows = [{"v": value} for value in values]
+    together = run("specified_field_filter", Batch(table_of(rows)), field_key="v", target_value=targets)
+    alone = [run("specified_field_filter", Batch(table_of([row])), field_key="v", target_value=targets) for row in rows]
+    assert together == ([kept for (kept,), _ in alone], {"v": [stats["v"][0] for _, stats in alone]})
 
 
 def test_numbers_of_a_field():
