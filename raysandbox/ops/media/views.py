@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -44,11 +44,11 @@ class _Known:
 
     Attributes:
         facts: by what was asked, then by path.
-        faults: why a file cannot be used.
+        faults: why a file cannot be used, by what it is used as, then by path.
     """
 
     facts: dict[Hashable, dict[str, Any]] = field(default_factory=dict)
-    faults: dict[str, str] = field(default_factory=dict)
+    faults: dict[MediaKind, dict[str, str]] = field(default_factory=dict)
 
     def select_rows(self, keep: np.ndarray) -> _Known:
         """Itself."""
@@ -176,15 +176,15 @@ def _facts(
         RowFaults: with all rows that have a file of which it cannot be known.
     """
     known: _Known = batch.view(MEDIA_VIEW, _Known)
-    facts, rows = known.about(what), file_lists(batch, kind)
-    missing = [path for path in dict.fromkeys(chain(*rows)) if path not in facts and path not in known.faults]
-    known.faults.update((path, fault) for path in missing if (fault := _unusable(path)))
-    for path, answer in find_out([path for path in missing if path not in known.faults]):
+    facts, faults, rows = known.about(what), known.faults.setdefault(kind, {}), file_lists(batch, kind)
+    missing = [path for path in dict.fromkeys(chain(*rows)) if path not in facts and path not in faults]
+    faults.update((path, fault) for path in missing if (fault := _unusable(path)))
+    for path, answer in find_out([path for path in missing if path not in faults]):
         if isinstance(answer, Fault):
-            known.faults[path] = answer.reason
+            faults[path] = answer.reason
         else:
             facts[path] = answer
-    bad = {row: _reasons(known, paths) for row, paths in enumerate(rows) if not known.faults.keys().isdisjoint(paths)}
+    bad = {row: _reasons(faults, paths) for row, paths in enumerate(rows) if not faults.keys().isdisjoint(paths)}
     if bad:
         raise RowFaults(bad)
     return [[facts[path] for path in paths] for paths in rows]
@@ -203,9 +203,9 @@ def _unusable(path: str) -> str | None:
     return "is empty" if stat.S_ISREG(status.st_mode) and status.st_size == 0 else None
 
 
-def _reasons(known: _Known, paths: Iterable[str]) -> str:
-    faulty = [path for path in dict.fromkeys(paths) if path in known.faults]
-    return "; ".join(f"{os.path.basename(path)}: {known.faults[path]}" for path in faulty)
+def _reasons(faults: Mapping[str, str], paths: Iterable[str]) -> str:
+    faulty = [path for path in dict.fromkeys(paths) if path in faults]
+    return "; ".join(f"{os.path.basename(path)}: {faults[path]}" for path in faulty)
 
 
 def _in_process(read: Callable[[str], T | Fault], paths: Sequence[str]) -> Iterator[tuple[str, T | Fault]]:

@@ -63,7 +63,9 @@ def test_a_file_may_be_a_picture_and_a_video(tmp_path):
     path = str(tmp_path / "moves.gif")
     pictures = [Image.new("RGB", (32, 16), colour) for colour in ("red", "blue")]
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=100)
-    batch = Batch(pa.table({"images": [[path]], "videos": [[path]]}))
+    batch = Batch(pa.table({"images": [[path]], "videos": [[path]], "audios": [[path]]}))
+    with pytest.raises(RowFaults, match="it has no sound"):
+        audio_infos(batch)
     assert type(image_infos(batch)[0][0]).__name__ == "ImageInfo"
     assert type(video_infos(batch)[0][0]).__name__ == "VideoInfo"
 
