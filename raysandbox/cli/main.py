@@ -66,15 +66,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(f"{error}: `raysandbox run … --resume` goes on from here", 128 + error.signum)
     except SandboxError as error:
         _fail(str(error), 1)
-    finally:
-        _end_ray()
-
-
-def _end_ray() -> None:
-    """Ends a local Ray; at the interpreter's end Ray would wait half a second first."""
-    session = sys.modules.get("raysandbox.runtime.session")
-    if session is not None:
-        session.shutdown_ray()
 
 
 def _fail(message: str, status: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import os
@@ -132,6 +133,7 @@ def ensure_ray(*, num_cpus: int | None = None, num_gpus: int | None = None) -> N
                 **common,
             )
         _started = "local"
+        atexit.register(shutdown_ray)  # before Ray's own, which waits half a second first
 
 
 def shutdown_ray() -> None:
