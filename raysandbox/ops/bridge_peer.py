@@ -148,7 +148,9 @@ def rewritten(op: Any, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
 
     if not rows:
         return []
-    op.auto_op_parallelism, op.num_proc = False, 1
+    # None, since with any number `datasets` forks this process: a fork of a process with Ray's threads
+    # may hang, and cuts the parent off from its raylet.
+    op.auto_op_parallelism, op.num_proc = False, None
     regroups = isinstance(op, _data_juicer().Grouper)
     numbered = rows if regroups else [{**row, _POSITION: position} for position, row in enumerate(rows)]
     try:

@@ -144,6 +144,8 @@ def column_of(name: str, values: Iterable[Any]) -> tuple[pa.Field, pa.Array]:
     first = next((value for value in values if value is not None), None)
     try:
         array = pa.array(values, pa.large_string() if isinstance(first, str) else None)
+        if pa.types.is_floating(array.type) and any(isinstance(value, bool) for value in values):
+            raise TypeError("pyarrow reads a boolean after a float as a float")
     except _NO_COMMON_TYPE:
         texts = [None if value is None else encode_row(value).decode() for value in values]
         array = pa.array(texts, pa.large_string())

@@ -1,6 +1,7 @@
 """Data-Juicer's operators through the bridge: equal to calling them directly."""
 
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -70,7 +71,8 @@ def directly(steps, rows, **more):
         dataset = NestedDataset.from_list(rows)
         for step in steps:
             ((name, parameters),) = step.items()
-            (op,) = load_ops([{name: {**parameters, "num_proc": 1, "auto_op_parallelism": False}}])
+            (op,) = load_ops([{name: parameters}])
+            op.auto_op_parallelism, op.num_proc = False, None  # a number would fork this process, which holds Ray
             dataset = op.run(dataset, **more)
         return dataset.to_list()
 
@@ -95,6 +97,16 @@ def test_mixed_recipe_is_equal_to_data_juicers(engine, tmp_path):
         ("key_value_grouper", 5, 2),
         ("naive_reverse_grouper", 2, 5),
     ]
+
+
+@PEER
+def test_nothing_forks_a_process_that_may_hold_ray(monkeypatch):
+    def refuse():
+        raise AssertionError("forked")
+
+    monkeypatch.setattr(os, "fork", refuse)
+    steps = [{"document_line_deduplicator": {}}, {"key_value_grouper": {}}, {"naive_reverse_grouper": {}}]
+    assert len(process({"process": steps}, rows=rows_of(TEXTS)).rows) == len(TEXTS)
 
 
 @PEER

@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from raysandbox.ops.base import OPERATORS
@@ -58,6 +58,7 @@ VALUES = (
 )
 
 
+@example([1.0, False], [None])
 @given(st.lists(VALUES, min_size=1, max_size=6), st.lists(VALUES, min_size=1, max_size=3))
 def test_values_do_not_depend_on_the_rows_beside(values, targets):
     rows = [{"v": value} for value in values]
