@@ -5,14 +5,16 @@ The implementations live in `recipe/` and `runtime/`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Report", "RowScorer", "Scorers", "TrainSession"]
+    from raysandbox.core.progress import Progress
+
+__all__ = ["Report", "RowScorer", "Scorers", "TrainSession", "UnitWork", "WorkSession", "Workers"]
 
 
 class Report(Protocol):
@@ -68,4 +70,93 @@ class TrainSession(Protocol):
     @property
     def log_dir(self) -> Path:
         """Where the training may write logs of its own."""
+        ...
+
+
+class UnitWork(Protocol):
+    """Work in units that do not depend on each other; pickled to the workers that do them."""
+
+    def load(self, device: str) -> Any:
+        """Loads the models, once per worker.
+
+        Args:
+            device: torch device of the worker, "cuda" or "cpu".
+        """
+        ...
+
+    def run(self, unit: Any, state: Any) -> Any:
+        """Does a unit: the same in every worker and in every order, so that a lost one is done again."""
+        ...
+
+
+class Workers(Protocol):
+    """The workers of a job: as many, with the CPUs and GPUs, as its `resources` ask for."""
+
+    def map(
+        self, work: UnitWork, units: Sequence[Any], *, description: str = "", python: str | None = None
+    ) -> Iterator[tuple[int, Any]]:
+        """Does every unit once; a unit whose worker is lost is done again.
+
+        Args:
+            work: what to do.
+            units: plain values, each small; workers take them from the first to the last.
+            description: what a progress bar says.
+            python: the interpreter of another environment to work in; it holds the same versions of
+                Python and Ray, and of this package only what needs nothing else (`raysandbox env create`).
+
+        Yields:
+            (index, result) of the units as they end, in any order.
+
+        Raises:
+            JobFailed: the resources cannot be had, a unit raised, or one lost its worker three times.
+        """
+        ...
+
+
+class WorkSession(Protocol):
+    """What a component gets from the job that runs it."""
+
+    @property
+    def report(self) -> Report:
+        """Sends metrics to the watcher."""
+        ...
+
+    @property
+    def progress(self) -> Progress:
+        """Shows how far the work is; `workers` and `scorers` show theirs by themselves."""
+        ...
+
+    @property
+    def scorers(self) -> Scorers:
+        """Applies row scorers to data sets."""
+        ...
+
+    @property
+    def workers(self) -> Workers:
+        """Does units of work in the job's workers."""
+        ...
+
+    @property
+    def artifacts(self) -> Path:
+        """The job's own folder, empty at its start."""
+        ...
+
+    @property
+    def quarantine(self) -> Path:
+        """Where rows that fail are written, with reasons."""
+        ...
+
+    @property
+    def cache_dir(self) -> Path:
+        """What runs share."""
+        ...
+
+    @property
+    def use_cache(self) -> bool:
+        """Whether what earlier runs left in the cache may be read."""
+        ...
+
+    @property
+    def allow_user_code(self) -> bool:
+        """Whether code that a configuration or a model brings may run."""
         ...

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from raysandbox.core.component import Component
 from raysandbox.core.registry import Registry
-from raysandbox.core.runner import Report, Scorers
+from raysandbox.core.runner import WorkSession
 
 __all__ = ["DATA_EVALUATORS", "DataEvaluator"]
 
@@ -23,12 +23,11 @@ class DataEvaluator(Component):
 
     registry: ClassVar[Registry] = DATA_EVALUATORS
 
-    def evaluate(self, scorers: Scorers, report: Report) -> float | Mapping[str, Any]:
-        """Returns the score, or a mapping of scores.
+    def evaluate(self, session: WorkSession) -> float | Mapping[str, Any] | tuple[Any, ...]:
+        """Returns the score, or a mapping of scores; a tuple holds several outputs of the job.
 
         Args:
-            scorers: applies row scorers to data sets.
-            report: receives the metrics worth watching.
+            session: runs scorers and workers, receives the metrics worth watching.
 
         Raises:
             JobFailed: there is nothing to score, or the result is not a number.

@@ -16,7 +16,7 @@ from raysandbox.core.component import InputPath, ModelPath, OutputPath
 from raysandbox.core.errors import JobFailed, MissingExtraError, UserError
 from raysandbox.core.files import cache_dir
 from raysandbox.core.registry import register
-from raysandbox.core.runner import Report, Scorers
+from raysandbox.core.runner import Scorers, WorkSession
 from raysandbox.evaluators._spark_features import piece_features, word_features
 from raysandbox.evaluators._spark_model import HashedRegression, read_pipeline
 from raysandbox.evaluators.base import DataEvaluator
@@ -75,17 +75,17 @@ class TextQualityClassifier(DataEvaluator):
             return {"model": str(error)}
         return {}
 
-    def evaluate(self, scorers: Scorers, report: Report) -> float:
+    def evaluate(self, session: WorkSession) -> float:
         """Returns the mean doc_score; reports it with the share of rows kept and their number.
 
         With `compare_with`, the same of that data set are reported with the prefix `compared_`.
         """
         export_path = Path(self.export_path) if self.export_path else None
-        found = self._measure(scorers, self.dataset_path, export_path)
-        report(found)
+        found = self._measure(session.scorers, self.dataset_path, export_path)
+        session.report(found)
         if self.compare_with:
-            compared = self._measure(scorers, self.compare_with, None)
-            report({f"compared_{name}": value for name, value in compared.items()})
+            compared = self._measure(session.scorers, self.compare_with, None)
+            session.report({f"compared_{name}": value for name, value in compared.items()})
         return found["doc_score"]
 
     def _measure(self, scorers: Scorers, dataset_path: str, export_path: Path | None) -> dict[str, float]:

@@ -7,8 +7,8 @@ from typing import Any
 
 from raysandbox.core.registry import register
 from raysandbox.evaluators.base import DATA_EVALUATORS
+from raysandbox.hooks._session import session_of
 from raysandbox.hooks.base import Hook, Job, JobContext
-from raysandbox.recipe.scoring import DatasetScorers
 
 __all__ = ["EvaluateDataHook"]
 
@@ -18,10 +18,9 @@ class EvaluateDataHook(Hook):
     """Scores a data set by the evaluator that `type` names; returns the score or the scores."""
 
     components = DATA_EVALUATORS
-    returns = ("score, or mapping of scores",)
+    returns = ("score, or mapping of scores; of accuracy and mse the results of each file, then the best value",)
 
     def run(self, job: Job, context: JobContext) -> Sequence[Any]:
         """Scores; what the evaluator reports goes to the metrics."""
-        evaluator = self.component(job.extra)
-        scorers = DatasetScorers(quarantine_dir=context.quarantine, progress=context.progress)
-        return [evaluator.evaluate(scorers, context.report)]
+        found = self.component(job.extra).evaluate(session_of(job, context))
+        return found if isinstance(found, tuple) else [found]

@@ -2,49 +2,25 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import traceback
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from raysandbox.core.errors import JobFailed, UserError
-from raysandbox.core.redact import redact_text
+from raysandbox.core.errors import JobFailed
 from raysandbox.core.runner import Report
 from raysandbox.executors.base import ModelTrainer
-from raysandbox.runtime.placement import Resources, placement_group_for
-from raysandbox.runtime.session import is_local
+from raysandbox.runtime.actors import LOST_TRIES, PULL_S, START_S, WorkerJob, WorkerLost, failure, start_actor
+from raysandbox.runtime.placement import placement_group_for
+from raysandbox.runtime.unit_actor import device_for
 from raysandbox.runtime.watcher_actor import Reporter
 from raysandbox.runtime.worker_log import LogFollower, WorkerAddress, redirect_output
 
 __all__ = ["run_in_worker"]
 
 logger = logging.getLogger(__name__)
-_LOST_TRIES = 2  # a worker that dies with its machine is no fault of the job: not counted in `retries`
-_PULL_S = 0.5
-_START_S = 600.0  # an environment with pip packages is built meanwhile
-
-
-class WorkerJob(Protocol):
-    """What is to run."""
-
-    @property
-    def id(self) -> str:
-        """`pipeline.meta_name#index`, for messages."""
-        ...
-
-    @property
-    def resources(self) -> Resources:
-        """What its workers need."""
-        ...
-
-    @property
-    def runtime_env(self) -> Mapping[str, Any]:
-        """Ray runtime environment of its workers."""
-        ...
 
 
 class WorkerContext(Protocol):
@@ -76,10 +52,6 @@ class Session:
     log_dir: Path
 
 
-class WorkerLost(Exception):
-    """The worker's process or node died."""
-
-
 def run_in_worker(trainer: ModelTrainer, job: WorkerJob, context: WorkerContext) -> str:
     """Trains in an actor that holds the job's resources; returns the checkpoint or model directory.
 
@@ -95,7 +67,7 @@ def run_in_worker(trainer: ModelTrainer, job: WorkerJob, context: WorkerContext)
             f"worker (set num_workers: 1)"
         )
     lost: list[WorkerLost] = []
-    while len(lost) <= _LOST_TRIES:
+    while len(lost) <= LOST_TRIES:
         try:
             with placement_group_for(job.resources) as group:
                 return _run_once(trainer, job, context, group)
@@ -109,75 +81,24 @@ def _run_once(trainer: ModelTrainer, job: WorkerJob, context: WorkerContext, gro
     import ray
     from ray.exceptions import RayError
 
-    worker = _start(job, group)
+    worker = start_actor(_Worker, job, group)
     follower: LogFollower | None = None
     try:
-        address: Any = ray.get(worker.start.remote(), timeout=_START_S)
+        address: Any = ray.get(worker.start.remote(), timeout=START_S)
         follower = LogFollower(address, context.log)
         result = worker.train.remote(trainer, context.report, job.resources.num_gpus > 0, context.log.with_suffix(""))
-        while not ray.wait([result], timeout=_PULL_S)[0]:
+        while not ray.wait([result], timeout=PULL_S)[0]:
             follower.pull()
         return ray.get(result)
     except RayError as error:
         if follower is not None:
             follower.pull(last=True)
-        raise _failure(error, follower.tail if follower else "", context.log) from error
+        raise failure(error, follower.tail if follower else "", context.log) from error
     finally:
         ray.kill(worker)
         if follower is not None:
             follower.pull(last=True)
             follower.close()
-
-
-def _start(job: WorkerJob, group: Any) -> Any:
-    import ray
-    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
-
-    options: dict[str, Any] = {
-        "num_cpus": job.resources.num_cpus,
-        "num_gpus": job.resources.num_gpus,
-        # Ray jobs that a training starts itself do not have to fit into its bundle.
-        "scheduling_strategy": PlacementGroupSchedulingStrategy(group, 0, placement_group_capture_child_tasks=False),
-        "runtime_env": _runtime_env(job.runtime_env),
-    }
-    return ray.remote(_Worker).options(**options).remote()
-
-
-def _runtime_env(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The runtime environment with its interpreter's path made absolute: workers start elsewhere.
-
-    Raises:
-        JobFailed: the interpreter is not there; Ray would wait for its workers for ever.
-    """
-    environment = dict(given)
-    interpreter = environment.get("py_executable", "")
-    if os.sep in interpreter and " " not in interpreter:
-        path = Path(interpreter).expanduser().absolute()
-        if is_local() and not path.exists():
-            raise JobFailed(f"runtime_env.py_executable: {interpreter} does not exist")
-        environment["py_executable"] = str(path)
-    return environment
-
-
-def _failure(error: Exception, tail: str, log: Path) -> Exception:
-    """What a Ray error means here: the job's own failure, or a lost worker."""
-    from ray.exceptions import GetTimeoutError, RayTaskError, RuntimeEnvSetupError
-
-    if isinstance(error, RayTaskError):
-        cause = error.cause
-        reason = str(cause) if isinstance(cause, UserError) else f"{type(cause).__name__}: {cause}"
-    elif isinstance(error, RuntimeEnvSetupError):
-        reason = f"the job's runtime_env cannot be set up: {error}"
-    elif isinstance(error, GetTimeoutError):
-        reason = f"the worker did not start within {_START_S:g} s"
-    else:
-        reason = str(error).splitlines()[-1].split(" Some common causes")[0]  # Ray's last line says why
-        return WorkerLost(redact_text(_with_tail(reason, tail, log)))
-    return JobFailed(redact_text(_with_tail(reason, tail, log)))
-
-
-def _with_tail(reason: str, tail: str, log: Path) -> str:
-    return f"{reason}\nlast lines of {log}:\n{tail}" if tail else reason
 
 
 class _Worker:
@@ -193,7 +114,7 @@ class _Worker:
         """Trains; the metrics are with the watcher when it returns."""
         log_dir.mkdir(parents=True, exist_ok=True)
         try:
-            return trainer.train(Session(report, _device(has_gpu), log_dir))
+            return trainer.train(Session(report, device_for(has_gpu), log_dir))
         except SystemExit as error:  # Ray would take it for the wish to end the actor
             raise JobFailed(f"the training ended its process with status {error.code}") from error
         except Exception:
@@ -201,11 +122,3 @@ class _Worker:
             raise
         finally:
             report.client.flush()
-
-
-def _device(has_gpu: bool) -> str:
-    if not has_gpu or importlib.util.find_spec("torch") is None:
-        return "cpu"
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"

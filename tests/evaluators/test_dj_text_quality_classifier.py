@@ -1,5 +1,6 @@
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -55,7 +56,8 @@ def evaluate(texts, block=None, **config):
     reported = {}
     scorers = InProcess(pa.table({"text": pa.array(texts, pa.string())}), block)
     evaluator = TextQualityClassifier(dataset_path="data.jsonl", **config)
-    score = evaluator.evaluate(scorers, lambda metrics, step=None: reported.update(metrics))
+    session = SimpleNamespace(scorers=scorers, report=lambda metrics, step=None: reported.update(metrics))
+    score = evaluator.evaluate(session)
     return score, reported, scorers
 
 

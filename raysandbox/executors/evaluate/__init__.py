@@ -1,0 +1,1 @@
+"""Model evaluators, one file each."""

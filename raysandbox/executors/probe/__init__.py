@@ -1,0 +1,1 @@
+"""Model probes, one file each."""

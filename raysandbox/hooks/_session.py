@@ -1,0 +1,44 @@
+"""What hooks hand to the components that they run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from raysandbox.core.progress import Progress
+from raysandbox.core.runner import Report, Scorers, Workers
+from raysandbox.hooks.base import Job, JobContext
+from raysandbox.recipe.scoring import DatasetScorers
+from raysandbox.runtime.unit_workers import JobWorkers
+
+__all__ = ["Session", "session_of"]
+
+
+@dataclass(frozen=True)
+class Session:
+    """`core.runner.WorkSession` of a job."""
+
+    report: Report
+    progress: Progress
+    scorers: Scorers
+    workers: Workers
+    artifacts: Path
+    quarantine: Path
+    cache_dir: Path
+    use_cache: bool
+    allow_user_code: bool
+
+
+def session_of(job: Job, context: JobContext) -> Session:
+    """Row scorers on the recipe engine, units of work on the job's resources."""
+    return Session(
+        report=context.report,
+        progress=context.progress,
+        scorers=DatasetScorers(quarantine_dir=context.quarantine, progress=context.progress),
+        workers=JobWorkers(job, context.log, context.progress),
+        artifacts=context.artifacts,
+        quarantine=context.quarantine,
+        cache_dir=context.cache_dir,
+        use_cache=context.use_cache,
+        allow_user_code=context.allow_user_code,
+    )

@@ -1,0 +1,1 @@
+"""What components need beyond this package: isolated environments, and model files."""

@@ -1,0 +1,110 @@
+"""Actors that hold a job's bundles: how they start, what their end means, on which device they work."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from raysandbox.core.errors import JobFailed, UserError
+from raysandbox.core.redact import redact_text
+from raysandbox.runtime.placement import Resources
+from raysandbox.runtime.session import is_local
+
+__all__ = ["LOST_TRIES", "PULL_S", "START_S", "WorkerJob", "WorkerLost", "failure", "start_actor"]
+
+LOST_TRIES = 2  # a worker that dies with its machine is no fault of the job: not counted in `retries`
+PULL_S = 0.5
+START_S = 600.0  # an environment with pip packages is built meanwhile
+
+
+class WorkerJob(Protocol):
+    """What is to run."""
+
+    @property
+    def id(self) -> str:
+        """`pipeline.meta_name#index`, for messages."""
+        ...
+
+    @property
+    def resources(self) -> Resources:
+        """What its workers need."""
+        ...
+
+    @property
+    def runtime_env(self) -> Mapping[str, Any]:
+        """Ray runtime environment of its workers."""
+        ...
+
+
+class WorkerLost(Exception):
+    """The worker's process or node died."""
+
+
+def start_actor(cls: type, job: WorkerJob, group: Any, bundle: int = 0, python: str | None = None) -> Any:
+    """An actor of a class in one bundle of a job's placement group.
+
+    Args:
+        cls: the class.
+        job: whose worker it is.
+        group: the placement group.
+        bundle: number of its bundle.
+        python: the interpreter that it runs on, in place of the job's own.
+
+    Raises:
+        JobFailed: the interpreter is not there; Ray would wait for its workers for ever.
+    """
+    import ray
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    given = {**job.runtime_env, "py_executable": python} if python else job.runtime_env
+    options: dict[str, Any] = {
+        "num_cpus": job.resources.num_cpus,
+        "num_gpus": job.resources.num_gpus,
+        # Ray jobs that a worker starts itself do not have to fit into its bundle.
+        "scheduling_strategy": PlacementGroupSchedulingStrategy(
+            group, bundle, placement_group_capture_child_tasks=False
+        ),
+        "runtime_env": _runtime_env(given),
+    }
+    return ray.remote(cls).options(**options).remote()
+
+
+def _runtime_env(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The runtime environment with its interpreter's path made absolute: workers start elsewhere."""
+    environment = dict(given)
+    interpreter = environment.get("py_executable", "")
+    if os.sep in interpreter and " " not in interpreter:
+        path = Path(interpreter).expanduser().absolute()
+        if is_local() and not path.exists():
+            raise JobFailed(f"runtime_env.py_executable: {interpreter} does not exist")
+        environment["py_executable"] = str(path)
+    return environment
+
+
+def failure(error: Exception, tail: str, log: Path) -> Exception:
+    """What a Ray error means here: the job's own failure (JobFailed), or a lost worker (WorkerLost).
+
+    Args:
+        error: what `ray.get` raised.
+        tail: the last lines of the worker's output.
+        log: where all of them are.
+    """
+    from ray.exceptions import GetTimeoutError, RayTaskError, RuntimeEnvSetupError
+
+    if isinstance(error, RayTaskError):
+        cause = error.cause
+        reason = str(cause) if isinstance(cause, UserError) else f"{type(cause).__name__}: {cause}"
+    elif isinstance(error, RuntimeEnvSetupError):
+        reason = f"the job's runtime_env cannot be set up: {error}"
+    elif isinstance(error, GetTimeoutError):
+        reason = f"the worker did not start within {START_S:g} s"
+    else:
+        reason = str(error).splitlines()[-1].split(" Some common causes")[0]  # Ray's last line says why
+        return WorkerLost(redact_text(_with_tail(reason, tail, log)))
+    return JobFailed(redact_text(_with_tail(reason, tail, log)))
+
+
+def _with_tail(reason: str, tail: str, log: Path) -> str:
+    return f"{reason}\nlast lines of {log}:\n{tail}" if tail else reason

@@ -1,0 +1,57 @@
+"""The actor that does units of work, in this environment or in another one.
+
+It also runs where only Python's standard library and Ray are installed, so it imports nothing else.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import traceback
+from typing import Any
+
+from raysandbox.core.errors import JobFailed
+from raysandbox.runtime.worker_log import WorkerAddress, redirect_output
+
+__all__ = ["UnitActor", "device_for"]
+
+
+class UnitActor:
+    """Keeps what the work loaded from one unit to the next."""
+
+    _work: Any
+    _state: Any
+
+    def start(self) -> WorkerAddress:
+        """Redirects the output; returns where the worker is."""
+        import ray
+
+        return WorkerAddress(ray.get_runtime_context().get_node_id(), os.getpid(), redirect_output())
+
+    def load(self, work: Any, has_gpu: bool) -> None:
+        """Takes the work and loads its models."""
+        self._work = work
+        self._state = _guarded(work.load, device_for(has_gpu))
+
+    def run(self, unit: Any) -> Any:
+        """Does a unit."""
+        return _guarded(self._work.run, unit, self._state)
+
+
+def _guarded(function: Any, *arguments: Any) -> Any:
+    try:
+        return function(*arguments)
+    except SystemExit as error:  # Ray would take it for the wish to end the actor
+        raise JobFailed(f"the work ended its process with status {error.code}") from error
+    except Exception:
+        traceback.print_exc()  # into the job's log; the driver gets the message
+        raise
+
+
+def device_for(has_gpu: bool) -> str:
+    """The torch device of a worker: "cuda" when its bundle holds a GPU that torch can use, else "cpu"."""
+    if not has_gpu or importlib.util.find_spec("torch") is None:
+        return "cpu"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

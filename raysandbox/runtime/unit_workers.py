@@ -1,0 +1,160 @@
+"""A job's units over its workers: one unit per call, lost workers replaced, results as they come."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from raysandbox.core.errors import JobFailed
+from raysandbox.core.progress import Progress
+from raysandbox.core.runner import UnitWork
+from raysandbox.runtime.actors import LOST_TRIES, PULL_S, START_S, WorkerJob, WorkerLost, failure, start_actor
+from raysandbox.runtime.placement import placement_group_for
+from raysandbox.runtime.session import ensure_ray
+from raysandbox.runtime.unit_actor import UnitActor
+from raysandbox.runtime.worker_log import LogFollower
+
+__all__ = ["JobWorkers"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class JobWorkers:
+    """`core.runner.Workers` on Ray: one actor in each bundle of the job's placement group.
+
+    Attributes:
+        job: what is to run, with its resources.
+        log: the job's log file; the output of worker 2 goes to `LOG.2.log`, and so on.
+        progress: receives the progress.
+    """
+
+    job: WorkerJob
+    log: Path
+    progress: Progress
+
+    def map(
+        self, work: UnitWork, units: Sequence[Any], *, description: str = "", python: str | None = None
+    ) -> Iterator[tuple[int, Any]]:
+        """Does every unit once (see `core.runner.Workers.map`)."""
+        if not units:
+            return
+        ensure_ray()
+        resources = self.job.resources
+        size = min(resources.num_workers, len(units))
+        self.progress.begin(description or self.job.id, len(units), "units")
+        try:
+            with placement_group_for(resources.model_copy(update={"num_workers": size})) as group:
+                crew = _Crew(self, work, units, group, python)
+                try:
+                    for index, result in crew.run(size):
+                        self.progress.advance(1)
+                        yield index, result
+                finally:
+                    crew.end()
+        finally:
+            self.progress.end()
+
+
+@dataclass
+class _Slot:
+    """One bundle and what works in it.
+
+    Attributes:
+        number: of the bundle.
+        actor: in it.
+        call: what the actor does now.
+        unit: index of the unit that it does; None while it starts.
+        follower: copies its output; None before it has started.
+        born: when it was asked for, in seconds.
+    """
+
+    number: int
+    actor: Any
+    call: Any
+    unit: int | None = None
+    follower: LogFollower | None = None
+    born: float = field(default_factory=time.monotonic)
+
+
+class _Crew:
+    """The workers of one `map`."""
+
+    def __init__(self, owner: JobWorkers, work: UnitWork, units: Sequence[Any], group: Any, python: str | None) -> None:
+        self._owner, self._work, self._units, self._group, self._python = owner, work, units, group, python
+        self._waiting = deque(range(len(units)))
+        self._lost: Counter[int | None] = Counter()  # by unit; None: while starting
+        self._slots: list[_Slot] = []
+
+    def run(self, size: int) -> Iterator[tuple[int, Any]]:
+        import ray
+
+        self._slots = [self._started(number) for number in range(size)]
+        while busy := {slot.call: slot for slot in self._slots if slot.call is not None}:
+            ready, _ = ray.wait(list(busy), num_returns=1, timeout=PULL_S)
+            for slot in self._slots:
+                if slot.follower:
+                    slot.follower.pull()
+                elif time.monotonic() > slot.born + START_S:
+                    raise JobFailed(f"a worker did not start within {START_S:g} s")
+            for call in ready:
+                yield from self._ended(busy[call])
+
+    def end(self) -> None:
+        """Ends the actors; the last words of each are in the logs."""
+        import ray
+
+        for slot in self._slots:
+            ray.kill(slot.actor)
+            if slot.follower:
+                slot.follower.pull(last=True)
+                slot.follower.close()
+
+    def _started(self, number: int) -> _Slot:
+        actor = start_actor(UnitActor, self._owner.job, self._group, number, self._python)
+        return _Slot(number, actor, actor.start.remote())
+
+    def _ended(self, slot: _Slot) -> Iterator[tuple[int, Any]]:
+        """Takes what a worker's call returned and gives it the next one."""
+        import ray
+        from ray.exceptions import RayError
+
+        try:
+            result = ray.get(slot.call)
+        except RayError as error:
+            self._replace(slot, error)
+            return
+        if slot.follower is None:
+            slot.follower = LogFollower(result, self._log(slot.number))
+            slot.call = slot.actor.load.remote(self._work, self._owner.job.resources.num_gpus > 0)
+            return
+        if slot.unit is not None:
+            yield slot.unit, result
+        slot.unit = self._waiting.popleft() if self._waiting else None
+        slot.call = None if slot.unit is None else slot.actor.run.remote(self._units[slot.unit])
+
+    def _replace(self, slot: _Slot, error: Exception) -> None:
+        """Puts a new worker in the place of a lost one, whose unit comes next; other failures are raised."""
+        if slot.follower:
+            slot.follower.pull(last=True)
+        log = self._log(slot.number)
+        reason = failure(error, slot.follower.tail if slot.follower else "", log)
+        if not isinstance(reason, WorkerLost):
+            raise reason from error
+        logger.warning("job %s lost a worker: %s", self._owner.job.id, str(reason).splitlines()[0])
+        self._lost[slot.unit] += 1
+        if self._lost[slot.unit] > LOST_TRIES:
+            what = "while starting" if slot.unit is None else f"on unit {slot.unit}"
+            raise JobFailed(f"the worker died {self._lost[slot.unit]} times {what}: {reason}") from error
+        if slot.unit is not None:
+            self._waiting.appendleft(slot.unit)
+        self._slots[slot.number] = self._started(slot.number)
+
+    def _log(self, number: int) -> Path:
+        log = self._owner.log
+        return log.with_suffix(f".{number}{log.suffix}") if number else log

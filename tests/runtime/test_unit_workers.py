@@ -1,0 +1,126 @@
+"""Units over workers: every unit once, lost workers replaced, failures named."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raysandbox.core.errors import JobFailed, UserError
+from raysandbox.core.progress import Progress
+from raysandbox.runtime.placement import Resources
+from raysandbox.runtime.unit_workers import JobWorkers
+
+pytestmark = pytest.mark.usefixtures("cluster")
+
+
+@dataclass(frozen=True)
+class Job:
+    resources: Resources = field(default_factory=Resources)
+    runtime_env: Mapping[str, Any] = field(default_factory=dict)
+    id: str = "anonymous.evaluate#0"
+
+
+class Seen(Progress):
+    def __init__(self):
+        self.steps = []
+
+    def begin(self, description, total=None, unit="rows"):
+        self.steps.append((description, total))
+
+    def advance(self, amount):
+        self.steps.append(amount)
+
+    def end(self):
+        self.steps.append("end")
+
+
+@dataclass(frozen=True)
+class Square:
+    """Squares numbers; strings say what else to do."""
+
+    folder: Path
+
+    def load(self, device):
+        (self.folder / f"loaded-{os.getpid()}").touch()
+        print("loaded on", device)
+        return os.environ.get("CUDA_VISIBLE_DEVICES", "")
+
+    def run(self, unit, state):
+        print("unit", unit)
+        if unit == "die once":
+            mark = self.folder / "died"
+            if not mark.exists():
+                mark.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return "survived"
+        if unit == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if unit == "refuse":
+            raise UserError("the video has no frames")
+        if unit == "break":
+            raise KeyError("x")
+        if unit == "leave":
+            sys.exit(3)
+        if unit == "gpu":
+            time.sleep(0.5)
+            return state
+        return unit * unit
+
+
+def workers(folder, progress=None, **resources):
+    return JobWorkers(Job(Resources(**resources)), folder / "logs" / "job.log", progress or Progress())
+
+
+def test_every_unit_once_and_models_once_per_worker(tmp_path):
+    progress = Seen()
+    found = workers(tmp_path, progress, num_workers=2).map(Square(tmp_path), list(range(9)), description="squares")
+    assert sorted(found) == [(n, n * n) for n in range(9)]
+    assert progress.steps == [("squares", 9), *[1] * 9, "end"]
+    assert len(list(tmp_path.glob("loaded-*"))) == 2
+    logs = [(tmp_path / "logs" / name).read_text() for name in ("job.log", "job.1.log")]
+    assert all("loaded on cpu" in log for log in logs)
+    assert sorted(line for log in logs for line in log.splitlines() if "unit" in line) == [
+        f"unit {n}" for n in range(9)
+    ]
+
+
+def test_nothing_to_do_starts_nothing(tmp_path):
+    assert list(workers(tmp_path, num_workers=50).map(Square(tmp_path), [])) == []
+    assert list(workers(tmp_path, num_workers=50).map(Square(tmp_path), [3])) == [(0, 9)]  # one is enough for one
+
+
+def test_a_lost_worker_is_replaced_and_its_unit_done_again(tmp_path):
+    units = [1, "die once", 2, 3]
+    found = dict(workers(tmp_path, num_workers=2).map(Square(tmp_path), units))
+    assert found == {0: 1, 1: "survived", 2: 4, 3: 9}
+    assert len(list(tmp_path.glob("loaded-*"))) == 3
+
+
+@pytest.mark.parametrize(
+    ("unit", "message"),
+    [
+        ("die", r"the worker died 3 times on unit 0: (?s:.*)unit die"),
+        ("refuse", "the video has no frames"),
+        ("break", r"KeyError: 'x'(?s:.*)last lines of"),
+        ("leave", "ended its process with status 3"),
+    ],
+)
+def test_failures_are_named(tmp_path, unit, message):
+    with pytest.raises(JobFailed, match=message):
+        list(workers(tmp_path).map(Square(tmp_path), [unit]))
+
+
+def test_each_worker_has_its_gpu(tmp_path):
+    found = dict(workers(tmp_path, num_workers=2, num_gpus=1).map(Square(tmp_path), ["gpu"] * 4))
+    assert set(found.values()) == {"0", "1"}
+
+
+def test_an_absent_interpreter_is_refused(tmp_path):
+    with pytest.raises(JobFailed, match="py_executable: /no/python does not exist"):
+        list(workers(tmp_path).map(Square(tmp_path), [1], python="/no/python"))
