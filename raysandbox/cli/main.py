@@ -13,7 +13,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from raysandbox.cli import analyze, check, doctor, ls, plan, process, run
+from raysandbox.cli import analyze, check, doctor, env, ls, plan, process, run, weights
 from raysandbox.core.errors import (
     ConfigError,
     RunInterrupted,
@@ -26,7 +26,7 @@ from raysandbox.core.redact import redact_text
 
 __all__ = ["main"]
 
-_PLANNED = {"report", "env", "weights", "init"}
+_PLANNED = {"report", "init"}
 
 
 class _Verbs(TyperGroup):
@@ -54,6 +54,8 @@ app = typer.Typer(
 )
 for verb in (run, check, plan, process, analyze, ls, doctor):
     app.command(name=verb.__name__.rpartition(".")[2])(verb.command)
+for group in (env, weights):
+    app.add_typer(group.app)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,0 +1,154 @@
+"""Brings model files to their places: from mirrors first, checked before they appear."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import urllib.parse
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from raysandbox.core.errors import UserError
+from raysandbox.core.files import atomic_dir, atomic_path, link_or_copy
+from raysandbox.core.progress import Progress
+from raysandbox.provision.download import Download, DownloadError, forget
+from raysandbox.provision.weights import WeightFile, components, content_fault, files_of
+
+__all__ = ["Fetcher", "mirrors_of_environment"]
+
+MIRROR_VARIABLE = "RAYSANDBOX_WEIGHTS_MIRROR"
+
+
+def mirrors_of_environment() -> list[str]:
+    """The base URLs in `RAYSANDBOX_WEIGHTS_MIRROR`, separated by commas or spaces."""
+    return [url for url in re.split(r"[,\s]+", os.environ.get(MIRROR_VARIABLE, "")) if url]
+
+
+@dataclass
+class Fetcher:
+    """Fetches files; remembers which servers do not answer.
+
+    Attributes:
+        mirrors: base URLs, asked before the files' own; they hold `COMPONENT/NAME`, folders as `NAME.zip`.
+        progress: receives the progress.
+        pause_s: before the second try of a transfer.
+    """
+
+    mirrors: Sequence[str] = ()
+    progress: Progress = field(default_factory=Progress)
+    pause_s: float = 1.0
+    _silent: set[str] = field(default_factory=set)
+
+    def fetch(self, file: WeightFile) -> Path:
+        """Brings a file to its place; a bad one that stands there is replaced.
+
+        Raises:
+            UserError: no source gave it; the message names what each said.
+        """
+        if self._take_twin(file):
+            return file.target()
+        reasons = []
+        for url, is_archive in self._sources(file):
+            server = urllib.parse.urlsplit(url).netloc
+            if server in self._silent:
+                continue
+            part = file.target().with_name(f".{file.target().name}{'.archive' if is_archive else ''}.part")
+            try:
+                size = None if is_archive else file.size
+                Download(url, part, size, self.progress, pause_s=self.pause_s).run()
+                _place(file, part, is_archive)
+                return file.target()
+            except DownloadError as error:
+                reasons.append(str(error))
+                if error.unreachable:
+                    self._silent.add(server)
+            except _BadContentError as error:
+                forget(part)
+                reasons.append(f"{url}: {error}")
+        raise UserError(f"{file.name}: " + ("; ".join(reasons) or "no source is known, or none can be reached"))
+
+    def _sources(self, file: WeightFile) -> Iterator[tuple[str, bool]]:
+        """URLs in the order to try, with whether each gives an archive."""
+        is_folder = bool(file.holds)
+        for mirror in self.mirrors:
+            path = urllib.parse.quote(f"{file.component}/{file.name}{'.zip' if is_folder else ''}")
+            yield f"{mirror.rstrip('/')}/{path}", is_folder
+        for url in file.urls:
+            yield url, is_folder or file.member is not None
+
+    def _take_twin(self, file: WeightFile) -> bool:
+        """Whether the same file stood somewhere else on this machine; it is linked or copied."""
+        if not file.urls or file.holds:
+            return False
+        for component in components():
+            for twin in files_of(component):
+                same = twin.urls == file.urls and twin.member == file.member and twin.target() != file.target()
+                if same and twin.target().is_file() and twin.verify().good:
+                    link_or_copy(twin.target(), file.target())
+                    return True
+        return False
+
+
+class _BadContentError(Exception):
+    """What came is not what it should be."""
+
+
+def _place(file: WeightFile, part: Path, is_archive: bool) -> None:
+    """Checks what came and puts it where it belongs, by rename.
+
+    Raises:
+        _BadContentError: it is not the file.
+    """
+    if not is_archive:
+        _check(file, part)
+        os.replace(part, file.target())
+    elif file.holds:
+        with atomic_dir(file.target()) as folder:
+            _unpack(part, folder)
+            absent = [pattern for pattern in file.holds if not any(folder.glob(pattern))]
+            if absent:
+                raise _BadContentError(f"the archive lacks {', '.join(absent)}")
+    else:
+        with atomic_path(file.target()) as temporary:
+            _extract(part, str(file.member), temporary)
+            _check(file, temporary)
+    forget(part)
+
+
+def _check(file: WeightFile, path: Path) -> None:
+    size = path.stat().st_size
+    if not size or (file.size is not None and size != file.size):
+        raise _BadContentError(f"{size} bytes" + (f" instead of {file.size}" if file.size else ""))
+    fault = content_fault(file, path)
+    if fault:
+        raise _BadContentError(fault)
+
+
+def _extract(archive: Path, member: str, target: Path) -> None:
+    try:
+        with zipfile.ZipFile(archive) as opened, opened.open(member) as source, target.open("wb") as copy:
+            shutil.copyfileobj(source, copy)
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise _BadContentError(f"no archive that holds {member} ({error})") from error
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    """Unpacks an archive of one folder, without that folder; refuses paths that lead outside."""
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            names = [PurePosixPath(info.filename) for info in opened.infolist() if not info.is_dir()]
+            tops = {name.parts[0] for name in names}
+            nested = len(tops) == 1 and all(len(name.parts) > 1 for name in names)
+            for name in names:
+                inner = PurePosixPath(*name.parts[1:]) if nested else name
+                if name.is_absolute() or ".." in name.parts:
+                    raise _BadContentError(f"the archive holds {name}, which leads outside")
+                target = folder / inner
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with opened.open(str(name)) as source, target.open("wb") as copy:
+                    shutil.copyfileobj(source, copy)
+    except zipfile.BadZipFile as error:
+        raise _BadContentError(f"no archive ({error})") from error
