@@ -1,4 +1,4 @@
-"""`raysandbox doctor`: this machine, the cluster, the installed extras."""
+"""`raysandbox doctor`: this machine, the cluster, extras, isolated environments, model files."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _CORE = ("raysandbox", "ray", "pyarrow", "numpy", "pydantic", "torch")
 def command(
     cluster: Annotated[bool, typer.Option("--cluster", help="Connect to Ray and show the cluster.")] = False,
 ) -> None:
-    """Show versions, resources, extras and model folders; with --cluster also Ray's nodes."""
+    """Show versions, resources, extras, environments and model files; with --cluster also Ray's nodes."""
     from raysandbox.cli.console import print_table
     from raysandbox.report.summary import Table
 
-    rows = [*_machine(), *_versions(), *_extras(), *_models()]
+    rows = [*_machine(), *_versions(), *_extras(), *_environments(), *_weights(), *_hubs()]
     if cluster:
         rows += _cluster()
     print_table(Table("doctor", ("what", "state", "found"), tuple(rows), texts=3))
@@ -64,11 +64,25 @@ def _extras() -> Iterator[tuple[str, str, str]]:
             yield f"extra {extra}", "ok", f"{package} {_version(package)}"
 
 
-def _models() -> Iterator[tuple[str, str, str]]:
-    from raysandbox.core.files import cache_dir
+def _environments() -> Iterator[tuple[str, str, str]]:
+    from raysandbox.cli.env import rows
 
+    for name, state, text in rows():
+        yield f"environment {name}", state, text
+
+
+def _weights() -> Iterator[tuple[str, str, str]]:
+    from raysandbox.provision.weights import components, files_of, missing
+
+    for component in components():
+        files, absent = files_of(component), missing(component)
+        found = f"{len(files) - len(absent)} of {len(files)} model files here"
+        more = f": raysandbox weights list {component}" if absent else ""
+        yield f"weights {component}", "incomplete" if absent else "ok", found + more
+
+
+def _hubs() -> Iterator[tuple[str, str, str]]:
     folders = {
-        "quality models": cache_dir() / "models" / "quality",
         "modelscope cache": Path(os.environ.get("MODELSCOPE_CACHE", Path.home() / ".cache" / "modelscope")),
         "huggingface cache": Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface")),
     }

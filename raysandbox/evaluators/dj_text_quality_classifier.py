@@ -32,6 +32,7 @@ _PUBLISHED: dict[str, tuple[str | None, KeepMethod]] = {
     "code": ("code.sp.model", "label"),
 }
 _PARETO_SHAPE = 9.0
+_FETCH = "raysandbox weights fetch dj_text_quality_classifier"
 
 
 @register("dj_text_quality_classifier")
@@ -65,15 +66,22 @@ class TextQualityClassifier(DataEvaluator):
 
     @classmethod
     def missing_weights(cls, raw: Mapping[str, Any]) -> Mapping[str, str]:
-        """The published model, when it is named and not on this machine."""
+        """The published model and its tokenizer, when it is named and they are not on this machine."""
         model = raw.get("model", cls.model_fields["model"].default)
         if not isinstance(model, str) or model not in _PUBLISHED:
             return {}
+        found = {}
         try:
             find_model(model)
         except UserError as error:
-            return {"model": str(error)}
-        return {}
+            found["model"] = str(error)
+        own_tokenizer = _PUBLISHED[model][0]
+        if own_tokenizer and not raw.get("tokenizer"):  # a tokenizer that is named is looked up by its path
+            try:
+                _find_tokenizer(None, own_tokenizer)
+            except UserError as error:
+                found["tokenizer"] = str(error)
+        return found
 
     def evaluate(self, session: WorkSession) -> float:
         """Returns the mean doc_score; reports it with the share of rows kept and their number.
@@ -202,7 +210,8 @@ def find_model(model: str) -> Path:
             return candidate
     raise UserError(
         f"the quality model '{model}' is not on this machine: put Data-Juicer's {archive.name} to {archive}, "
-        f"or unpack it to {folder}, or set `model` to the path of a saved Spark ML pipeline"
+        f"or unpack it to {folder} (`{_FETCH} --part {model}` does it where there is a network), "
+        f"or set `model` to the path of a saved Spark ML pipeline"
     )
 
 
@@ -212,7 +221,8 @@ def _find_tokenizer(tokenizer: str | None, published: str | None) -> str | None:
     path = Path(tokenizer) if tokenizer else _weights_folder() / str(published)
     if path.is_file():
         return str(path)
-    raise UserError(f"there is no sentencepiece model at {path}: put it there, or set `tokenizer` to its path")
+    fetch = f" (`{_FETCH}` does it where there is a network)" if tokenizer is None else ""
+    raise UserError(f"there is no sentencepiece model at {path}: put it there{fetch}, or set `tokenizer` to its path")
 
 
 def _weights_folder() -> Path:
