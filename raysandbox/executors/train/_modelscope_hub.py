@@ -23,31 +23,34 @@ _HUB_URL = "https://www.modelscope.cn"
 _REACH_TIMEOUT_S = 5
 
 
-def resolve_model(name: str, revision: str | None = None, *, allow_download: bool = False) -> Path:
+def resolve_model(
+    name: str, revision: str | None = None, *, allow_download: bool = False, key: str = "model_name"
+) -> Path:
     """Returns the directory of a model: a local one, else a cached snapshot, else a download.
 
     Args:
         name: local directory or hub id ("owner/name").
         revision: revision of a hub id; the hub's default when None.
         allow_download: whether to fetch a hub id that is not cached.
+        key: what messages call the setting.
 
     Raises:
         JobFailed: there is no such model, or it is no model directory of ModelScope.
     """
     local = Path(name).expanduser()
     if local.exists():
-        return _checked(local.resolve())
+        return _checked(local.resolve(), key)
     if not _HUB_ID.fullmatch(name):
-        raise JobFailed(f"model_name: the directory {name} does not exist")
+        raise JobFailed(f"{key}: the directory {name} does not exist")
     snapshot = _cached(name, revision)
     if snapshot is None and allow_download:
-        snapshot = _download(name, revision)
+        snapshot = _download(name, revision, key)
     if snapshot is None:
         raise JobFailed(
-            f"model_name: '{name}' is neither a local directory nor a cached ModelScope model in {_cache_root()} "
+            f"{key}: '{name}' is neither a local directory nor a cached ModelScope model in {_cache_root()} "
             f"(pass a local path, or set allow_download: true to fetch it from {_HUB_URL})"
         )
-    return _checked(snapshot)
+    return _checked(snapshot, key)
 
 
 def read_configuration(model_dir: Path) -> dict[str, Any]:
@@ -66,9 +69,9 @@ def read_configuration(model_dir: Path) -> dict[str, Any]:
     return configuration
 
 
-def _checked(model_dir: Path) -> Path:
+def _checked(model_dir: Path, key: str) -> Path:
     if not (model_dir / CONFIGURATION).is_file():
-        raise JobFailed(f"model_name: {model_dir} is no ModelScope model directory: it has no {CONFIGURATION}")
+        raise JobFailed(f"{key}: {model_dir} is no ModelScope model directory: it has no {CONFIGURATION}")
     return model_dir
 
 
@@ -86,18 +89,18 @@ def _cached(name: str, revision: str | None) -> Path | None:
         return None
 
 
-def _download(name: str, revision: str | None) -> Path:
+def _download(name: str, revision: str | None, key: str) -> Path:
     from modelscope.hub.errors import HubError
     from modelscope.hub.snapshot_download import snapshot_download
 
-    _require_hub(name)
+    _require_hub(name, key)
     try:
         return Path(snapshot_download(name, revision, _cache_root()))
     except (HubError, OSError) as error:  # requests' errors are OSErrors
-        raise JobFailed(f"model_name: '{name}' could not be fetched from {_HUB_URL}: {error}") from error
+        raise JobFailed(f"{key}: '{name}' could not be fetched from {_HUB_URL}: {error}") from error
 
 
-def _require_hub(name: str) -> None:
+def _require_hub(name: str, key: str) -> None:
     """One short request: ModelScope itself retries an unreachable hub for half a minute."""
     try:
         urllib.request.urlopen(_HUB_URL, timeout=_REACH_TIMEOUT_S).close()
@@ -105,7 +108,7 @@ def _require_hub(name: str) -> None:
         return  # it answered
     except OSError as error:
         raise JobFailed(
-            f"model_name: '{name}' is not cached in {_cache_root()} and {_HUB_URL} cannot be reached ({error}); "
+            f"{key}: '{name}' is not cached in {_cache_root()} and {_HUB_URL} cannot be reached ({error}); "
             f"pass a local path"
         ) from error
 
