@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("any machine", deadline=None)  # a busy one may take long for the first example
+settings.load_profile("any machine")
 
 
 @pytest.fixture(autouse=True)

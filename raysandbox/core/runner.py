@@ -90,10 +90,19 @@ class UnitWork(Protocol):
 
 
 class Workers(Protocol):
-    """The workers of a job: as many, with the CPUs and GPUs, as its `resources` ask for."""
+    """The workers of a job: as many, with the CPUs and GPUs, as its `resources` ask for.
+
+    Where they do not say, there is one worker, and each has a GPU of its own if the cluster has as many.
+    """
 
     def map(
-        self, work: UnitWork, units: Sequence[Any], *, description: str = "", python: str | None = None
+        self,
+        work: UnitWork,
+        units: Sequence[Any],
+        *,
+        description: str = "",
+        python: str | None = None,
+        num_workers: int | None = None,
     ) -> Iterator[tuple[int, Any]]:
         """Does every unit once; a unit whose worker is lost is done again.
 
@@ -103,6 +112,7 @@ class Workers(Protocol):
             description: what a progress bar says.
             python: the interpreter of another environment to work in; it holds the same versions of
                 Python and Ray, and of this package only what needs nothing else (`raysandbox env create`).
+            num_workers: how many workers where the job's `resources` do not say.
 
         Yields:
             (index, result) of the units as they end, in any order.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ from raysandbox.core.errors import JobFailed
 from raysandbox.core.progress import Progress
 from raysandbox.core.runner import UnitWork
 from raysandbox.runtime.actors import LOST_TRIES, PULL_S, START_S, WorkerJob, WorkerLost, failure, start_actor
-from raysandbox.runtime.placement import placement_group_for
-from raysandbox.runtime.session import ensure_ray
+from raysandbox.runtime.placement import Resources, placement_group_for
+from raysandbox.runtime.session import Cluster, cluster_summary, ensure_ray
 from raysandbox.runtime.unit_actor import UnitActor
 from raysandbox.runtime.worker_log import LogFollower
 
@@ -39,26 +39,51 @@ class JobWorkers:
     progress: Progress
 
     def map(
-        self, work: UnitWork, units: Sequence[Any], *, description: str = "", python: str | None = None
+        self,
+        work: UnitWork,
+        units: Sequence[Any],
+        *,
+        description: str = "",
+        python: str | None = None,
+        num_workers: int | None = None,
     ) -> Iterator[tuple[int, Any]]:
         """Does every unit once (see `core.runner.Workers.map`)."""
         if not units:
             return
         ensure_ray()
-        resources = self.job.resources
-        size = min(resources.num_workers, len(units))
+        resources = _completed(self.job.resources, num_workers or 1, len(units), cluster_summary())
         self.progress.begin(description or self.job.id, len(units), "units")
         try:
-            with placement_group_for(resources.model_copy(update={"num_workers": size})) as group:
-                crew = _Crew(self, work, units, group, python)
+            with placement_group_for(resources) as group:
+                crew = _Crew(
+                    _Bundles(self.job.id, resources, self.job.runtime_env), self.log, work, units, group, python
+                )
                 try:
-                    for index, result in crew.run(size):
+                    for index, result in crew.run():
                         self.progress.advance(1)
                         yield index, result
                 finally:
                     crew.end()
         finally:
             self.progress.end()
+
+
+def _completed(given: Resources, num_workers: int, most: int, cluster: Cluster) -> Resources:
+    """What is asked, with what it leaves open: `num_workers`, and a GPU for each where there are as many."""
+    size = min(given.num_workers if "num_workers" in given.model_fields_set else num_workers, most)
+    gpus = given.num_gpus
+    if "num_gpus" not in given.model_fields_set and cluster.total("GPU") >= size:
+        gpus = 1.0
+    return given.model_copy(update={"num_workers": size, "num_gpus": gpus})
+
+
+@dataclass(frozen=True)
+class _Bundles:
+    """A `WorkerJob` with the resources that it got."""
+
+    id: str
+    resources: Resources
+    runtime_env: Mapping[str, Any]
 
 
 @dataclass
@@ -85,16 +110,20 @@ class _Slot:
 class _Crew:
     """The workers of one `map`."""
 
-    def __init__(self, owner: JobWorkers, work: UnitWork, units: Sequence[Any], group: Any, python: str | None) -> None:
-        self._owner, self._work, self._units, self._group, self._python = owner, work, units, group, python
+    def __init__(
+        self, job: WorkerJob, log: Path, work: UnitWork, units: Sequence[Any], group: Any, python: str | None
+    ) -> None:
+        self._job, self._log, self._work, self._units = job, log, work, units
+        self._group, self._python = group, python
         self._waiting = deque(range(len(units)))
         self._lost: Counter[int | None] = Counter()  # by unit; None: while starting
         self._slots: list[_Slot] = []
 
-    def run(self, size: int) -> Iterator[tuple[int, Any]]:
+    def run(self) -> Iterator[tuple[int, Any]]:
+        """Yields (index, result) as units end."""
         import ray
 
-        self._slots = [self._started(number) for number in range(size)]
+        self._slots = [self._started(number) for number in range(self._job.resources.num_workers)]
         while busy := {slot.call: slot for slot in self._slots if slot.call is not None}:
             ready, _ = ray.wait(list(busy), num_returns=1, timeout=PULL_S)
             for slot in self._slots:
@@ -116,7 +145,7 @@ class _Crew:
                 slot.follower.close()
 
     def _started(self, number: int) -> _Slot:
-        actor = start_actor(UnitActor, self._owner.job, self._group, number, self._python)
+        actor = start_actor(UnitActor, self._job, self._group, number, self._python)
         return _Slot(number, actor, actor.start.remote())
 
     def _ended(self, slot: _Slot) -> Iterator[tuple[int, Any]]:
@@ -125,13 +154,13 @@ class _Crew:
         from ray.exceptions import RayError
 
         try:
-            result = ray.get(slot.call)
+            result: Any = ray.get(slot.call)
         except RayError as error:
             self._replace(slot, error)
             return
         if slot.follower is None:
-            slot.follower = LogFollower(result, self._log(slot.number))
-            slot.call = slot.actor.load.remote(self._work, self._owner.job.resources.num_gpus > 0)
+            slot.follower = LogFollower(result, self._log_of(slot.number))
+            slot.call = slot.actor.load.remote(self._work, self._job.resources.num_gpus > 0)
             return
         if slot.unit is not None:
             yield slot.unit, result
@@ -142,11 +171,11 @@ class _Crew:
         """Puts a new worker in the place of a lost one, whose unit comes next; other failures are raised."""
         if slot.follower:
             slot.follower.pull(last=True)
-        log = self._log(slot.number)
+        log = self._log_of(slot.number)
         reason = failure(error, slot.follower.tail if slot.follower else "", log)
         if not isinstance(reason, WorkerLost):
             raise reason from error
-        logger.warning("job %s lost a worker: %s", self._owner.job.id, str(reason).splitlines()[0])
+        logger.warning("job %s lost a worker: %s", self._job.id, str(reason).splitlines()[0])
         self._lost[slot.unit] += 1
         if self._lost[slot.unit] > LOST_TRIES:
             what = "while starting" if slot.unit is None else f"on unit {slot.unit}"
@@ -155,6 +184,5 @@ class _Crew:
             self._waiting.appendleft(slot.unit)
         self._slots[slot.number] = self._started(slot.number)
 
-    def _log(self, number: int) -> Path:
-        log = self._owner.log
-        return log.with_suffix(f".{number}{log.suffix}") if number else log
+    def _log_of(self, number: int) -> Path:
+        return self._log.with_suffix(f".{number}{self._log.suffix}") if number else self._log

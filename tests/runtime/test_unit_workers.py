@@ -121,6 +121,13 @@ def test_each_worker_has_its_gpu(tmp_path):
     assert set(found.values()) == {"0", "1"}
 
 
+def test_what_resources_leave_open(tmp_path):
+    found = dict(workers(tmp_path).map(Square(tmp_path), ["gpu"] * 4, num_workers=2))
+    assert set(found.values()) == {"0", "1"}  # a GPU each, since there are two
+    assert dict(workers(tmp_path).map(Square(tmp_path), ["gpu"] * 3, num_workers=3)) == dict.fromkeys(range(3), "")
+    assert dict(workers(tmp_path, num_gpus=0).map(Square(tmp_path), ["gpu"])) == {0: ""}
+
+
 def test_an_absent_interpreter_is_refused(tmp_path):
     with pytest.raises(JobFailed, match="py_executable: /no/python does not exist"):
         list(workers(tmp_path).map(Square(tmp_path), [1], python="/no/python"))
