@@ -1,0 +1,117 @@
+"""Answers to requests, and the log that keeps them, so that a killed run asks for the rest only.
+
+It imports nothing but Python's standard library: workers of other environments use it too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+__all__ = ["Answer", "AnswerLog", "Fault"]
+
+_SYNC_S = 1.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said.
+
+    Attributes:
+        text: its text.
+        prompt_tokens: tokens of the prompt; None when it is not told.
+        completion_tokens: tokens of the text; None when it is not told.
+    """
+
+    text: str
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why there is no answer.
+
+    Attributes:
+        reason: for the user.
+        lasting: whether asking again would end the same way, so that the log keeps it.
+    """
+
+    reason: str
+    lasting: bool = False
+
+
+class AnswerLog:
+    """Outcomes by the keys of their requests, in a folder that runs share.
+
+    Every run appends to a file of its own, so that runs at the same time, on several machines too,
+    do not meet. A line goes to the operating system at once, which is what the death of this
+    process cannot take back, and to the disk about once a second. The torn last line that the death
+    of the machine may leave is not read.
+
+    Args:
+        folder: of the outcomes that share model, endpoint and parameters.
+        read: whether outcomes of earlier runs count.
+    """
+
+    def __init__(self, folder: Path, *, read: bool = True) -> None:
+        self._folder = folder
+        self._known = dict(_records(folder)) if read else {}
+        self._file: int | None = None
+        self._synced = 0.0
+
+    def __enter__(self) -> AnswerLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            os.fsync(self._file)
+            os.close(self._file)
+            self._file = None
+
+    def get(self, key: str) -> Answer | Fault | None:
+        """The outcome of a request; None when it is not known."""
+        return self._known.get(key)
+
+    def add(self, key: str, outcome: Answer | Fault) -> None:
+        """Keeps an outcome."""
+        if self._file is None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            path = self._folder / f"{time.time_ns()}-{uuid.uuid4().hex[:8]}.jsonl"
+            self._file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o644)
+        record = json.dumps({"key": key, **asdict(outcome)}).encode() + b"\n"
+        while record:  # a full disk or a signal may cut a write short
+            record = record[os.write(self._file, record) :]
+        if time.monotonic() > self._synced + _SYNC_S:
+            os.fsync(self._file)
+            self._synced = time.monotonic()
+
+
+def _records(folder: Path) -> Iterator[tuple[str, Answer | Fault]]:
+    for path in sorted(folder.glob("*.jsonl")):
+        with path.open("rb") as lines:
+            for line in lines:
+                record = _record(line)
+                if record is not None:
+                    yield record
+
+
+def _record(line: bytes) -> tuple[str, Answer | Fault] | None:
+    """A line's outcome; None for a torn line."""
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        record: dict[str, Any] = json.loads(line)
+        key = record.pop("key")
+        return key, Answer(**record) if "text" in record else Fault(**record)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None

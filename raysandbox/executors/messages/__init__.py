@@ -1,0 +1,1 @@
+"""Message builders: one file per `build_messages_func`."""

@@ -1,0 +1,1 @@
+"""Output parsers: one file per `parse_output_func`."""
