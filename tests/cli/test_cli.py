@@ -81,7 +81,7 @@ def test_check_lists_all_and_is_quick(workspace: Path) -> None:
     ("arguments", "status", "message"),
     [
         (["chekc", "x"], 2, "unknown verb 'chekc'; did you mean 'check'?"),
-        (["weights"], 2, "verb 'weights' is not in this version"),
+        (["report"], 2, "verb 'report' is not in this version"),
         (["run", "none.yaml"], 2, "none.yaml: cannot be read: No such file or directory"),
         (["run"], 2, "give one configuration file"),
         (["process", "none.yaml"], 2, "cannot be read"),

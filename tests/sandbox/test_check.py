@@ -41,11 +41,11 @@ execution_job_configs:
     meta_name: train
     input: {extra_configs.train_dataset: anonymous.later.path}
     extra_configs: {type: modelscop}
-  - hook: EvaluateDataHook
+  - hook: TrainModelHook
     meta_name: later
     output: [path]
-    input: {extra_configs.dataset_path: anonymous.nothing.path}
-    extra_configs: {type: vbench_video_evaluator}
+    input: {extra_configs.train_dataset: anonymous.nothing.path}
+    extra_configs: {type: easyanimate}
 executin_job_configs: []
 """
 
@@ -62,7 +62,7 @@ EXPECTED = [
     (32, "'anonymous.later.path' is made by job anonymous.later#", ""),
     (33, "unknown model trainer 'modelscop'", "did you mean 'modelscope'"),
     (37, "'anonymous.nothing.path' names no output", ""),
-    (38, "data evaluator 'vbench_video_evaluator' is not in this version", ""),
+    (38, "model trainer 'easyanimate' is not in this version", ""),
     (39, "unknown stage 'executin'", "did you mean 'execution_job_configs'"),
 ]
 

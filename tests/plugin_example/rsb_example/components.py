@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from raysandbox import register
 from raysandbox.config.stages import Stage
 from raysandbox.core.component import InputPath, OutputPath
-from raysandbox.core.runner import Report, Scorers, TrainSession
+from raysandbox.core.runner import TrainSession, WorkSession
 from raysandbox.evaluators.base import DataEvaluator
 from raysandbox.executors.base import ModelTrainer
 from raysandbox.hooks.base import Hook, Job, JobContext
@@ -48,9 +48,9 @@ class MeanLength(DataEvaluator):
 
     dataset_path: InputPath
 
-    def evaluate(self, scorers: Scorers, report: Report) -> float:
+    def evaluate(self, session: WorkSession) -> float:
         """Returns the mean length."""
-        lengths = scorers.score(self.dataset_path, LengthScorer()).column("length").to_pylist()
+        lengths = session.scorers.score(self.dataset_path, LengthScorer()).column("length").to_pylist()
         return sum(lengths) / len(lengths)
 
 
