@@ -1,0 +1,1 @@
+"""What `vbench_video_evaluator` is made of. `worker` and `dimensions` also run in VBench's own environment."""

@@ -1,0 +1,202 @@
+"""VBench on the workers of a job: generated videos scored in up to sixteen dimensions."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from raysandbox.core.component import InputPath, OutputPath
+from raysandbox.core.errors import UserError, did_you_mean
+from raysandbox.core.keys import DigestMemo
+from raysandbox.core.registry import register
+from raysandbox.core.runner import WorkSession
+from raysandbox.evaluators._vbench.cache import ResultCache
+from raysandbox.evaluators._vbench.dimensions import DIMENSIONS
+from raysandbox.evaluators._vbench.environment import Environment, inspect_environment
+from raysandbox.evaluators._vbench.outputs import write_outputs
+from raysandbox.evaluators._vbench.scores import Totals, score_of, totals_of
+from raysandbox.evaluators._vbench.shards import ClipKeys, score_clips
+from raysandbox.evaluators._vbench.suite import VIDEOS_PER_PROMPT, Clip, custom_clips, read_prompts, standard_clips
+from raysandbox.evaluators._vbench.worker import ShardWork
+from raysandbox.evaluators.base import DataEvaluator
+from raysandbox.provision.environments import interpreter
+from raysandbox.provision.weights import files_of, missing, missing_message
+
+__all__ = ["VbenchVideoEvaluator"]
+
+logger = logging.getLogger(__name__)
+
+_COMPONENT = "vbench_video_evaluator"
+_ENVIRONMENT = "vbench"
+# Where libraries look for model files, if not below the home folder.
+_PLACES = ("TORCH_HOME", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE")
+
+
+@register(_COMPONENT)
+class VbenchVideoEvaluator(DataEvaluator):
+    """Scores generated videos with VBench; the result is the mean of the raw scores of the dimensions.
+
+    The job's `resources` say on how many workers and GPUs. Results of single videos are kept by
+    content, so that a second evaluation scores new videos only.
+    """
+
+    example: ClassVar[Mapping[str, Any]] = {
+        "videos_path": "./outputs/demo/generated_videos",
+        "output_path": "./outputs/demo/vbench",
+        "eval_name": "demo",
+        "dimension_list": ["temporal_flickering", "motion_smoothness"],
+    }
+
+    videos_path: InputPath = Field(description="folder of the videos, PROMPT-0.mp4 to PROMPT-4.mp4 for each prompt")
+    output_path: OutputPath = Field(description="folder for the results")
+    eval_name: str = Field("vbench", min_length=1, description="what the names of the result files begin with")
+    dimension_list: list[str] = Field(
+        [], description="dimensions to score in; by default all that the mode and VBench have"
+    )
+    mode: Literal["vbench_standard", "custom_input"] = Field(
+        "vbench_standard",
+        description="videos of the suite's prompts; or any videos, whose names are taken for their prompts",
+    )
+    full_json_dir: InputPath | None = Field(
+        None, description="prompt information (JSON) of the standard mode; by default the suite's, within VBench"
+    )
+    env: str | None = Field(
+        None, description="name of an isolated environment, or path of an interpreter, that holds VBench: 'vbench'"
+    )
+    shard_size: int = Field(16, ge=1, description="videos that a worker scores in one call, and again when it is lost")
+    load_ckpt_from_local: bool = Field(
+        False, description="of the original; model files are always local: `raysandbox weights fetch`"
+    )
+    env_name: str | None = Field(None, description="of the original: the same as env")
+    env_manager: str | None = Field(None, description="of the original; has no meaning here")
+    env_params: Any = Field(None, description="of the original; has no meaning here")
+    num_gpus: int | None = Field(None, description="of the original; the job's `resources` say it here")
+
+    @field_validator("dimension_list")
+    @classmethod
+    def _known(cls, dimensions: list[str]) -> list[str]:
+        for name in dimensions:
+            if name not in DIMENSIONS:
+                raise ValueError(
+                    f"VBench has no dimension '{name}'; "
+                    + (did_you_mean(name, DIMENSIONS) or f"known: {', '.join(DIMENSIONS)}")
+                )
+        if len(set(dimensions)) < len(dimensions):
+            raise ValueError("a dimension is named twice")
+        return dimensions
+
+    @model_validator(mode="after")
+    def _fit(self) -> VbenchVideoEvaluator:
+        refused = [name for name in self.dimension_list if DIMENSIONS[name].needs_suite]
+        if self.mode == "custom_input" and refused:
+            raise ValueError(
+                f"{', '.join(refused)} can be scored on the suite's own prompts only: "
+                f"remove from dimension_list, or set mode: vbench_standard"
+            )
+        return self
+
+    @property
+    def dimensions(self) -> list[str]:
+        """The dimensions to score in."""
+        return self.dimension_list or _all_of(self.mode)
+
+    @classmethod
+    def missing_weights(cls, raw: Mapping[str, Any]) -> Mapping[str, str]:
+        """The environment, when it is not built, and model files of the dimensions that are not there."""
+        found = {}
+        try:
+            interpreter(_environment_of(raw))
+        except UserError as error:
+            found["env_name" if raw.get("env_name") and not raw.get("env") else "env"] = str(error)
+        named = raw.get("dimension_list") or _all_of(str(raw.get("mode", "vbench_standard")))
+        parts = [name for name in named if name in DIMENSIONS] if isinstance(named, list) else []
+        message = missing_message(missing(_COMPONENT, parts), parts)
+        return found | ({"dimension_list": message} if message else {})
+
+    def evaluate(self, session: WorkSession) -> float:
+        """Returns the mean of the raw scores; reports them as `vbench.DIMENSION`, with the leaderboard's sums.
+
+        Raises:
+            JobFailed: videos or dimensions are missing, videos cannot be scored, a score is not a number.
+            UserError: the environment is not built, or lacks what a dimension needs.
+        """
+        self._warn_of_unused()
+        environment = inspect_environment(interpreter(_environment_of(self.model_dump())))
+        environment.require(self.dimensions)
+        clips, wanted = self._clips(environment)
+        results = self._results(session, environment, clips)
+        scores = {dimension: score_of(dimension, results[dimension]) for dimension in self.dimensions}
+        totals = totals_of(scores)
+        mean_score = math.fsum(scores.values()) / len(scores)
+        counts = {dimension: (len(clips[dimension]), wanted.get(dimension)) for dimension in scores}
+        write_outputs(Path(self.output_path), self.eval_name, scores, totals, mean_score, results, counts)
+        session.report(_metrics(scores, totals, mean_score))
+        return mean_score
+
+    def _clips(self, environment: Environment) -> tuple[dict[str, list[Clip]], dict[str, int]]:
+        """The videos of each dimension, and how many of them a suite wants."""
+        folder = Path(self.videos_path)
+        if self.mode == "custom_input":
+            return custom_clips(folder, self.dimensions), {}
+        source = Path(self.full_json_dir) if self.full_json_dir else environment.prompts
+        prompts = read_prompts(source)
+        wanted = {
+            dimension: VIDEOS_PER_PROMPT * sum(dimension in prompt.dimensions for prompt in prompts)
+            for dimension in self.dimensions
+        }
+        return standard_clips(folder, prompts, self.dimensions, str(source)), wanted
+
+    def _results(
+        self, session: WorkSession, environment: Environment, clips: Mapping[str, Sequence[Clip]]
+    ) -> dict[str, list[dict[str, Any]]]:
+        memo = DigestMemo(session.cache_dir / "digests")
+        weights = {
+            dimension: [str(memo.of(file.target())) for file in files_of(_COMPONENT, [dimension])]
+            for dimension in self.dimensions
+        }
+        return score_clips(
+            clips,
+            ClipKeys(memo, environment.versions, weights),
+            ResultCache(session.cache_dir / "vbench", session.use_cache),
+            session.workers,
+            ShardWork(_weights_folder(), {name: os.environ[name] for name in _PLACES if name in os.environ}),
+            python=environment.python,
+            shard_size=self.shard_size,
+        )
+
+    def _warn_of_unused(self) -> None:
+        unused = [name for name in ("env_manager", "env_params", "num_gpus") if getattr(self, name) is not None]
+        unused += ["env_name"] if self.env and self.env_name else []
+        if unused:
+            logger.warning(
+                "%s: %s have no meaning here: `raysandbox env create` builds environments, and the job's "
+                "`resources: {num_workers: …, num_gpus: 1}` says on how many GPUs it runs",
+                _COMPONENT,
+                ", ".join(unused),
+            )
+
+
+def _all_of(mode: str) -> list[str]:
+    return [name for name, about in DIMENSIONS.items() if mode != "custom_input" or not about.needs_suite]
+
+
+def _environment_of(raw: Mapping[str, Any]) -> str:
+    """The name of the environment, or the path of the interpreter, that a configuration means."""
+    return str(raw.get("env") or raw.get("env_name") or _ENVIRONMENT)
+
+
+def _weights_folder() -> str:
+    """VBench's own rule."""
+    return os.environ.get("VBENCH_CACHE_DIR") or str(Path.home() / ".cache" / "vbench")
+
+
+def _metrics(scores: Mapping[str, float], totals: Totals, mean_score: float) -> dict[str, float]:
+    sums = {"quality": totals.quality, "semantic": totals.semantic, "total": totals.total, "mean_score": mean_score}
+    found = {**scores, **{name: value for name, value in sums.items() if value is not None}}
+    return {f"vbench.{name}": value for name, value in found.items()}
