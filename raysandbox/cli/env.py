@@ -90,8 +90,10 @@ def rows() -> Iterator[tuple[str, str, str]]:
     there = [path.name for path in root.iterdir() if path.is_symlink()] if root.is_dir() else []
     for name in sorted({*known(), *there}):
         built = find(name)
-        if built is None:
-            yield name, "absent", f"{known()[name]}: raysandbox env create {name}" if name in known() else "broken"
+        if built is None and name in there:
+            yield name, "broken", f"raysandbox env remove {name}"
+        elif built is None:
+            yield name, "absent", f"{known()[name]}: raysandbox env create {name}"
         elif built.misfit():
             yield name, "unusable", f"{built.misfit()}: raysandbox env create {name}"
         else:
