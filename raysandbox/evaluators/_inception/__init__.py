@@ -1,0 +1,1 @@
+"""Inception metrics: what is sampled, how features are extracted, what they are reduced to."""
