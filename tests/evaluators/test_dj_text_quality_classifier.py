@@ -1,7 +1,11 @@
+import json
+import math
 import pickle
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import mmh3
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -10,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from raysandbox.api import run
 from raysandbox.core.component import PathRole, path_refs
 from raysandbox.core.errors import JobFailed, UserError
 from raysandbox.evaluators import dj_text_quality_classifier as module
@@ -18,6 +23,7 @@ from raysandbox.evaluators._spark_model import HashedRegression
 from raysandbox.evaluators._spark_writer import write_pipeline
 from raysandbox.evaluators.base import DATA_EVALUATORS
 from raysandbox.evaluators.dj_text_quality_classifier import QualityScorer, TextQualityClassifier
+from raysandbox.provision.weights import files_of
 
 GOOD = [f"the river {word} science" for word in ["one", "two", "three", "four", "five", "six", "seven", "eight"]]
 POOR = [f"click buy {word} now" for word in ["one", "two", "three", "four", "five", "six", "seven", "eight"]]
@@ -180,6 +186,53 @@ def test_a_sentencepiece_model_splits_the_text(sentencepiece_model, tmp_path):
     write_pipeline(HashedRegression(coefficients, 0.0, splits_text=False), tmp_path / "m")
     config = {"model": str(tmp_path / "m"), "tokenizer": sentencepiece_model}
     assert evaluate(GOOD, **config)[0] == 0.5
+
+
+CHINESE = [f"这条河流{word}，科学研究" for word in ["很长", "很短", "清澈", "浑浊", "宽阔", "平静", "湍急", "古老"]]
+SPAM = [f"点击购买{word}优惠" for word in ["手机", "电脑", "衣服", "鞋子", "食品", "机票", "酒店", "课程"]]
+CODE = [f"def {name}(x):\n    return x + {number}" for number, name in enumerate("abcdefgh")]
+NOISE = [f"0x{number:04x} ;; @@ {number} %%" for number in range(100, 108)]
+
+
+@pytest.mark.parametrize(
+    ("model", "good", "poor"), [("chinese", CHINESE, SPAM), ("code", CODE, NOISE)], ids=["chinese", "code"]
+)
+def test_published_models_with_a_tokenizer_run_from_a_configuration(workspace, model, good, poor):
+    """A tokenizer and a model where the published ones belong; the score by hand agrees."""
+    sentencepiece = pytest.importorskip("sentencepiece")
+    archive, tokenizer = (file.target() for file in files_of("dj_text_quality_classifier", [model]))
+    archive.parent.mkdir(parents=True)
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter((good + poor) * 4),
+        model_prefix=str(tokenizer).removesuffix(".model"),
+        vocab_size=90,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(tokenizer)).encode_as_pieces
+    coefficients = np.zeros(4096)
+    for sign, texts in ((0.1, good), (-0.1, poor)):
+        for piece in (piece for text in texts for piece in pieces(text)):
+            coefficients[mmh3.hash(piece, 42) % 4096] += sign
+    write_pipeline(HashedRegression(coefficients, 0.25, splits_text=False), workspace / "made")
+    shutil.make_archive(str(archive.with_suffix("")), "zip", workspace / "made")
+
+    texts = good + poor
+    Path("data.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    extra = {"dataset_path": "data.jsonl", "model": model, "export_path": "scored.jsonl"}
+    job = {"hook": "EvaluateDataHook", "meta_name": "quality", "output": ["score"]}
+    job["extra_configs"] = {"type": "dj_text_quality_classifier", **extra}
+    Path("sandbox.yaml").write_text(yaml.safe_dump({"work_dir": "work", "evaluation_job_configs": [job]}))
+    run("sandbox.yaml")
+
+    sums = [0.25 + sum(coefficients[mmh3.hash(piece, 42) % 4096] for piece in pieces(text)) for text in texts]
+    expected = [1 / (1 + math.exp(-value)) for value in sums]
+    rows = [json.loads(line) for line in Path("scored.jsonl").read_text().splitlines()]
+    assert [row["doc_score"] for row in rows] == pytest.approx(expected, abs=1e-12)
+    assert [row["should_keep"] for row in rows] == [int(score > 0.5) for score in expected]
+    assert np.mean(expected[:8]) > np.mean(expected[8:]) + 0.2
+    found = json.loads(Path("work/context_infos.json").read_text())[0]["pipeline_infos"][0]["job_infos"][0]["score"]
+    assert found == pytest.approx(sum(expected) / 16, abs=1e-12)
 
 
 def test_tokenizer_and_pipeline_must_fit(model, sentencepiece_model, tmp_path):
