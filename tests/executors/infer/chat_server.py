@@ -25,6 +25,7 @@ class ChatServer(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    request_queue_size = 64  # of 5, connections wait for a second
 
     def __init__(self):
         self.asked, self.bodies, self.headers, self.times = Counter(), [], [], []

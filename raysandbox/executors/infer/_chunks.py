@@ -1,0 +1,102 @@
+"""Inference by a model in the job's workers, some rows at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field, field_validator
+
+from raysandbox.core.component import ModelPath
+from raysandbox.core.errors import UserError
+from raysandbox.core.keys import DigestMemo, code_version, digest
+from raysandbox.core.runner import UnitWork, WorkSession
+from raysandbox.executors.infer._answers import Answer, Fault
+from raysandbox.executors.infer._prompts import Prompt
+from raysandbox.executors.infer._text import Request, TextInference
+from raysandbox.ops.pretrained import missing_weights_of
+
+__all__ = ["ChunkInference"]
+
+
+class ChunkInference(TextInference):
+    """Loads a language model in every worker and gives each some rows at a time.
+
+    Which rows are worked on together depends on the data set alone, since what a network computes
+    for a row depends, in the last bits, on the rows beside it. The log therefore knows an answer by
+    the whole chunk that it was computed in.
+
+    Class attributes:
+        misplaced: sampling parameters that do not belong there, and what to do instead.
+    """
+
+    misplaced: ClassVar[Mapping[str, str]] = {}
+
+    model: ModelPath = Field(description="folder of the model, or its id on the Hugging Face hub")
+    batch_size: int = Field(8, ge=1, description="rows that are worked on together, and logged together")
+    seed: int = Field(42, description="of the draws where sampling_params ask for some; each row has its own")
+    trust_remote_code: bool = Field(
+        False, description="whether Python code that lies beside the weights may run; needs --allow-user-code"
+    )
+
+    @field_validator("model_params")
+    @classmethod
+    def _for_loading(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if "trust_remote_code" in value:
+            raise ValueError("'trust_remote_code' is a key of its own, beside model_params")
+        if "revision" in value:
+            raise ValueError("'revision' has no effect: give the folder of `hf download NAME --revision …` as model")
+        return value
+
+    @field_validator("sampling_params")
+    @classmethod
+    def _for_one_answer(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for key in value:
+            if key in cls.misplaced:
+                raise ValueError(f"'{key}': {cls.misplaced[key]}")
+        return value
+
+    @classmethod
+    def missing_weights(cls, raw: Mapping[str, Any]) -> Mapping[str, str]:
+        """The model, when it is named by an id and not on this machine."""
+        model = raw.get("model")
+        missing = missing_weights_of(model) if isinstance(model, str) else None
+        return {"model": missing} if missing else {}
+
+    def _work(self) -> UnitWork:
+        """What the workers do: lists of `Prompt` to lists of `Answer | Fault`."""
+        raise NotImplementedError
+
+    def _python(self) -> str | None:
+        """The interpreter of the workers; None for this environment's."""
+        return None
+
+    def _identity(self, session: WorkSession) -> Any:
+        content = DigestMemo(session.cache_dir / "digests").of(Path(self.model).expanduser())
+        parameters = [self.model_params, self.sampling_params, self.batch_size, self.seed]
+        return [content or self.model, parameters, code_version(type(self._work()))]
+
+    def _keys(self, requests: Sequence[Request]) -> list[str]:
+        keys: list[str] = []
+        for start in range(0, len(requests), self.batch_size):
+            chunk = requests[start : start + self.batch_size]
+            name = digest([request.name for request in chunk])
+            keys += [f"{name}-{place}" for place in range(len(chunk))]
+        return keys
+
+    def _ask(
+        self, requests: Sequence[Request], missing: Sequence[int], session: WorkSession
+    ) -> Iterator[tuple[int, Answer | Fault]]:
+        if self.trust_remote_code and not session.allow_user_code:
+            raise UserError("trust_remote_code runs code that lies beside the model: allow it with --allow-user-code")
+        starts = sorted({number - number % self.batch_size for number in missing})
+        units = [
+            [Prompt(request.messages, request.name) for request in requests[start : start + self.batch_size]]
+            for start in starts
+        ]
+        answered = session.workers.map(
+            self._work(), units, description=f"{self.type_name}: {self.model}", python=self._python()
+        )
+        for index, outcomes in answered:
+            yield from enumerate(outcomes, start=starts[index])

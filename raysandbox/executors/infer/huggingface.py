@@ -1,0 +1,47 @@
+"""Answers of a causal language model of transformers, in the job's workers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from raysandbox.core.registry import register
+from raysandbox.executors.infer._chunks import ChunkInference
+from raysandbox.executors.infer._generation import Generation
+
+__all__ = ["HuggingFaceInference"]
+
+
+@register("huggingface")
+class HuggingFaceInference(ChunkInference):
+    """Generates an answer to every row with transformers; greedy unless sampling_params say otherwise.
+
+    The messages go through the tokenizer's chat template; a model without one continues their text.
+    """
+
+    example: ClassVar[Mapping[str, Any]] = {
+        "model": "./outputs/demo/model",
+        "model_params": {"dtype": "bfloat16"},
+        "sampling_params": {"max_new_tokens": 256},
+        "dataset_path": "./data/questions.jsonl",
+        "export_path": "./outputs/demo/inference",
+        "batch_size": 16,
+    }
+    misplaced: ClassVar[Mapping[str, str]] = {
+        "max_tokens": "is called max_new_tokens by transformers",
+        "num_return_sequences": "a row gets one answer; repeat the row in the data instead",
+        "seed": "is a key of its own, beside sampling_params",
+    }
+
+    model_params: dict[str, Any] = Field(
+        default_factory=dict, description="for from_pretrained of transformers: dtype, attn_implementation, …"
+    )
+    sampling_params: dict[str, Any] = Field(
+        default_factory=dict,
+        description="for generate of transformers: max_new_tokens (512), temperature, top_p, top_k, min_p, …",
+    )
+
+    def _work(self) -> Generation:
+        return Generation(self.model, self.model_params, self.sampling_params, self.seed, self.trust_remote_code)

@@ -1,0 +1,65 @@
+"""Answers of a language model in vLLM, in the job's workers, in an environment of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from raysandbox.core.errors import UserError
+from raysandbox.core.registry import register
+from raysandbox.executors.infer._chunks import ChunkInference
+from raysandbox.executors.infer._vllm_chat import VllmChat
+from raysandbox.provision.environments import interpreter
+
+__all__ = ["VllmInference"]
+
+
+@register("vllm")
+class VllmInference(ChunkInference):
+    """Generates an answer to every row with vLLM; greedy unless sampling_params say otherwise.
+
+    vLLM pins a torch of its own: `raysandbox env create vllm` builds its environment. Every worker
+    of the job (`resources`) runs an engine on its GPUs.
+    """
+
+    example: ClassVar[Mapping[str, Any]] = {
+        "model": "./outputs/demo/model",
+        "model_params": {"max_model_len": 4096},
+        "sampling_params": {"max_tokens": 256},
+        "dataset_path": "./data/questions.jsonl",
+        "export_path": "./outputs/demo/inference",
+    }
+    misplaced: ClassVar[Mapping[str, str]] = {
+        "max_new_tokens": "is called max_tokens by vLLM",
+        "n": "a row gets one answer; repeat the row in the data instead",
+        "seed": "is a key of its own, beside sampling_params",
+    }
+
+    model_params: dict[str, Any] = Field(
+        default_factory=dict, description="for vllm.LLM: max_model_len, gpu_memory_utilization, dtype, …"
+    )
+    sampling_params: dict[str, Any] = Field(
+        default_factory=dict, description="for vllm.SamplingParams: max_tokens (512), temperature (0), top_p, …"
+    )
+    batch_size: int = Field(
+        256, ge=1, description="rows that an engine gets at once, and that are logged together; it schedules them"
+    )
+    env: str = Field("vllm", description="environment of `raysandbox env create`, or path of an interpreter")
+
+    @classmethod
+    def missing_weights(cls, raw: Mapping[str, Any]) -> Mapping[str, str]:
+        """The model, and the environment when it is not built."""
+        found = dict(super().missing_weights(raw))
+        try:
+            interpreter(str(raw.get("env", cls.model_fields["env"].default)))
+        except UserError as error:
+            found["env"] = str(error)
+        return found
+
+    def _work(self) -> VllmChat:
+        return VllmChat(self.model, self.model_params, self.sampling_params, self.seed, self.trust_remote_code)
+
+    def _python(self) -> str:
+        return interpreter(self.env)
