@@ -66,13 +66,7 @@ class MeanSquaredError(DataEvaluator):
 
     def _compared(self, pairs: Pairs) -> dict[str, Any]:
         predicted = [_number(value) for value in pairs.predicted]
-        truth = [_number(value) for value in pairs.truth]
-        if None in truth:
-            row = truth.index(None)
-            raise UserError(
-                f"{pairs.truth_path}: row {row + 1}: '{self.ground_truth_value_key}' is {pairs.truth[row]!r}, "
-                f"which is no number: correct it, or set ground_truth_value_key"
-            )
+        truth = self._true_numbers(pairs)
         read = [(guess, true) for guess, true in zip(predicted, truth, strict=True) if guess is not None]
         faults = len(predicted) - len(read)
         if faults:
@@ -89,6 +83,18 @@ class MeanSquaredError(DataEvaluator):
         except OverflowError:
             error = math.inf
         return {"predicted_dataset_path": pairs.path, "mse": error, "format_error": faults, "rows": len(predicted)}
+
+    def _true_numbers(self, pairs: Pairs) -> list[float]:
+        numbers = []
+        for row, value in enumerate(pairs.truth, start=1):
+            number = _number(value)
+            if number is None:
+                raise UserError(
+                    f"{pairs.truth_path}: row {row}: '{self.ground_truth_value_key}' is {value!r}, "
+                    f"which is no number: correct it, or set ground_truth_value_key"
+                )
+            numbers.append(number)
+        return numbers
 
 
 def _number(value: Any) -> float | None:

@@ -45,6 +45,7 @@ class LanguageModel:
         stride: tokens by which the window moves on; None for half of `max_length`.
         batch_size: windows at once.
         trust_remote_code: whether Python code that lies beside the weights may run.
+        revision: of an id on the ModelScope hub; the hub's default when None.
     """
 
     name: str
@@ -54,6 +55,7 @@ class LanguageModel:
     stride: int | None = None
     batch_size: int = 8
     trust_remote_code: bool = False
+    revision: str | None = None
 
     def load(self, device: str) -> CausalLM:
         """The model on a device, ready to score.
@@ -65,7 +67,7 @@ class LanguageModel:
         folder = self.name
         if self.hub == "modelscope":
             _require_modelscope()
-            folder = str(resolve_model(self.name, allow_download=True, key="model"))
+            folder = str(resolve_model(self.name, self.revision, allow_download=True, key="model"))
             if _is_plain_gpt3(Path(folder)):
                 return self._gpt3(folder, device)
         transformers = transformers_or_extra("A language model")
@@ -89,9 +91,9 @@ class LanguageModel:
         from transformers import BertTokenizer
 
         tokenizer = BertTokenizer.from_pretrained(folder, local_files_only=True)
-        model = GPT3Model.from_pretrained(folder).eval().requires_grad_(False).to(device)
-        if self.dtype != "auto":
-            model = model.to(getattr(torch, self.dtype))
+        model: Any = GPT3Model.from_pretrained(folder)
+        dtype = None if self.dtype == "auto" else getattr(torch, self.dtype)
+        model = model.eval().requires_grad_(False).to(device=device, dtype=dtype)
         return self._ready(
             lambda texts: tokenizer(texts, verbose=False)["input_ids"],
             lambda ids, mask: model(ids).logits,

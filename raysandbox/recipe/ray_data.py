@@ -9,19 +9,15 @@ Data bounds how many are under way. A unit's files travel as bytes: nodes need n
 from __future__ import annotations
 
 import logging
-import pickle
-import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 
-from raysandbox.core.errors import UserError
 from raysandbox.ops.custom import custom_modules
-from raysandbox.recipe.parts import Staged, Unit, UnitReport
+from raysandbox.recipe.parts import Unit, UnitReport
+from raysandbox.recipe.shipping import packed, run_packed, unpacked
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -29,10 +25,6 @@ if TYPE_CHECKING:
     from raysandbox.recipe.engines import UnitWork
 
 __all__ = ["RayDataEngine"]
-
-_FILES = pa.struct([("name", pa.string()), ("content", pa.large_binary())])
-_UNIT = pa.schema([("unit", pa.large_binary()), ("files", pa.large_list(_FILES))])
-_RESULT = pa.schema([("result", pa.large_binary()), ("files", pa.large_list(_FILES))])
 
 
 class RayDataEngine:
@@ -68,11 +60,11 @@ class RayDataEngine:
         context = DataContext.get_current()
         context.enable_progress_bars = False
         context.execution_options.preserve_order = True
-        descriptors: list[Any] = [ray.put(_pack(unit)) for unit in units]
+        descriptors: list[Any] = [ray.put(packed(unit)) for unit in units]
         pipeline = self._mapped(ray.data.from_arrow_refs(descriptors), work, len(units))
         for block in pipeline.iter_batches(batch_size=None, batch_format="pyarrow"):
             for row in cast(pa.Table, block).to_pylist():
-                yield _unpack(row, work.staging)
+                yield unpacked(row, work.staging)
 
     def _mapped(self, units: Dataset, work: UnitWork, count: int) -> Dataset:
         """The pipeline's one map: tasks of one CPU each, or a pool of workers that keep their models."""
@@ -109,53 +101,6 @@ class _UnitWorker:
         return _run_unit(descriptor, self._work)
 
 
-def _pack(unit: Unit) -> pa.Table:
-    """A block that describes a unit; what an earlier segment left for it goes along."""
-    files: list[dict[str, Any]] = []
-    if isinstance(unit.source, Staged):
-        files = [{"name": path.name, "content": path.read_bytes()} for path in unit.source.parts]
-    return pa.Table.from_pylist([{"unit": pickle.dumps(unit), "files": files}], _UNIT)
-
-
 def _run_unit(descriptor: pa.Table, work: UnitWork) -> pa.Table:
-    """Does the units of a block, normally one, in a folder of the worker's own."""
-    results = []
-    for row in descriptor.to_pylist():
-        with tempfile.TemporaryDirectory(prefix="raysandbox-") as name:
-            folder = Path(name)
-            results.append({"result": pickle.dumps(_result(row, work, folder)), "files": _contents(folder / "out")})
-    return pa.Table.from_pylist(results, _RESULT)
-
-
-def _result(row: dict[str, Any], work: UnitWork, folder: Path) -> UnitReport | UserError:
-    unit: Unit = pickle.loads(row["unit"])
-    (folder / "in").mkdir()
-    (folder / "out").mkdir()
-    for file in row["files"]:
-        (folder / "in" / file["name"]).write_bytes(file["content"])
-    if isinstance(unit.source, Staged):
-        unit = replace(unit, source=replace(unit.source, parts=_moved(unit.source.parts, folder / "in")))
-    try:
-        return replace(cast(Any, work), staging=folder / "out").run(unit)
-    except UserError as error:
-        return error  # raised again where the user sees it, without Ray's wrapping
-
-
-def _contents(folder: Path) -> list[dict[str, Any]]:
-    return [{"name": path.name, "content": path.read_bytes()} for path in sorted(folder.iterdir())]
-
-
-def _unpack(row: dict[str, Any], staging: Path) -> UnitReport:
-    result: UnitReport | UserError = pickle.loads(row["result"])
-    if isinstance(result, UserError):
-        raise result
-    for file in row["files"]:
-        (staging / file["name"]).write_bytes(file["content"])
-    result.parts = list(_moved(result.parts, staging))
-    if result.quarantine is not None:
-        result.quarantine = staging / result.quarantine.name
-    return result
-
-
-def _moved(paths: Sequence[Path], folder: Path) -> tuple[Path, ...]:
-    return tuple(folder / path.name for path in paths)
+    """Does the units of a block, normally one."""
+    return pa.concat_tables(run_packed(descriptor.slice(row, 1), work) for row in range(descriptor.num_rows))

@@ -13,7 +13,7 @@ from raysandbox.core.progress import Progress
 from raysandbox.core.runner import RowScorer
 from raysandbox.ops.base import OpResources
 from raysandbox.recipe.blocks import Needs
-from raysandbox.recipe.engines import engine_named
+from raysandbox.recipe.engines import Engine, engine_named
 from raysandbox.recipe.execute import Run, staging_folder
 from raysandbox.recipe.parts import PartWriter, Sink, Unit, UnitReport
 from raysandbox.recipe.plan import choose_engine, plan_input
@@ -69,15 +69,21 @@ class DatasetScorers:
     """`core.runner.Scorers` on the recipe engine.
 
     Args:
-        engine: "auto" (in process up to 64 MB of input, on Ray above), "local" or "ray".
+        engine: "auto" (in process up to 64 MB of input, on Ray above), "local", "ray", or an engine.
         quarantine_dir: folder for lines that cannot be read; by default that of the output.
         progress: receives progress.
+        block_bytes: bytes of input per unit of work, for scorers that take their time.
     """
 
     def __init__(
-        self, engine: str = "auto", quarantine_dir: Path | None = None, progress: Progress | None = None
+        self,
+        engine: str | Engine = "auto",
+        quarantine_dir: Path | None = None,
+        progress: Progress | None = None,
+        block_bytes: int | None = None,
     ) -> None:
         self._engine = engine
+        self._block_bytes = block_bytes
         self._quarantine_dir = quarantine_dir
         self._progress = progress or Progress()
 
@@ -96,14 +102,17 @@ class DatasetScorers:
             ConfigError: there is no such data set, or no format of that suffix.
             BadRowsError: a line cannot be read.
         """
-        plan = plan_input(Recipe.model_validate({"dataset_path": dataset_path}))
+        plan = plan_input(Recipe.model_validate({"dataset_path": dataset_path}), self._block_bytes)
         target = None
         if export_path is not None:
             target = Target(export_path.absolute(), *export_format(str(export_path)))
         quarantine = None
         if target or self._quarantine_dir:
             quarantine = quarantine_file(target.path if target else Path("scores"), self._quarantine_dir)
-        run = Run(engine_named(choose_engine(self._engine, plan.size)), 0, quarantine, self._progress)
+        engine = self._engine
+        if isinstance(engine, str):
+            engine = engine_named(choose_engine(engine, plan.size))
+        run = Run(engine, 0, quarantine, self._progress)
         with staging_folder(target.path if target else None) as staging:
             work = _ScoreWork(scorer, staging, target.sink if target else "nothing")
             reports = run.run(work, units_of(plan))
