@@ -99,10 +99,13 @@ class Download:
             self.progress.begin(urllib.parse.urlsplit(self.url).path.rpartition("/")[2], self._total(), "MB")
             try:
                 self._persist(stream)
-                stream.flush()
+                if not _length(stream):
+                    raise DownloadError(f"{self.url}: 0 bytes")
                 os.fsync(stream.fileno())
             finally:
                 self.progress.end()
+                if not _length(stream):
+                    forget(self.part)
 
     def _total(self) -> float | None:
         return self.size / _MEGABYTE if self.size else None

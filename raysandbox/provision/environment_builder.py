@@ -71,7 +71,7 @@ def create(
     base = _checked_python(python)
     if not driver_ray():
         raise UserError("Ray is not installed in this environment: an isolated environment holds the same version")
-    with _locked(root, name):
+    with _locked(root, name) as lock:
         _sweep(root, name)
         found = find(name)
         if found and not recreate and found.variant == variant and _is_current(found):
@@ -83,7 +83,7 @@ def create(
         build = root / _BUILDS / f"{name}-{uuid.uuid4().hex[:8]}"
         try:
             with (root / f"{name}.log").open("w", encoding="utf-8") as log:
-                _Build(pins, build, base, log, view).run()
+                _Build(pins, build, base, log, view, lock).run()
             old = target.resolve() if target.is_symlink() else None
             link = build.with_name(f"{build.name}.link")
             link.symlink_to(build)
@@ -138,14 +138,15 @@ def _checked_python(python: str | None) -> str:
 
 
 @contextlib.contextmanager
-def _locked(root: Path, name: str) -> Iterator[None]:
+def _locked(root: Path, name: str) -> Iterator[int]:
+    """Holds the lock of a name; yields its file's descriptor."""
     root.mkdir(parents=True, exist_ok=True)
     with (root / f".{name}.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(f"another process works on the environment '{name}' in {root}: wait for it") from error
-        yield
+        yield lock.fileno()
 
 
 def _sweep(root: Path, name: str) -> None:
@@ -167,6 +168,8 @@ class _Build:
         base: the interpreter to make it with.
         log: receives all output.
         view: receives how it goes on.
+        lock: descriptor of the lock's file; programs inherit it, so that one that outlives a killed build
+            keeps the next build out of its folder.
     """
 
     pins: Pins
@@ -174,6 +177,7 @@ class _Build:
     base: str
     log: IO[str]
     view: BuildView
+    lock: int
 
     @property
     def _python(self) -> str:
@@ -229,6 +233,7 @@ class _Build:
             text=True,
             errors="replace",
             env=_clean_environment(),
+            pass_fds=(self.lock,),
         ) as process:
             try:
                 for line in process.stdout or ():

@@ -54,6 +54,7 @@ class Fetcher:
         for url, is_archive in self._sources(file):
             server = urllib.parse.urlsplit(url).netloc
             if server in self._silent:
+                reasons.append(f"{server} does not answer")
                 continue
             part = file.target().with_name(f".{file.target().name}{'.archive' if is_archive else ''}.part")
             try:
@@ -68,7 +69,7 @@ class Fetcher:
             except _BadContentError as error:
                 forget(part)
                 reasons.append(f"{url}: {error}")
-        raise UserError(f"{file.name}: " + ("; ".join(reasons) or "no source is known, or none can be reached"))
+        raise UserError(f"{file.name}: " + ("; ".join(reasons) or "no source is known"))
 
     def _sources(self, file: WeightFile) -> Iterator[tuple[str, bool]]:
         """URLs in the order to try, with whether each gives an archive."""

@@ -103,6 +103,7 @@ def test_no_server(tmp_path):
         with pytest.raises(DownloadError, match=r"refused.*\(2 tries\)") as caught:
             bring(f"http://127.0.0.1:{taken.getsockname()[1]}/model.pt", tmp_path / "part")
     assert caught.value.unreachable
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_schemes(files, tmp_path):

@@ -5,8 +5,10 @@ import hashlib
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -199,6 +201,42 @@ def test_two_builds_at_once(pins, root):
             create("tiny")
 
 
+def test_a_program_that_outlives_a_killed_build_keeps_the_next_one_out(pins, root, drivers_pip, tmp_path):
+    mark = tmp_path / "pid"
+    pins(value=f"1; import os, time; open('{mark}', 'w').write(str(os.getpid())); time.sleep(60)")
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from raysandbox.provision import environment_builder as b, environments as e\n"
+        f"e._PINS = Path({str(tmp_path)!r})\n"
+        "call, b._Build._pip = b._Build._call, lambda *_: None\n"
+        "b._Build._call = lambda s, a, w: call(s, [*a, '--without-pip'] if w == 'venv' else a, w)\n"
+        "b.create('tiny')"
+    )
+    (tmp_path / "tiny.toml").write_text(
+        (tmp_path / "tiny.toml").read_text().replace("import tiny; assert tiny.VALUE", "0")
+    )
+    build = subprocess.Popen([sys.executable, "-c", code], cwd=Path(raysandbox.__file__).parents[1])
+    while not (mark.exists() and mark.read_text()):
+        assert build.poll() is None
+        time.sleep(0.05)
+    build.kill()
+    build.wait()
+    pins()
+    with pytest.raises(UserError, match="another process works on the environment 'tiny'"):
+        create("tiny")
+    os.kill(int(mark.read_text()), signal.SIGKILL)
+    while create_or_none() is None:
+        time.sleep(0.05)
+    assert len(list((root / ".builds").iterdir())) == 1
+
+
+def create_or_none():
+    try:
+        return create("tiny")
+    except UserError:  # the killed program is not gone yet
+        return None
+
+
 def test_a_folder_of_the_users_is_not_touched(pins, root, quick):
     (root / "tiny").mkdir(parents=True)
     with pytest.raises(UserError, match="is no environment of raysandbox's"):
@@ -284,7 +322,7 @@ def test_torch_is_the_cpu_build_where_no_driver_is(monkeypatch, driver, works_at
 
     monkeypatch.setattr(builder._Build, "_pip", pip)
     monkeypatch.setattr(builder, "_has_nvidia_driver", lambda: driver)
-    build = builder._Build(pins_of("vbench"), Path("x"), sys.executable, sys.stdout, BuildView())
+    build = builder._Build(pins_of("vbench"), Path("x"), sys.executable, sys.stdout, BuildView(), 0)
     if tried is None:
         with pytest.raises(UserError, match="no such version"):
             build._torch("9")
