@@ -71,7 +71,7 @@ class VideoInceptionEvaluator(DataEvaluator):
     height: int = Field(240, ge=1, description="pixels to which frames are resized")
     width: int = Field(320, ge=1, description="pixels to which frames are resized")
     replace_cache: bool = Field(False, description="compute features again that the cache holds")
-    verbose: bool = Field(False, description="log what each run measures")
+    verbose: bool = Field(False, description="say in the job's log what was computed and measured")
     seed: int = Field(42, ge=0, lt=2**32, description="of the samples of the first run")
 
     @model_validator(mode="after")
@@ -88,7 +88,8 @@ class VideoInceptionEvaluator(DataEvaluator):
             MissingExtraError: torch, PyAV or Pillow is not installed.
         """
         started = time.monotonic()
-        self._require(session)
+        logger.setLevel(logging.INFO if self.verbose else logging.NOTSET)
+        self._require()
         metric, cache = METRICS[self.metric], self._cache(session)
         sets = self._sets(session, cache)
         for each in sets:
@@ -96,7 +97,7 @@ class VideoInceptionEvaluator(DataEvaluator):
         runs = self._planned(sets, self._detector_digest(session))
         units = [unit for run in runs for sampled in run.sampled for unit in sampled.units]
         computed = extract(self._work, units, session.workers, cache)
-        self._log("%d of %d units of features come from the cache", len(units) - computed, len(units))
+        logger.info("%s: %d of %d units of features were computed now", self.metric, computed, len(units))
         runs = [self._measured(run, session, cache, index) for index, run in enumerate(runs)]
         if self.result_path:
             about = {
@@ -112,7 +113,7 @@ class VideoInceptionEvaluator(DataEvaluator):
         session.report({**scores, **sizes})
         return scores
 
-    def _require(self, session: WorkSession) -> None:
+    def _require(self) -> None:
         """Looks at what can be looked at before the work."""
         for module, package, extra in _NEEDED:
             if find_spec(module) is None:
@@ -157,11 +158,7 @@ class VideoInceptionEvaluator(DataEvaluator):
         fake, *others = run.sampled
         real = others[0] if others else None
         scores = reduced(self.metric, METRICS[self.metric], fake, real, run.seed, cache)
-        self._log("seed %d: %s", run.seed, scores)
+        logger.info("%s: seed %d: %s", self.metric, run.seed, scores)
         if self.num_runs > 1:
             session.report({f"{name}_run": value for name, value in scores.items()}, index)
         return replace(run, scores=scores)
-
-    def _log(self, message: str, *values: object) -> None:
-        if self.verbose:
-            logger.info(f"{self.metric}: {message}", *values)
