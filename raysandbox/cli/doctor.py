@@ -28,6 +28,9 @@ _CORE = ("raysandbox", "ray", "pyarrow", "numpy", "pydantic", "torch")
 
 
 def command(
+    config: Annotated[
+        str | None, typer.Argument(metavar="[CFG]", help="Also what this configuration needs and lacks.")
+    ] = None,
     cluster: Annotated[bool, typer.Option("--cluster", help="Connect to Ray and show the cluster.")] = False,
 ) -> None:
     """Show versions, resources, extras, environments and model files; with --cluster also Ray's nodes."""
@@ -35,6 +38,8 @@ def command(
     from raysandbox.report.summary import Table
 
     rows = [*_machine(), *_versions(), *_extras(), *_environments(), *_weights(), *_hubs()]
+    if config:
+        rows += _needs(config)
     if cluster:
         rows += _cluster()
     print_table(Table("doctor", ("what", "state", "found"), tuple(rows), texts=3))
@@ -79,6 +84,18 @@ def _weights() -> Iterator[tuple[str, str, str]]:
         found = f"{len(files) - len(absent)} of {len(files)} model files here"
         more = f": raysandbox weights list {component}" if absent else ""
         yield f"weights {component}", "incomplete" if absent else "ok", found + more
+
+
+def _needs(config: str) -> Iterator[tuple[str, str, str]]:
+    from raysandbox.api import check
+    from raysandbox.core.redact import redact_text
+
+    problems = check(config)
+    for problem in problems:
+        state = "missing" if problem.missing_path else problem.severity
+        yield f"{config}:{problem.line or ''} {problem.path}", state, redact_text(problem.message)
+    if not problems:
+        yield config, "ok", "nothing is missing"
 
 
 def _hubs() -> Iterator[tuple[str, str, str]]:

@@ -1,6 +1,8 @@
 """`raysandbox weights`, and how check and doctor speak of model files."""
 
 import hashlib
+import subprocess
+import sys
 
 import pytest
 
@@ -110,13 +112,18 @@ def test_errors(files, capsys, arguments, message):
     assert message in err
 
 
-def test_check_names_file_place_and_command(workspace, capsys):
+@pytest.fixture
+def configuration(workspace):
     (workspace / "data.jsonl").write_text('{"text": "a"}\n')
     (workspace / "a.yaml").write_text(
         "evaluation_job_configs:\n  - hook: EvaluateDataHook\n    meta_name: quality\n    extra_configs:\n"
         "      type: dj_text_quality_classifier\n      dataset_path: data.jsonl\n      model: chinese\n"
     )
-    status, out, _ = ended(capsys, "check", "a.yaml")
+    return "a.yaml"
+
+
+def test_check_names_file_place_and_command(configuration, capsys):
+    status, out, _ = ended(capsys, "check", configuration)
     assert status == 0
     for file in weights.files_of("dj_text_quality_classifier", ["chinese"]):
         assert str(file.target()) in out
@@ -131,3 +138,23 @@ def test_doctor_counts_them(capsys, monkeypatch, tmp_path):
     assert status == 0
     assert "weights vbench_video_evaluator │ incomplete │ 0 of 15 model files here" in found
     assert "environment vbench │ absent" in found
+
+
+def test_doctor_says_what_a_configuration_lacks(configuration, capsys):
+    status, out, _ = ended(capsys, "doctor", configuration)
+    assert status == 0
+    assert [line.split("│")[2].strip() for line in out.splitlines() if f"{configuration}:" in line] == ["missing"] * 2
+    for file in weights.files_of("dj_text_quality_classifier", ["chinese"]):
+        file.target().parent.mkdir(parents=True, exist_ok=True)
+        file.target().write_bytes(DATA)
+    assert f"{configuration} │ ok │ nothing is missing" in " ".join(ended(capsys, "doctor", configuration)[1].split())
+
+
+def test_light_verbs_import_nothing_heavy():
+    program = (
+        "import sys\nfrom raysandbox.cli.main import main\n"
+        "try:\n    main(sys.argv[1:])\nexcept SystemExit as end:\n    assert not end.code\n"
+        "assert not {'torch', 'ray', 'transformers'} & set(sys.modules)"
+    )
+    for verb in ("env", "weights"):
+        subprocess.run([sys.executable, "-c", program, verb, "list"], check=True, timeout=60, stdout=subprocess.DEVNULL)
