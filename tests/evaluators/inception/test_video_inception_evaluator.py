@@ -106,6 +106,23 @@ def test_features_are_kept_by_content(world, tmp_path):
     assert units()[0] == 2
 
 
+def test_a_run_that_ended_early_goes_on_where_it_was(world, tmp_path):
+    class Ending(InProcess):
+        def map(self, work, units, **options):
+            for index, result in super().map(work, units, **options):
+                if self.units > 4:
+                    raise JobFailed("the machine was switched off")
+                yield index, result
+
+    rows = small(tmp_path, 160)
+    same = evaluator(world, "fvd2048_16f", fake_data_path=rows, real_data_path=rows)
+    with pytest.raises(JobFailed, match="switched off"):
+        same.evaluate(session(tmp_path / "c", Ending()))
+    rest = InProcess()
+    assert same.evaluate(session(tmp_path / "c", rest))["fvd2048_16f"] < 1e-3
+    assert rest.units == 2  # of 5; the survey and three of them were kept
+
+
 def test_runs_have_seeds_of_their_own_and_a_line_each(world, tmp_path):
     rows, result = small(tmp_path, 40, 60), tmp_path / "out" / "fvd.jsonl"
     config = {"fake_data_path": rows, "real_data_path": small(tmp_path, 50, name="real.jsonl", seed=9)}
