@@ -28,11 +28,13 @@ class Answer:
         text: its text.
         prompt_tokens: tokens of the prompt; None when it is not told.
         completion_tokens: tokens of the text; None when it is not told.
+        cut: whether it ended because it had as many tokens as it was allowed.
     """
 
     text: str
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    cut: bool = False
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -87,7 +87,7 @@ class ChunkInference(TextInference):
 
     def _ask(
         self, requests: Sequence[Request], missing: Sequence[int], session: WorkSession
-    ) -> Iterator[tuple[int, Answer | Fault]]:
+    ) -> Generator[tuple[int, Answer | Fault], None, None]:
         if self.trust_remote_code and not session.allow_user_code:
             raise UserError("trust_remote_code runs code that lies beside the model: allow it with --allow-user-code")
         starts = sorted({number - number % self.batch_size for number in missing})

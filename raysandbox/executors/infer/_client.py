@@ -9,7 +9,7 @@ import queue
 import random
 import textwrap
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from time import time
@@ -95,8 +95,8 @@ class ChatClient:
     requests: int = 0
     retried: int = 0
 
-    def ask(self, bodies: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, Answer | Fault]]:
-        """Sends every body once; yields (index, outcome) as the answers come.
+    def ask(self, bodies: Sequence[Mapping[str, Any]]) -> Generator[tuple[int, Answer | Fault], None, None]:
+        """Sends every body once; yields (index, outcome) as the answers come. Closing it ends the requests.
 
         The event loop runs in a thread of its own, since a notebook's thread has one already.
 
@@ -162,7 +162,8 @@ class ChatClient:
                 if error.wait and pace.pause(error.wait):
                     logger.warning("%s asks for a pause of %.0f s", self.url, error.wait)
                 # Jitter, so that requests that failed together do not come back together.
-                await asyncio.sleep(min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2**attempt) * random.uniform(0.5, 1.0))
+                wait = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2.0 ** min(attempt, 16))
+                await asyncio.sleep(wait * random.uniform(0.5, 1.0))
             attempt += 1
             self.retried += 1
 
@@ -225,7 +226,11 @@ def _read(text: str, path: Sequence[str]) -> Answer:
         raise _Again(f"{'.'.join(path)} of the answer is empty: {_excerpt(text)}")
     usage = body.get("usage") if isinstance(body, dict) else None
     counts = usage if isinstance(usage, dict) else {}
-    return Answer(found, _count(counts.get("prompt_tokens")), _count(counts.get("completion_tokens")))
+    try:
+        cut = value_at(body, ("choices", "0", "finish_reason")) == "length"
+    except KeyError:
+        cut = False
+    return Answer(found, _count(counts.get("prompt_tokens")), _count(counts.get("completion_tokens")), cut)
 
 
 def _count(value: Any) -> int | None:

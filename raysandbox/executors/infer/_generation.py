@@ -18,7 +18,7 @@ __all__ = ["Generation", "Generator"]
 _NEW_TOKENS = 512
 _DRAWS = ("temperature", "top_k", "top_p", "min_p")
 # What a model's own generation_config may ask for: answers are greedy unless the job says otherwise.
-_GREEDY = {"do_sample": False, "temperature": 1.0, "top_k": 50, "top_p": 1.0, "min_p": None, "typical_p": 1.0}
+_GREEDY = {"do_sample": False, "temperature": 1.0, "top_k": 50, "top_p": 1.0, "min_p": None}
 
 
 @dataclass(frozen=True)
@@ -106,12 +106,19 @@ class Generator:
                 ) from error
             for place, ids, new in zip(places, encoded, texts, strict=True):
                 text = self.tokenizer.decode(new, skip_special_tokens=True)
-                outcomes[place] = Answer(text, len(ids), len(new))
+                cut = len(new) == self._new_tokens and new[-1] not in self._ends
+                outcomes[place] = Answer(text, len(ids), len(new), cut)
         return outcomes
 
     @property
     def _new_tokens(self) -> int:
         return self.model.generation_config.max_new_tokens
+
+    @property
+    def _ends(self) -> set[int | None]:
+        """The tokens that end a text."""
+        ends = self.model.generation_config.eos_token_id
+        return set(ends) if isinstance(ends, list) else {ends}
 
     def _encoded(self, prompt: Prompt) -> list[int] | Fault:
         """Token ids of a chat."""
@@ -148,10 +155,10 @@ class Generator:
         draw = [] if self.warp is None else [_Draw(self.warp, seeds, longest, self._new_tokens)]
         device = self.model.device
         with torch.inference_mode():
-            found = self.model.generate(ids.to(device), attention_mask=mask.to(device), logits_processor=draw)
-        ends = settings.eos_token_id
-        ends = set(ends) if isinstance(ends, list) else {ends}
-        return [_until(row, ends) for row in found[:, longest:].tolist()]
+            found = self.model.generate(
+                ids.to(device), attention_mask=mask.to(device), logits_processor=draw, tokenizer=self.tokenizer
+            )
+        return [_until(row, self._ends) for row in found[:, longest:].tolist()]
 
 
 class _Draw:
@@ -189,7 +196,7 @@ def _settings(params: Mapping[str, Any], own: Any, transformers: Any) -> tuple[A
     drawing = params.get("do_sample", bool(draws)) and draws.get("temperature", 1.0) != 0
     others = {name: value for name, value in params.items() if name not in (*_DRAWS, "do_sample")}
     settings = copy.deepcopy(own)
-    unknown = settings.update(**{"max_new_tokens": _NEW_TOKENS, **others}, **_GREEDY)
+    unknown = settings.update(**{"max_new_tokens": _NEW_TOKENS, **others, **_GREEDY})
     if unknown:
         name = next(iter(unknown))
         hint = did_you_mean(name, settings.to_dict())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,8 @@ class TextInference(ModelInference):
     def infer(self, session: WorkSession) -> list[str]:
         """Answers every row; returns the paths written, in the order of the inputs.
 
-        Reports rows, bad_rows, reused (answers of earlier runs), prompt_tokens, completion_tokens.
+        Reports rows, bad_rows, reused (answers of earlier runs), cut (answers that end at the limit of
+        tokens), prompt_tokens, completion_tokens.
 
         Raises:
             UserError: an input or the model is not there.
@@ -116,7 +118,7 @@ class TextInference(ModelInference):
 
     def _ask(
         self, requests: Sequence[Request], missing: Sequence[int], session: WorkSession
-    ) -> Iterator[tuple[int, Answer | Fault]]:
+    ) -> Generator[tuple[int, Answer | Fault], None, None]:
         """Yields (index, outcome) for at least the missing ones among the requests, in any order."""
         raise NotImplementedError
 
@@ -153,13 +155,15 @@ class TextInference(ModelInference):
             harvest.check()
             if not missing:
                 return
-            for number, outcome in self._ask(requests, missing, session):
-                if number in known:
-                    continue
-                if isinstance(outcome, Answer) or outcome.lasting:
-                    log.add(keys[number], outcome)
-                harvest.take(indices[number], outcome, parser)
-                harvest.check()
+            # Closed at once: an error would keep it alive, and it would go on asking.
+            with contextlib.closing(self._ask(requests, missing, session)) as outcomes:
+                for number, outcome in outcomes:
+                    if number in known:
+                        continue
+                    if isinstance(outcome, Answer) or outcome.lasting:
+                        log.add(keys[number], outcome)
+                    harvest.take(indices[number], outcome, parser)
+                    harvest.check()
 
     def _answered(self, source: Path, rows: Sequence[Row], values: Mapping[int, Any]) -> Iterator[dict[str, Any]]:
         for index, row in enumerate(rows):
@@ -195,7 +199,7 @@ class _Harvest:
     values: dict[int, Any] = field(default_factory=dict)
     bad: dict[int, BadRow] = field(default_factory=dict)
     reused: int = 0
-    _tokens: list[tuple[int | None, int | None]] = field(default_factory=list)
+    _answers: list[Answer] = field(default_factory=list)
 
     def fault(self, index: int, reason: str) -> None:
         self.bad[index] = BadRow(self.rows[index], reason)
@@ -204,7 +208,7 @@ class _Harvest:
         if isinstance(outcome, Fault):
             self.fault(index, outcome.reason)
             return
-        self._tokens.append((outcome.prompt_tokens, outcome.completion_tokens))
+        self._answers.append(outcome)
         try:
             self.values[index] = parser.parse(outcome.text)
         except ValueError as error:
@@ -225,8 +229,12 @@ class _Harvest:
 
     def metrics(self) -> dict[str, float]:
         """Counts, and the tokens where every answer tells them."""
-        found = {"rows": len(self.rows), "bad_rows": len(self.bad), "reused": self.reused}
-        for name, counts in zip(("prompt_tokens", "completion_tokens"), zip(*self._tokens, strict=True), strict=True):
+        cut = sum(answer.cut for answer in self._answers)
+        if cut:
+            logger.warning("%d of %d answers end where sampling_params allow no more tokens", cut, len(self._answers))
+        found = {"rows": len(self.rows), "bad_rows": len(self.bad), "reused": self.reused, "cut": cut}
+        for name in ("prompt_tokens", "completion_tokens"):
+            counts = [getattr(answer, name) for answer in self._answers]
             untold = counts.count(None)
             if untold:
                 logger.warning("%s is not reported: %d of %d answers do not tell it", name, untold, len(counts))

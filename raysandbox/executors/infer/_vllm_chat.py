@@ -75,6 +75,7 @@ class VllmChat:
         else:
             found = engine.generate([prompt.plain() for prompt in unit], sampling, use_tqdm=False)
         return [
-            Answer(output.outputs[0].text, len(output.prompt_token_ids), len(output.outputs[0].token_ids))
+            Answer(one.text, len(output.prompt_token_ids), len(one.token_ids), one.finish_reason == "length")
             for output in found
+            for one in output.outputs[:1]
         ]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl, urlsplit
 
@@ -91,7 +92,7 @@ class ApiInference(TextInference):
 
     def _ask(
         self, requests: Sequence[Request], missing: Sequence[int], session: WorkSession
-    ) -> Iterator[tuple[int, Answer | Fault]]:
+    ) -> Generator[tuple[int, Answer | Fault], None, None]:
         """Asks for the missing ones; reports requests, retries and requests_per_s."""
         client = ChatClient(
             url=self._url(),
@@ -108,9 +109,10 @@ class ApiInference(TextInference):
         began = time.monotonic()
         session.progress.begin(f"asking {self.model}", len(missing), "rows")
         try:
-            for index, outcome in client.ask(bodies):
-                session.progress.advance(1)
-                yield missing[index], outcome
+            with contextlib.closing(client.ask(bodies)) as outcomes:
+                for index, outcome in outcomes:
+                    session.progress.advance(1)
+                    yield missing[index], outcome
         finally:
             session.progress.end()
             seconds = time.monotonic() - began

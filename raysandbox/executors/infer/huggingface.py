@@ -33,6 +33,10 @@ class HuggingFaceInference(ChunkInference):
         "max_tokens": "is called max_new_tokens by transformers",
         "num_return_sequences": "a row gets one answer; repeat the row in the data instead",
         "seed": "is a key of its own, beside sampling_params",
+        **dict.fromkeys(
+            ("typical_p", "epsilon_cutoff", "eta_cutoff"),
+            "answers are drawn by temperature, top_k, top_p and min_p only",
+        ),
     }
 
     model_params: dict[str, Any] = Field(

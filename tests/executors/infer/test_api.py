@@ -57,7 +57,7 @@ def test_every_row_in_order_with_all_its_keys(ask, server, session, questions, t
     sent = next(sent for sent in server.bodies if sent["messages"][-1]["content"] == "question 7")
     chat = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "question 7"}]
     assert sent == {"temperature": 0.5, "model": "m", "messages": chat}
-    told = {"rows": 41, "bad_rows": 0, "reused": 0, "prompt_tokens": 123, "completion_tokens": 82}
+    told = {"rows": 41, "bad_rows": 0, "reused": 0, "cut": 0, "prompt_tokens": 123, "completion_tokens": 82}
     assert {name: session.metrics[name] for name in told} == told
     assert session.metrics["requests"] == 41
     assert session.metrics["retries"] == 0
@@ -135,6 +135,27 @@ def test_more_bad_rows_than_allowed_fail_and_write_nothing(ask, server, session,
     assert len(lines(session.quarantine / "inference.jsonl.quarantine")) == 2
     with pytest.raises(JobFailed, match="none of 1 rows has an answer"):
         ask(questions(["bad"], "c.jsonl"), max_bad_rows=1)
+
+
+def test_a_job_that_fails_asks_no_more(ask, server, questions):
+    server.delay = 0.02
+    server.behave = lambda question, times: (400, {}, b"no")
+    with pytest.raises(BadRowsError) as caught:
+        ask(questions([str(n) for n in range(200)]), concurrency=2)
+    asked = len(server.bodies)
+    assert asked <= 6
+    time.sleep(0.2)
+    assert len(server.bodies) == asked
+    assert caught.value  # held until here, as whoever reports it does
+
+
+def test_answers_that_are_cut_are_counted(ask, server, session, questions, caplog):
+    cut = {"choices": [{"message": {"content": "because"}, "finish_reason": "length"}]}
+    server.behave = lambda question, times: (200, {}, json.dumps(cut).encode()) if question == "a" else None
+    for _ in range(2):  # from the server and from the log
+        ask(questions(["a", "b"]))
+        assert session.metrics["cut"] == 1
+    assert "1 of 2 answers end where sampling_params allow no more tokens" in caplog.text
 
 
 def test_rows_that_cannot_be_asked_fail_before_anything_is_sent(ask, server, questions):

@@ -82,7 +82,7 @@ def one_by_one(folder, texts, **options):
     return found
 
 
-def test_answers_are_those_of_generate(infer, questions, session, model):
+def test_answers_are_those_of_generate(infer, questions, session, model, caplog):
     found = infer(questions(QUESTIONS))
     assert found == one_by_one(model, QUESTIONS)
     assert len(set(found)) > 5
@@ -91,6 +91,8 @@ def test_answers_are_those_of_generate(infer, questions, session, model):
     assert {name: session.metrics[name] for name in told} == told
     assert session.metrics["prompt_tokens"] == sum(1 + len(text.split()) for text in QUESTIONS)
     assert 22 <= session.metrics["completion_tokens"] <= 22 * 6
+    assert "answers end where sampling_params allow no more tokens" in caplog.text
+    assert 0 < session.metrics["cut"] <= 22
 
 
 @pytest.mark.usefixtures("cluster")
@@ -207,6 +209,16 @@ def test_prompts_that_do_not_fit(infer, session, questions):
     assert session.workers.done == []  # the log knows the reason too
 
 
+def test_answers_end_at_words(infer, questions, session, tmp_path):
+    # transformers finds out how tokens are joined by the word abcdef.
+    folder = llama(tmp_path / "words", [" ".join(WORDS), "abcdef"])
+    data = questions(QUESTIONS[5:6])
+    words = infer(data, model=folder)[0].split()
+    found = infer(data, model=folder, sampling_params={**SHORT, "stop_strings": words[2:3]})
+    assert found[0].split() == words[: words.index(words[2]) + 1]
+    assert session.metrics["cut"] == 0
+
+
 def test_beams_and_types(infer, questions, model):
     found = infer(questions(QUESTIONS), sampling_params={**SHORT, "num_beams": 3})
     assert found == one_by_one(model, QUESTIONS, num_beams=3)
@@ -242,6 +254,7 @@ def test_a_full_gpu_names_the_key(infer, questions, monkeypatch):
     ("key", "value", "message"),
     [
         ("sampling_params", {"max_tokens": 3}, "called max_new_tokens"),
+        ("sampling_params", {"typical_p": 0.5}, "drawn by temperature, top_k"),
         ("model_params", {"trust_remote_code": True}, "a key of its own"),
         ("model_params", {"revision": "main"}, "hf download"),
         ("batch_size", 0, "greater than or equal to 1"),

@@ -44,7 +44,8 @@ class Engine:
             raise ValueError("longer than the maximum model length")
         return [
             SimpleNamespace(
-                prompt_token_ids=[1] * 5, outputs=[SimpleNamespace(text=f"echo: {text}", token_ids=[1] * 3)]
+                prompt_token_ids=[1] * 5,
+                outputs=[SimpleNamespace(text=f"echo: {text}", token_ids=[1] * 3, finish_reason="stop")],
             )
             for text in texts
         ]
