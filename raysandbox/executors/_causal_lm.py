@@ -23,6 +23,7 @@ __all__ = [
     "Window",
     "gpu_error",
     "load_whole",
+    "located",
     "transformers_or_extra",
     "windows",
 ]
@@ -241,6 +242,12 @@ class CausalLM:
                 ]
         except torch.OutOfMemoryError as error:
             raise gpu_error(f"{len(batch)} texts of {longest} tokens") from error
+
+
+def located(name: str) -> str:
+    """The name of a model, with the path of one on this machine made absolute: workers may start elsewhere."""
+    path = Path(name).expanduser()
+    return str(path.absolute()) if path.exists() else name
 
 
 def gpu_error(what: str) -> JobFailed:

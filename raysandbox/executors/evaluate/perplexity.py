@@ -15,7 +15,7 @@ from raysandbox.core.component import InputPath, ModelPath
 from raysandbox.core.errors import JobFailed, UserError
 from raysandbox.core.registry import register
 from raysandbox.core.runner import WorkSession
-from raysandbox.executors._causal_lm import CausalLM, Dtype, LanguageModel, TextLoss
+from raysandbox.executors._causal_lm import CausalLM, Dtype, LanguageModel, TextLoss, located
 from raysandbox.executors._texts import TextReader, without_text
 from raysandbox.executors.base import ModelEvaluator
 
@@ -90,7 +90,7 @@ class Perplexity(ModelEvaluator):
     def _losses(self, session: WorkSession, chunks: Sequence[list[str]]) -> list[TextLoss]:
         work = _Scoring(
             LanguageModel(
-                self.model,
+                located(self.model),
                 self.hub,
                 self.dtype,
                 self.max_length,

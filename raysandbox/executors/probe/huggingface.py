@@ -19,6 +19,7 @@ from raysandbox.executors._causal_lm import (
     LanguageModel,
     gpu_error,
     load_whole,
+    located,
     transformers_or_extra,
 )
 from raysandbox.executors._texts import texts_of
@@ -67,7 +68,7 @@ class HuggingfaceProbe(TextProbe):
     def scorer(self) -> RowScorer:
         """The model as a scorer of rows."""
         language_model = LanguageModel(
-            self.model,
+            located(self.model),
             "huggingface",
             self.dtype,
             self.max_length,
@@ -79,7 +80,7 @@ class HuggingfaceProbe(TextProbe):
         if self.task == "text-generation":
             return losses
         classes = _ClassScorer(
-            self.model,
+            located(self.model),
             self.text_key,
             self.label_key,
             self.dtype,

@@ -14,7 +14,7 @@ from raysandbox.core.component import ModelPath
 from raysandbox.core.errors import JobFailed, MissingExtraError, UserError
 from raysandbox.core.registry import register
 from raysandbox.core.runner import RowScorer
-from raysandbox.executors._causal_lm import Dtype, LanguageModel
+from raysandbox.executors._causal_lm import Dtype, LanguageModel, located
 from raysandbox.executors._texts import texts_of
 from raysandbox.executors.probe._loss import (
     LossScorer,
@@ -62,7 +62,7 @@ class ModelscopeProbe(TextProbe):
         """The model as a scorer of rows."""
         if self.task == "text-generation":
             model = LanguageModel(
-                self.model,
+                located(self.model),
                 "modelscope",
                 self.dtype,
                 self.max_length,
@@ -74,7 +74,7 @@ class ModelscopeProbe(TextProbe):
             return LossScorer(model, self.text_key)
         return _PipelineScorer(
             self.task,
-            self.model,
+            located(self.model),
             self.model_revision,
             self.text_key,
             self.batch_size,

@@ -1,0 +1,161 @@
+"""Benchmarks of language models by EleutherAI's lm-evaluation-harness."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from raysandbox.core.component import InputPaths, ModelPath
+from raysandbox.core.errors import MissingMetricError, UserError
+from raysandbox.core.files import atomic_write
+from raysandbox.core.registry import register
+from raysandbox.core.runner import WorkSession
+from raysandbox.executors._causal_lm import Dtype, located
+from raysandbox.executors.base import ModelEvaluator
+from raysandbox.executors.evaluate._harness import Harness, is_path
+
+__all__ = ["LmEval"]
+
+# What the harness writes beside the metrics of a task.
+_NO_METRICS = ("alias", "name", "sample_len", "sample_count")
+
+
+@register("lm_eval")
+class LmEval(ModelEvaluator):
+    """Runs tasks of lm-evaluation-harness on a Hugging Face model, in one worker, without a network.
+
+    Tasks are the harness's own, by name, or YAML files of yours. What they and the model need must be
+    on this machine, unless `allow_download` is set.
+    """
+
+    example: ClassVar[Mapping[str, Any]] = {
+        "model": "./outputs/demo/model",
+        "tasks": ["./tasks/river_facts.yaml"],
+        "num_fewshot": 2,
+        "metrics": ["river_facts.acc"],
+    }
+
+    model: ModelPath = Field(description="folder of the model, or its id on the Hugging Face hub")
+    tasks: str | list[str] = Field(
+        description="tasks, groups or tags by name; or paths of YAML files, or of folders to run all tasks of"
+    )
+    include_path: InputPaths | None = Field(None, description="folders with YAML files of more tasks to choose by name")
+    num_fewshot: int | None = Field(None, ge=0, description="examples before each question; by default the task's own")
+    limit: float | None = Field(None, gt=0, description="questions per task; below 1 a share of them")
+    batch_size: int | Literal["auto"] = Field(8, description="questions at once; auto tries what the GPU holds")
+    max_length: int | None = Field(None, ge=2, description="tokens that the model sees at once; by default its context")
+    dtype: Dtype = Field("auto", description="type of the weights; auto keeps them as they are stored")
+    apply_chat_template: bool = Field(False, description="put questions into the tokenizer's chat template")
+    model_args: dict[str, Any] = Field(
+        default_factory=dict, description="more arguments of the harness's `hf` model, such as peft or add_bos_token"
+    )
+    gen_kwargs: dict[str, Any] = Field(default_factory=dict, description="arguments of generation, over the task's own")
+    metrics: list[str] = Field(
+        default_factory=list, description="metrics that must be among the results: task.metric, or task.metric.filter"
+    )
+    bootstrap_iters: int = Field(
+        1000, ge=0, description="samples for the standard errors of metrics that are no means; 0 for no standard errors"
+    )
+    log_samples: bool = Field(True, description="write each question with the model's answer to the artefacts")
+    allow_download: bool = Field(False, description="fetch data of tasks, and the model, from the Hugging Face hub")
+    trust_remote_code: bool = Field(
+        False, description="whether Python code that lies beside the weights may run; needs --allow-user-code"
+    )
+    seed: int = Field(1234, ge=0, description="seed of the few-shot examples and of every random choice")
+
+    def evaluate(self, session: WorkSession) -> dict[str, float]:
+        """Returns `{task.metric: value}`, with `task.metric_stderr` where it is known.
+
+        Everything that the harness tells is in `results.json` of the artefacts, the answers in
+        `samples_TASK.jsonl`.
+
+        Raises:
+            UserError: a task is unknown, or brings code that may not run.
+            MissingMetricError: a metric is missing, or not a number.
+            MissingExtraError: the harness is not installed.
+        """
+        names = [self.tasks] if isinstance(self.tasks, str) else self.tasks
+        if not names:
+            raise UserError("tasks: the list is empty (name at least one task)")
+        folders = [self.include_path] if isinstance(self.include_path, str) else self.include_path or []
+        for path in [*folders, *filter(is_path, names)]:
+            if not Path(path).exists():
+                raise UserError(f"tasks: there is no file or folder {path}")
+        if self.trust_remote_code and not session.allow_user_code:
+            raise UserError("trust_remote_code runs code that lies beside the model: allow it with --allow-user-code")
+        harness = self._harness([str(Path(folder).absolute()) for folder in folders], session.allow_user_code)
+        ((_, answer),) = session.workers.map(harness, [names], description="lm_eval")
+        found = json.loads(answer)
+        for task, samples in found.pop("samples", {}).items():
+            lines = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
+            atomic_write(session.artifacts / f"samples_{task}.jsonl", lines)
+        atomic_write(session.artifacts / "results.json", json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+        scores = _scores(found)
+        missing = [name for name in self.metrics if name not in scores]
+        if missing:
+            raise MissingMetricError(f"metrics: {missing[0]} is not among the results: {', '.join(scores)}")
+        session.report(scores)
+        return scores
+
+    def _harness(self, folders: Sequence[str], allow_user_code: bool) -> Harness:
+        """The evaluation as a unit of work."""
+        seeds = ("random_seed", "numpy_random_seed", "torch_random_seed", "fewshot_random_seed")
+        length = {} if self.max_length is None else {"max_length": self.max_length}
+        return Harness(
+            model_args={
+                "pretrained": located(self.model),
+                "dtype": self.dtype,
+                "trust_remote_code": self.trust_remote_code,
+                **length,
+                **self.model_args,
+            },
+            options={
+                "num_fewshot": self.num_fewshot,
+                "limit": self.limit,
+                "batch_size": self.batch_size,
+                "apply_chat_template": self.apply_chat_template,
+                "gen_kwargs": self.gen_kwargs or None,
+                "bootstrap_iters": self.bootstrap_iters,
+                "log_samples": self.log_samples,
+                **dict.fromkeys(seeds, self.seed),
+            },
+            include=tuple(folders),
+            folder=os.getcwd(),
+            offline=not self.allow_download,
+            allow_user_code=allow_user_code,
+        )
+
+
+def _scores(found: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics as `task.metric`, or `task.metric.filter` where answers were filtered.
+
+    Raises:
+        MissingMetricError: a task has none, answered no question, or a metric is not a number.
+    """
+    scores: dict[str, float] = {}
+    for task, results in found["results"].items():
+        if found.get("n-samples", {}).get(task, {}).get("effective") == 0:
+            raise MissingMetricError(f"lm_eval: the task {task} has no question (look at its data, or at limit)")
+        metrics = dict(_metrics(task, results))
+        if not metrics and task not in found.get("group_subtasks", {}):
+            raise MissingMetricError(f"lm_eval: the task {task} gives no metric (add a metric_list to its YAML file)")
+        scores |= metrics
+    return scores
+
+
+def _metrics(task: str, results: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    for key, value in results.items():
+        name, _, chosen = key.partition(",")
+        if name in _NO_METRICS or (name.endswith("_stderr") and not isinstance(value, int | float)):
+            continue  # "N/A" stands for a standard error that is not known
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            if name.endswith("_stderr"):
+                continue  # of one question
+            raise MissingMetricError(f"lm_eval: {task}.{name} is {value!r}, not a number (look at the task's data)")
+        yield f"{task}.{name}" if chosen in ("", "none") else f"{task}.{name}.{chosen}", float(value)
