@@ -12,13 +12,11 @@ import os
 import random
 import subprocess
 import tempfile
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from unittest import mock
 
 from raysandbox.core.errors import UserError
 
@@ -92,7 +90,7 @@ def _results(dimension: str, score: Score, videos: Sequence[Mapping[str, Any]]) 
     import torch
 
     try:
-        with _calling(), torch.no_grad():
+        with _calling(), numpy.errstate(invalid="raise"), torch.no_grad():
             # Whatever draws random numbers does so alike for each video, in every worker.
             random.seed(0)
             numpy.random.seed(0)
@@ -119,6 +117,8 @@ def _calling() -> Iterator[None]:
         yield
     except ZeroDivisionError:
         raise
+    except FloatingPointError as error:  # e.g. AMT below 128 pixels: it would go on with some number
+        raise _CallFailed(f"{error}: it cannot be decoded, or has too few frames or pixels") from error
     except Exception as error:  # they have errors of every kind; the driver names all videos that fail
         raise _CallFailed(f"{type(error).__name__}: {error}") from error
 
@@ -221,6 +221,9 @@ def _held_back(module: ModuleType, name: str, dimension: str, device: Any) -> in
 @contextlib.contextmanager
 def _without_downloads(weights: Path) -> Iterator[None]:
     """Keeps VBench from fetching model files, unchecked, with `wget` and `git`; they must be there."""
+    import urllib.request
+    from unittest import mock
+
     import torch
 
     def run(command: Any, *arguments: Any, **named: Any) -> Any:
