@@ -104,7 +104,7 @@ def delete(name: str) -> Path:
     """
     root = environments_dir()
     target = root / name
-    if not target.is_symlink():
+    if Path(name).name != name or not target.is_symlink():
         pins_of(name)
         raise UserError(f"there is no environment '{name}' in {root}")
     with _locked(root, name):

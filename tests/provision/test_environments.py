@@ -193,6 +193,14 @@ def test_what_a_killed_build_left_is_swept(pins, root, quick):
         delete("tiny")
 
 
+def test_only_environments_are_removed(pins, root, tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path)
+    root.mkdir()
+    with pytest.raises(UnknownNameError, match=r"unknown environment '\.\./link'"):
+        delete("../link")
+    assert (tmp_path / "link").exists()
+
+
 def test_two_builds_at_once(pins, root):
     root.mkdir()
     with (root / ".tiny.lock").open("w") as lock:
