@@ -55,7 +55,7 @@ app = typer.Typer(
 for verb in (run, check, plan, process, analyze, ls, doctor):
     app.command(name=verb.__name__.rpartition(".")[2])(verb.command)
 for group in (env, weights):
-    app.add_typer(group.app)
+    app.add_typer(group.app, cls=_Verbs)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -88,7 +88,7 @@ def test_remove(root, capsys):
         (["create", "vbnch"], 2, "did you mean 'vbench'?"),
         (["create", "vllm", "--with-detectron2"], 2, "environment 'vllm' has no variant 'detectron2'"),
         (["remove", "vbench"], 1, "error: there is no environment 'vbench'"),
-        (["crate"], 2, "No such command 'crate'"),
+        (["crate"], 2, "unknown verb 'crate'; did you mean 'create'?"),
     ],
 )
 def test_errors(root, capsys, arguments, status, message):
