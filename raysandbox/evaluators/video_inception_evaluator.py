@@ -28,6 +28,7 @@ from raysandbox.evaluators._inception.metrics import METRICS, MetricName
 from raysandbox.evaluators._inception.results import Run, json_lines, over_runs
 from raysandbox.evaluators._inception.survey import survey
 from raysandbox.evaluators.base import DataEvaluator
+from raysandbox.provision.weights import files_of, missing, missing_message
 
 __all__ = ["VideoInceptionEvaluator"]
 
@@ -65,7 +66,9 @@ class VideoInceptionEvaluator(DataEvaluator):
     )
     video_key: str = Field("videos", description="column of videos: a list of paths, or one path")
     image_key: str = Field("images", description="column of images, for metrics on single frames")
-    detector_path: InputPath = Field(description="TorchScript file of the detector")
+    detector_path: InputPath | None = Field(
+        None, description="TorchScript file of the detector; by default the published one (`raysandbox weights list`)"
+    )
     result_path: OutputPath | None = Field(None, description="JSON lines to write, one for each run")
     num_runs: int = Field(1, ge=1, description="how many times to measure, with seeds that follow each other")
     height: int = Field(240, ge=1, description="pixels to which frames are resized")
@@ -73,6 +76,15 @@ class VideoInceptionEvaluator(DataEvaluator):
     replace_cache: bool = Field(False, description="compute features again that the cache holds")
     verbose: bool = Field(False, description="say in the job's log what was computed and measured")
     seed: int = Field(42, ge=0, lt=2**32, description="of the samples of the first run")
+
+    @classmethod
+    def missing_weights(cls, raw: Mapping[str, Any]) -> Mapping[str, str]:
+        """The published detector, when none is named and it is not on this machine."""
+        metric = raw.get("metric")
+        if raw.get("detector_path") or not isinstance(metric, str) or metric not in METRICS:
+            return {}
+        message = missing_message(missing(cls.type_name, [METRICS[metric].weights]), [METRICS[metric].weights])
+        return {"detector_path": message} if message else {}
 
     @model_validator(mode="after")
     def _has_real_data(self) -> VideoInceptionEvaluator:
@@ -94,7 +106,8 @@ class VideoInceptionEvaluator(DataEvaluator):
         sets = self._sets(session, cache)
         for each in sets:
             each.check(metric, self.metric)
-        runs = self._planned(sets, self._detector_digest(session))
+        detector_digest = str(DigestMemo(session.cache_dir / "digests").of(self._detector))
+        runs = self._planned(sets, detector_digest)
         units = [unit for run in runs for sampled in run.sampled for unit in sampled.units]
         computed = extract(self._work, units, session.workers, cache)
         logger.info("%s: %d of %d units of features were computed now", self.metric, computed, len(units))
@@ -103,8 +116,8 @@ class VideoInceptionEvaluator(DataEvaluator):
             about = {
                 "height": self.height,
                 "width": self.width,
-                "detector_path": self.detector_path,
-                "detector_sha256": self._detector_digest(session),
+                "detector_path": str(self._detector),
+                "detector_sha256": detector_digest,
                 "total_seconds": round(time.monotonic() - started, 3),
             }
             atomic_write(Path(self.result_path), json_lines(self.metric, metric, runs, about))
@@ -118,22 +131,28 @@ class VideoInceptionEvaluator(DataEvaluator):
         for module, package, extra in _NEEDED:
             if find_spec(module) is None:
                 raise MissingExtraError(package, extra, "video_inception_evaluator")
-        if not zipfile.is_zipfile(self.detector_path):
-            raise JobFailed(f"detector_path: {self.detector_path} is not a TorchScript file (torch.jit.save makes one)")
+        for message in self.missing_weights(self.model_dump()).values():
+            raise JobFailed(f"detector_path is not set, and {message}")
+        if not zipfile.is_zipfile(self._detector):
+            raise JobFailed(f"detector_path: {self._detector} is not a TorchScript file (torch.jit.save makes one)")
         if self.result_path and Path(self.result_path).is_dir():
             raise JobFailed(f"result_path: {self.result_path} is a folder: name the file of the results")
 
     def _cache(self, session: WorkSession) -> ArrayCache:
         return ArrayCache(session.cache_dir / "inception", readable=session.use_cache and not self.replace_cache)
 
-    def _detector_digest(self, session: WorkSession) -> str:
-        return str(DigestMemo(session.cache_dir / "digests").of(Path(self.detector_path)))
+    @property
+    def _detector(self) -> Path:
+        """The file that is named, or else the published one."""
+        if self.detector_path:
+            return Path(self.detector_path).absolute()
+        return files_of(self.type_name, [METRICS[self.metric].weights])[0].target()
 
     @property
     def _work(self) -> FeatureWork:
         metric = METRICS[self.metric]
         shape = Shape(metric.frames, metric.stride, self.height, self.width)
-        return FeatureWork(str(Path(self.detector_path).absolute()), metric.arguments, shape)
+        return FeatureWork(str(self._detector), metric.arguments, shape)
 
     def _sets(self, session: WorkSession, cache: ArrayCache) -> list[MediaSet]:
         """The fake set and, where the metric needs it, the real one."""

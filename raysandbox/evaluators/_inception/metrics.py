@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 __all__ = ["METRICS", "Metric", "MetricName"]
@@ -30,6 +30,7 @@ class Metric:
     """How a metric is measured.
 
     Attributes:
+        weights: part of the manifest of model files that names the published detector.
         reduction: Fréchet distance, kernel distance (MMD²), inception score, or precision and recall.
         samples: how many clips are drawn; of single frames the most that are used.
         arguments: flags of the detector's `forward` that are set.
@@ -38,9 +39,10 @@ class Metric:
         scale: what the result is multiplied with.
     """
 
+    weights: str
     reduction: Literal["frechet", "kernel", "score", "coverage"]
     samples: int
-    arguments: tuple[str, ...] = field(default=())
+    arguments: tuple[str, ...] = ()
     frames: int = 1
     stride: int = 1
     scale: float = 1.0
@@ -62,14 +64,14 @@ class Metric:
 
 
 METRICS: dict[MetricName, Metric] = {
-    "fvd2048_16f": Metric("frechet", 2048, _I3D, frames=16),
-    "fvd2048_128f": Metric("frechet", 2048, _I3D, frames=128),
-    "fvd2048_128f_subsample8f": Metric("frechet", 2048, _I3D, frames=16, stride=8),
-    "kvd2048_16f": Metric("kernel", 2048, _I3D, frames=16),
-    "isv2048_ucf": Metric("score", 2048, frames=16),
-    "prv2048_3n_16f": Metric("coverage", 2048, _I3D, frames=16),
-    "fid50k": Metric("frechet", 50_000, _FEATURES),
-    "kid50k": Metric("kernel", 50_000, _FEATURES, scale=1000.0),
-    "is50k": Metric("score", 50_000, ("no_output_bias",)),
-    "pr50k_3n": Metric("coverage", 50_000, _FEATURES),
+    "fvd2048_16f": Metric("fvd", "frechet", 2048, _I3D, frames=16),
+    "fvd2048_128f": Metric("fvd", "frechet", 2048, _I3D, frames=128),
+    "fvd2048_128f_subsample8f": Metric("fvd", "frechet", 2048, _I3D, frames=16, stride=8),
+    "kvd2048_16f": Metric("kvd", "kernel", 2048, _I3D, frames=16),
+    "isv2048_ucf": Metric("isv", "score", 2048, frames=16),
+    "prv2048_3n_16f": Metric("prv", "coverage", 2048, _I3D, frames=16),
+    "fid50k": Metric("fid", "frechet", 50_000, _FEATURES),
+    "kid50k": Metric("kid", "kernel", 50_000, _FEATURES, scale=1000.0),
+    "is50k": Metric("is", "score", 50_000, ("no_output_bias",)),
+    "pr50k_3n": Metric("pr", "coverage", 50_000, _FEATURES),
 }

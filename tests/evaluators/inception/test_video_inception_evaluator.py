@@ -16,6 +16,7 @@ from raysandbox.core.errors import JobFailed, MissingExtraError, UserError
 from raysandbox.evaluators import video_inception_evaluator as module
 from raysandbox.evaluators._inception.metrics import METRICS, MetricName
 from raysandbox.evaluators.video_inception_evaluator import VideoInceptionEvaluator
+from raysandbox.provision.weights import files_of
 from tests.evaluators.inception.tiny_detectors import carphone, save_detector, save_rows, there_and_back
 from tests.evaluators.inception.workers import InProcess, session
 from tests.ops.tiny_clips import save_clip, save_picture
@@ -194,6 +195,23 @@ def test_a_detector_is_looked_at_before_the_work(world, tmp_path, content):
     assert workers.units == 0
 
 
+def test_the_published_detector_is_the_default(world, tmp_path):
+    """HOME is empty in a test: it is missing, then it is put where the message says."""
+    rows = small(tmp_path, 20)
+    unset = evaluator(world, "fvd2048_16f", fake_data_path=rows, real_data_path=rows, detector_path=None)
+    said = VideoInceptionEvaluator.missing_weights({"metric": "fvd2048_16f"})["detector_path"]
+    assert "i3d_torchscript.pt (missing)" in said
+    assert "weights fetch video_inception_evaluator --part fvd" in said
+    with pytest.raises(JobFailed, match="detector_path is not set, and model files are not on this machine"):
+        unset.evaluate(session(tmp_path / "c"))
+    (published,) = files_of("video_inception_evaluator", ["fvd"])
+    published.target().parent.mkdir(parents=True)
+    shutil.copy(world / "detector.pt", published.target())
+    assert VideoInceptionEvaluator.missing_weights({"metric": "fvd2048_16f"}) == {}
+    assert VideoInceptionEvaluator.missing_weights({"metric": ["x"]}) == {}
+    assert list(unset.evaluate(session(tmp_path / "c"))) == ["fvd2048_16f"]
+
+
 def test_an_archive_of_another_kind_is_no_detector(world, tmp_path):
     np.savez(tmp_path / "weights.npz", x=np.ones(2))
     with pytest.raises(UserError, match=r"weights\.npz is not a TorchScript file: "):
@@ -238,6 +256,7 @@ def test_what_is_not_installed_is_named(world, tmp_path, monkeypatch):
 
 
 def test_every_metric_has_its_row():
+    assert all(len(files_of("video_inception_evaluator", [metric.weights])) == 1 for metric in METRICS.values())
     assert tuple(METRICS) == get_args(MetricName)
     assert {name: METRICS[name].span for name in METRICS if not METRICS[name].of_frames} == {
         "fvd2048_16f": 16,
