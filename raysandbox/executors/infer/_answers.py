@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -55,8 +56,8 @@ class AnswerLog:
 
     Every run appends to a file of its own, so that runs at the same time, on several machines too,
     do not meet. A line goes to the operating system at once, which is what the death of this
-    process cannot take back, and to the disk about once a second. The torn last line that the death
-    of the machine may leave is not read.
+    process cannot take back, and to the disk about once a second, by a thread, since disks may take
+    long. The torn last line that the death of the machine may leave is not read.
 
     Args:
         folder: of the outcomes that share model, endpoint and parameters.
@@ -67,7 +68,8 @@ class AnswerLog:
         self._folder = folder
         self._known = dict(_records(folder)) if read else {}
         self._file: int | None = None
-        self._synced = 0.0
+        self._syncing: threading.Thread | None = None
+        self._over = threading.Event()
 
     def __enter__(self) -> AnswerLog:
         return self
@@ -75,7 +77,9 @@ class AnswerLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._file is not None:
+        if self._file is not None and self._syncing is not None:
+            self._over.set()
+            self._syncing.join()
             os.fsync(self._file)
             os.close(self._file)
             self._file = None
@@ -90,12 +94,15 @@ class AnswerLog:
             self._folder.mkdir(parents=True, exist_ok=True)
             path = self._folder / f"{time.time_ns()}-{uuid.uuid4().hex[:8]}.jsonl"
             self._file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o644)
+            self._syncing = threading.Thread(target=self._sync, args=(self._file,), name="answer log", daemon=True)
+            self._syncing.start()
         record = json.dumps({"key": key, **asdict(outcome)}).encode() + b"\n"
         while record:  # a full disk or a signal may cut a write short
             record = record[os.write(self._file, record) :]
-        if time.monotonic() > self._synced + _SYNC_S:
-            os.fsync(self._file)
-            self._synced = time.monotonic()
+
+    def _sync(self, file: int) -> None:
+        while not self._over.wait(_SYNC_S):
+            os.fsync(file)
 
 
 def _records(folder: Path) -> Iterator[tuple[str, Answer | Fault]]:

@@ -98,6 +98,9 @@ class ChatClient:
     def ask(self, bodies: Sequence[Mapping[str, Any]]) -> Generator[tuple[int, Answer | Fault], None, None]:
         """Sends every body once; yields (index, outcome) as the answers come. Closing it ends the requests.
 
+        A request leaves only when the caller has come back for more: never more than `concurrency`
+        are on their way or in the caller's hands, and lost if the process dies.
+
         The event loop runs in a thread of its own, since a notebook's thread has one already.
 
         Raises:
@@ -105,13 +108,15 @@ class ChatClient:
         """
         found: queue.SimpleQueue[tuple[int, Answer | Fault] | None] = queue.SimpleQueue()
         loop = asyncio.new_event_loop()
-        asking = loop.create_task(self._ask_all(bodies, found.put))
+        room = asyncio.Semaphore(self.concurrency)
+        asking = loop.create_task(self._ask_all(bodies, room, found.put))
         asking.add_done_callback(lambda _: (loop.stop(), found.put(None)))
         thread = threading.Thread(target=loop.run_forever, name="inference", daemon=True)
         thread.start()
         try:
             while (item := found.get()) is not None:
                 yield item
+                loop.call_soon_threadsafe(room.release)
             asking.result()
         finally:
             loop.call_soon_threadsafe(asking.cancel)
@@ -119,7 +124,10 @@ class ChatClient:
             loop.close()
 
     async def _ask_all(
-        self, bodies: Sequence[Mapping[str, Any]], put: Callable[[tuple[int, Answer | Fault]], None]
+        self,
+        bodies: Sequence[Mapping[str, Any]],
+        room: asyncio.Semaphore,
+        put: Callable[[tuple[int, Answer | Fault]], None],
     ) -> None:
         import aiohttp
 
@@ -131,6 +139,7 @@ class ChatClient:
 
         async def work(session: aiohttp.ClientSession) -> None:
             for index, body in waiting:  # shared: each takes the next one
+                await room.acquire()
                 put((index, await self._answer(session, pace, body)))
 
         async with aiohttp.ClientSession(

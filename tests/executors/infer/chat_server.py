@@ -1,6 +1,7 @@
 """A chat server on loopback that misbehaves as it is told."""
 
 import json
+import sys
 import threading
 import time
 from collections import Counter
@@ -34,6 +35,10 @@ class ChatServer(ThreadingHTTPServer):
         self.lock = threading.Lock()
         super().__init__(("127.0.0.1", 0), _Handler)
         self.url = f"http://127.0.0.1:{self.server_address[1]}/v1/chat/completions"
+
+    def handle_error(self, request, client_address):
+        if not isinstance(sys.exception(), ConnectionError):  # of a client that was killed
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
