@@ -1,1 +1,1 @@
-"""Model inference: one file per `type`; none in this version."""
+"""Model inference: one file per `type`; what they share begins with an underscore."""
