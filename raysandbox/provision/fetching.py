@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from raysandbox.core.errors import UserError
-from raysandbox.core.files import atomic_dir, atomic_path, link_or_copy
+from raysandbox.core.files import atomic_dir, atomic_path
 from raysandbox.core.progress import Progress
 from raysandbox.provision.download import Download, DownloadError, forget
-from raysandbox.provision.weights import WeightFile, components, content_fault, files_of
+from raysandbox.provision.weights import WeightFile, content_fault
 
 __all__ = ["Fetcher", "mirrors_of_environment"]
 
@@ -48,8 +48,6 @@ class Fetcher:
         Raises:
             UserError: no source gave it; the message names what each said.
         """
-        if self._take_twin(file):
-            return file.target()
         reasons = []
         for url, is_archive in self._sources(file):
             server = urllib.parse.urlsplit(url).netloc
@@ -79,18 +77,6 @@ class Fetcher:
             yield f"{mirror.rstrip('/')}/{path}", is_folder
         for url in file.urls:
             yield url, is_folder or file.member is not None
-
-    def _take_twin(self, file: WeightFile) -> bool:
-        """Whether the same file stood somewhere else on this machine; it is linked or copied."""
-        if not file.urls or file.holds:
-            return False
-        for component in components():
-            for twin in files_of(component):
-                same = twin.urls == file.urls and twin.member == file.member and twin.target() != file.target()
-                if same and twin.target().is_file() and twin.verify().good:
-                    link_or_copy(twin.target(), file.target())
-                    return True
-        return False
 
 
 class _BadContentError(Exception):

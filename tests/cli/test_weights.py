@@ -136,7 +136,7 @@ def test_doctor_counts_them(capsys, monkeypatch, tmp_path):
     status, out, _ = ended(capsys, "doctor")
     found = " ".join(out.split())
     assert status == 0
-    assert "weights vbench_video_evaluator │ incomplete │ 0 of 15 model files here" in found
+    assert "weights vbench_video_evaluator │ incomplete │ 0 of 14 model files here" in found
     assert "environment vbench │ absent" in found
 
 

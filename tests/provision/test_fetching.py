@@ -157,18 +157,6 @@ def test_an_archive_that_leads_outside_is_refused(files, tmp_path, name):
     assert not list(tmp_path.rglob("evil.py"))
 
 
-def test_the_same_file_is_not_fetched_twice(files, monkeypatch):
-    urls = (f"{files.url}/m.pt",)
-    twins = [weight(name=name, urls=urls, sha256=SHA256) for name in ("one.pt", "two.pt")]
-    monkeypatch.setattr(fetching, "components", lambda: ["comp"])
-    monkeypatch.setattr(fetching, "files_of", lambda _: twins)
-    files.content["/m.pt"] = DATA
-    for twin in twins:
-        Fetcher(pause_s=0).fetch(twin)
-    assert len(files.requests) == 1
-    assert all(twin.verify().state == "ok" for twin in twins)
-
-
 def test_mirrors_of_the_environment(monkeypatch):
     assert mirrors_of_environment() == []
     monkeypatch.setenv(fetching.MIRROR_VARIABLE, "http://a/x, http://b")
