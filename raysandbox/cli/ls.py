@@ -22,6 +22,8 @@ _KINDS = {
     "hooks": ("raysandbox.hooks.base", "HOOKS"),
     "trainers": ("raysandbox.executors.base", "TRAINERS"),
     "inferences": ("raysandbox.executors.base", "INFERENCES"),
+    "message-builders": ("raysandbox.executors.messages.base", "MESSAGE_BUILDERS"),
+    "output-parsers": ("raysandbox.executors.parsers.base", "OUTPUT_PARSERS"),
     "probes": ("raysandbox.executors.base", "MODEL_PROBES"),
     "model-evaluators": ("raysandbox.executors.base", "MODEL_EVALUATORS"),
     "evaluators": ("raysandbox.evaluators.base", "DATA_EVALUATORS"),

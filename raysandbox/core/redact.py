@@ -28,6 +28,8 @@ _known: set[str] = set()  # secret values that configurations of this process ho
 def is_secret_key(key: str) -> bool:
     """Whether a configuration key or environment variable names a secret."""
     words = _WORD_ENDS.sub("_", key).lower().replace("-", "_").replace(".", "_")
+    if words.endswith("_env"):  # the name of a variable that holds one
+        return False
     return bool(_SECRET_WORDS.search(words)) and not _TEXT_TOKEN.search(words)
 
 
