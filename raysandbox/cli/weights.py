@@ -74,7 +74,8 @@ def fetch(
                 continue
             try:
                 fetcher.fetch(file)
-                typer.echo(f"fetched    {file.target()} (licence: {file.licence or 'not known'})")
+                compared = "its digest is right" if file.has_digest else "no digest is known to compare with"
+                typer.echo(f"fetched    {file.target()} (licence: {file.licence or 'not known'}; {compared})")
             except UserError as error:
                 typer.echo(f"not there  {error}", err=True)
                 failed.append(file)

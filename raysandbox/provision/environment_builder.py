@@ -140,8 +140,12 @@ def _checked_python(python: str | None) -> str:
 @contextlib.contextmanager
 def _locked(root: Path, name: str) -> Iterator[int]:
     """Holds the lock of a name; yields its file's descriptor."""
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / f".{name}.lock").open("w") as lock:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        opened = (root / f".{name}.lock").open("w")
+    except OSError as error:
+        raise UserError(f"{root}: {error}; set RAYSANDBOX_ENVIRONMENTS to a folder that can be written") from error
+    with opened as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

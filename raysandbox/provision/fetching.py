@@ -67,6 +67,8 @@ class Fetcher:
             except _BadContentError as error:
                 forget(part)
                 reasons.append(f"{url}: {error}")
+            except OSError as error:  # of the disk: another source does not help
+                raise UserError(f"{file.target()} cannot be written: {error}") from error
         raise UserError(f"{file.name}: " + ("; ".join(reasons) or "no source is known"))
 
     def _sources(self, file: WeightFile) -> Iterator[tuple[str, bool]]:

@@ -245,6 +245,12 @@ def create_or_none():
         return None
 
 
+def test_a_place_that_cannot_be_written_is_named(pins, root):
+    root.write_text("a file")
+    with pytest.raises(UserError, match=r"File exists.*set RAYSANDBOX_ENVIRONMENTS"):
+        create("tiny")
+
+
 def test_a_folder_of_the_users_is_not_touched(pins, root, quick):
     (root / "tiny").mkdir(parents=True)
     with pytest.raises(UserError, match="is no environment of raysandbox's"):

@@ -157,6 +157,14 @@ def test_an_archive_that_leads_outside_is_refused(files, tmp_path, name):
     assert not list(tmp_path.rglob("evil.py"))
 
 
+def test_a_place_that_cannot_be_written_is_named(files, tmp_path):
+    file = weight(urls=(f"{files.url}/m.pt", f"{files.url}/m.pt"))
+    (tmp_path / "place").write_text("a file")
+    with pytest.raises(UserError, match=f"{file.target()} cannot be written: .*Not a directory"):
+        Fetcher(pause_s=0).fetch(file)
+    assert files.requests == []
+
+
 def test_mirrors_of_the_environment(monkeypatch):
     assert mirrors_of_environment() == []
     monkeypatch.setenv(fetching.MIRROR_VARIABLE, "http://a/x, http://b")
