@@ -131,6 +131,13 @@ def test_check_names_file_place_and_command(configuration, capsys):
     assert "0 error(s), 2 warning(s)" in out
 
 
+@pytest.fixture
+def default_roots(monkeypatch):
+    for name in ("VBENCH_CACHE_DIR", "TORCH_HOME", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("default_roots")
 def test_doctor_counts_them(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("RAYSANDBOX_ENVIRONMENTS", str(tmp_path))
     status, out, _ = ended(capsys, "doctor")

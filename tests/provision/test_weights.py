@@ -25,6 +25,12 @@ DATA = b"weights " * 100
 VBENCH = "vbench_video_evaluator"
 
 
+@pytest.fixture(autouse=True)
+def _default_roots(monkeypatch):
+    for name in ("VBENCH_CACHE_DIR", "TORCH_HOME", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+
+
 def file_at(tmp_path, monkeypatch, **more):
     monkeypatch.setenv("VBENCH_CACHE_DIR", str(tmp_path))
     return WeightFile("c", "model.pt", ("p",), "vbench", **more)
