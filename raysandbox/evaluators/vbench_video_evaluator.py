@@ -26,7 +26,7 @@ from raysandbox.evaluators._vbench.suite import VIDEOS_PER_PROMPT, Clip, custom_
 from raysandbox.evaluators._vbench.worker import ShardWork
 from raysandbox.evaluators.base import DataEvaluator
 from raysandbox.provision.environments import interpreter
-from raysandbox.provision.weights import files_of, missing, missing_message
+from raysandbox.provision.weights import WeightFile, files_of, missing, missing_message
 
 __all__ = ["VbenchVideoEvaluator"]
 
@@ -55,7 +55,7 @@ class VbenchVideoEvaluator(DataEvaluator):
 
     videos_path: InputPath = Field(description="folder of the videos, PROMPT-0.mp4 to PROMPT-4.mp4 for each prompt")
     output_path: OutputPath = Field(description="folder for the results")
-    eval_name: str = Field("vbench", min_length=1, description="what the names of the result files begin with")
+    eval_name: str = Field("vbench", pattern=r"^[^/]+$", description="what the names of the result files begin with")
     dimension_list: list[str] = Field(
         [], description="dimensions to score in; by default all that the mode and VBench have"
     )
@@ -83,10 +83,8 @@ class VbenchVideoEvaluator(DataEvaluator):
     def _known(cls, dimensions: list[str]) -> list[str]:
         for name in dimensions:
             if name not in DIMENSIONS:
-                raise ValueError(
-                    f"VBench has no dimension '{name}'; "
-                    + (did_you_mean(name, DIMENSIONS) or f"known: {', '.join(DIMENSIONS)}")
-                )
+                hint = did_you_mean(name, DIMENSIONS) or f"known: {', '.join(DIMENSIONS)}"
+                raise ValueError(f"unknown dimension '{name}'; {hint}")
         if len(set(dimensions)) < len(dimensions):
             raise ValueError("a dimension is named twice")
         return dimensions
@@ -157,7 +155,7 @@ class VbenchVideoEvaluator(DataEvaluator):
     ) -> dict[str, list[dict[str, Any]]]:
         memo = DigestMemo(session.cache_dir / "digests")
         weights = {
-            dimension: [str(memo.of(file.target())) for file in files_of(_COMPONENT, [dimension])]
+            dimension: [digest for file in files_of(_COMPONENT, [dimension]) for digest in _digests(file, memo)]
             for dimension in self.dimensions
         }
         return score_clips(
@@ -194,6 +192,12 @@ def _environment_of(raw: Mapping[str, Any]) -> str:
 def _weights_folder() -> str:
     """VBench's own rule."""
     return os.environ.get("VBENCH_CACHE_DIR") or str(Path.home() / ".cache" / "vbench")
+
+
+def _digests(file: WeightFile, memo: DigestMemo) -> list[str]:
+    """Digests of a model file, or of what a folder must hold; Python leaves compiled code in it."""
+    paths = [path for pattern in file.holds for path in sorted(file.target().glob(pattern))] or [file.target()]
+    return [str(memo.of(path)) for path in paths]
 
 
 def _metrics(scores: Mapping[str, float], totals: Totals, mean_score: float) -> dict[str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from raysandbox.core.files import atomic_path
 from raysandbox.evaluators._vbench.dimensions import DIMENSIONS, PUBLISHED
@@ -14,6 +14,7 @@ from raysandbox.evaluators._vbench.scores import normalised
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.projections.polar import PolarAxes
 
 __all__ = ["radar_figure", "save_radar"]
 
@@ -35,14 +36,19 @@ def radar_figure(scores: Mapping[str, float], name: str) -> Figure:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 7.5), layout="constrained")
-    axes = figure.add_subplot(projection="polar")
+    axes = cast("PolarAxes", figure.add_subplot(projection="polar"))
+    axes.set_theta_zero_location("N")
+    axes.set_theta_direction(-1)
     angles = [2 * math.pi * position / len(DIMENSIONS) for position in range(len(DIMENSIONS))]
     for (label, row), colour in zip(PUBLISHED.items(), _PUBLISHED_COLOURS, strict=True):
         published = {dimension: value / 100 for dimension, value in zip(DIMENSIONS, row, strict=True)}
         _draw(axes, angles, published, label, colour, width=1.0)
     _draw(axes, angles, scores, name, _OWN_COLOUR, width=2.0)
     axes.set_xticks(angles, [dimension.replace("_", "\n") for dimension in DIMENSIONS], fontsize=8)
+    axes.tick_params(axis="x", pad=14)
     axes.set_ylim(0, 100)
+    axes.set_rlabel_position(180 / len(DIMENSIONS))  # between two dimensions
+    axes.tick_params(axis="y", labelsize=8, labelcolor="#6a6a6a")
     axes.grid(alpha=0.3)
     axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.08), frameon=False, fontsize=9)
     axes.set_title("VBench, leaderboard scale (%)", fontsize=11, pad=18)

@@ -10,6 +10,8 @@ from pathlib import Path
 from raysandbox.evaluators._vbench.worker import ShardWork
 
 HUBCONF = """
+import os
+from pathlib import Path
 import torch
 
 class Features(torch.nn.Module):
@@ -20,6 +22,10 @@ class Features(torch.nn.Module):
         self.head = torch.nn.Linear(3 * 14 * 14, 8)
 
     def forward(self, image):
+        victim = Path(__file__).with_name("kill")  # a test asks for the death of one process
+        if victim.exists():
+            victim.unlink()
+            os.kill(os.getpid(), 9)
         return self.head(torch.nn.functional.avg_pool2d(image, 16).flatten(1))
 
 def dino_vitb16(pretrained=True, **kwargs):

@@ -111,6 +111,15 @@ def test_true_code_paths_in_any_number_of_shards(python, material, tmp_path):
 
 
 @pytest.mark.usefixtures("cluster", "places")
+def test_a_killed_worker_changes_nothing(python, material, tmp_path):
+    kill = material / "weights" / "dino_model" / "facebookresearch_dino_main" / "kill"
+    expected = evaluate(python, material / "videos", tmp_path, OF_FRAMES, cache="whole")
+    kill.touch()
+    assert evaluate(python, material / "videos", tmp_path, OF_FRAMES, workers=2, shard_size=2) == expected
+    assert not kill.exists()
+
+
+@pytest.mark.usefixtures("cluster", "places")
 def test_the_suites_own_mode(python, material, tmp_path):
     info = tmp_path / "info.json"
     style = {"appearance_style": {"appearance_style": "oil painting"}}

@@ -102,6 +102,23 @@ def test_known_videos_are_not_scored_again(suite, session):
     assert sum(size for _, size in session.workers.calls) == 40
 
 
+def test_results_follow_the_model_files_and_not_what_python_leaves_beside(suite, session, tmp_path):
+    hub = tmp_path / "weights" / "dino_model" / "facebookresearch_dino_main"
+    (hub / "__pycache__").mkdir(parents=True)
+    (hub / "hubconf.py").write_text("one")
+
+    def scored():
+        session.workers.calls.clear()
+        evaluator(suite, dimension_list=["subject_consistency"]).evaluate(session)
+        return sum(size for _, size in session.workers.calls)
+
+    assert scored() == 10
+    (hub / "__pycache__" / "hubconf.pyc").touch()
+    assert scored() == 0
+    (hub / "hubconf.py").write_text("other")
+    assert scored() == 10
+
+
 def test_equal_videos_are_scored_once(suite, session):
     (suite / "a cat-1.mp4").write_bytes((suite / "a cat-0.mp4").read_bytes())
     evaluator(suite, dimension_list=["temporal_flickering"]).evaluate(session)
@@ -173,7 +190,7 @@ def test_keys_of_the_original(suite, session, caplog):
     [
         (
             {"dimension_list": ["temporal_flicker"]},
-            "no dimension 'temporal_flicker'; did you mean 'temporal_flickering'?",
+            "unknown dimension 'temporal_flicker'; did you mean 'temporal_flickering'?",
         ),
         ({"dimension_list": ["color", "color"]}, "named twice"),
         (
@@ -181,6 +198,7 @@ def test_keys_of_the_original(suite, session, caplog):
             "color, scene can be scored on the suite's own",
         ),
         ({"mode": "custom"}, "vbench_standard"),
+        ({"eval_name": "../x"}, "should match pattern"),
         ({"shard_size": 0}, "greater than or equal to 1"),
     ],
 )
