@@ -57,9 +57,8 @@ class ProbeViaModelInferHook(Hook):
         """Reads the recipe's data and the model, writes the recipe's `export_path` if there is one."""
         reads, export_path = recipe_paths(recipe or {})
         component = super().paths(recipe, extra)
-        return JobPaths(
-            (*reads, *component.reads), component.models, (export_path, *component.writes) if export_path else ()
-        )
+        exported = (export_path,) if export_path else ()
+        return JobPaths((*reads, *component.reads), component.models, (*exported, *component.writes))
 
     def run(self, job: Job, context: JobContext) -> Sequence[Any]:
         """Samples, scores and sums up; the same files as an analysis are left for refinements.

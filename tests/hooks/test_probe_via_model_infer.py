@@ -13,6 +13,7 @@ from raysandbox.analysis.export import load
 from raysandbox.api import run
 from raysandbox.core.errors import JobFailed, UserError
 from raysandbox.core.progress import Progress
+from raysandbox.executors.base import MODEL_PROBES
 from raysandbox.hooks.base import HOOKS, Job, JobContext
 from raysandbox.hooks.probe_via_model_infer import ProbeViaModelInferHook
 from raysandbox.runtime.placement import Resources
@@ -228,6 +229,7 @@ def test_what_cannot_be_probed_is_named(probe, model, data, tmp_path):
 
 def test_its_paths_are_known_before_it_runs():
     assert HOOKS.get("ProbeViaModelInferHook") is ProbeViaModelInferHook
+    MODEL_PROBES.get("huggingface").model_validate(MODEL_PROBES.get("huggingface").example)
     extra = {"type": "huggingface", "model": "m"}
     paths = ProbeViaModelInferHook.paths({"dataset_path": "in.jsonl", "export_path": "out.jsonl"}, extra)
     assert (paths.reads, paths.models, paths.writes) == (("in.jsonl",), ("m",), ("out.jsonl",))
