@@ -61,7 +61,8 @@ class ShardWork:
 
     def load(self, device: str) -> _Loaded:
         """Prepares the process; models are loaded with the first unit of their dimension."""
-        os.environ.update(VBENCH_CACHE_DIR=self.weights, TQDM_DISABLE="1", HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
+        os.environ.update(self.variables)
+        os.environ.update(VBENCH_CACHE_DIR=self.weights, HF_HUB_OFFLINE="1")  # model files are there, or it fails
         _mend_torchvision()
         import torch
 

@@ -1,6 +1,7 @@
 """What runs in VBench's environment: on its own, and in actors that are lost."""
 
 import json
+import os
 
 import pytest
 
@@ -27,6 +28,14 @@ def test_a_model_that_loads_with_its_videos_loads_once_per_unit(stack, tmp_path)
     results = work.run(unit("human_action", *good), state)
     assert [result["video_results"] for result in results] == [False, False, False, True]
     assert (tmp_path / "weights" / "loads").read_text().split() == ["human_action"]
+
+
+def test_workers_look_for_model_files_where_the_driver_does(stack, tmp_path, monkeypatch):
+    monkeypatch.delenv("TORCH_HOME")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    ShardWork(str(tmp_path / "files"), {"TORCH_HOME": str(tmp_path / "torch")}).load("cpu")
+    found = [os.environ[name] for name in ("VBENCH_CACHE_DIR", "TORCH_HOME", "HF_HUB_OFFLINE")]
+    assert found == [str(tmp_path / "files"), str(tmp_path / "torch"), "1"]
 
 
 def test_the_culprit_among_several_is_found(stack, tmp_path):
