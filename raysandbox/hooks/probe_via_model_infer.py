@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["ProbeViaModelInferHook"]
 
 logger = logging.getLogger(__name__)
+logger.setLevel(logging.INFO)  # the hardest rows are for the job's log, which takes what loggers let through
 
 _LOSS = "model_loss"  # what every probe gives: the higher, the harder
 _UNIT_BYTES = 256 << 10  # of rows that a worker gets at once

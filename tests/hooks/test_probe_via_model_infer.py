@@ -102,7 +102,7 @@ def losses(folder):
 
 
 def test_every_row_gets_the_loss_that_transformers_computes(probe, model, data, caplog):
-    caplog.set_level(logging.INFO)
+    caplog.handler.setLevel(logging.INFO)
     rows = probe({"dataset_path": data}, type="huggingface", model=model, num_hardest=3, batch_size=5)
     expected = losses(model)
     assert [row["n"] for row in rows] == list(range(40))
@@ -266,3 +266,5 @@ def test_a_refinement_uses_its_summary(cluster, in_process, model, workspace):
     assert 1 < refined["process"][0]["text_length_filter"]["max_len"] < 9000
     outputs = json.loads((workspace / "out" / "context_infos.json").read_text())
     assert "probe.jsonl" in json.dumps(outputs)
+    log = workspace / "out" / "logs" / "00-look.log"
+    assert log.read_text().count("model_loss ") == 20
