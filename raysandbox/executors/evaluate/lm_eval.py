@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -94,7 +95,7 @@ class LmEval(ModelEvaluator):
         found = json.loads(answer)
         for task, samples in found.pop("samples", {}).items():
             lines = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
-            atomic_write(session.artifacts / f"samples_{task}.jsonl", lines)
+            atomic_write(session.artifacts / f"samples_{_file_name(task)}.jsonl", lines)
         atomic_write(session.artifacts / "results.json", json.dumps(found, indent=2, ensure_ascii=False) + "\n")
         scores = _scores(found)
         missing = [name for name in self.metrics if name not in scores]
@@ -130,6 +131,10 @@ class LmEval(ModelEvaluator):
             offline=not self.allow_download,
             allow_user_code=allow_user_code,
         )
+
+
+def _file_name(task: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", task)
 
 
 def _scores(found: Mapping[str, Any]) -> dict[str, float]:
