@@ -91,3 +91,11 @@ def test_a_model_of_modelscopes_own_class(tiny_model):
     assert second.tokens > 3 * first.tokens
     with pytest.raises(UserError, match="model: the directory /no/model does not exist"):
         LanguageModel("/no/model", "modelscope").load("cpu")
+
+
+def test_a_model_of_modelscopes_hub_that_transformers_knows(modelscope_stack, tmp_path):
+    folder = tmp_path / "llama"
+    llama(folder, texts(18))
+    (folder / "configuration.json").write_text('{"framework": "pytorch", "task": "text-generation"}')
+    models = [LanguageModel(str(folder), hub) for hub in ("huggingface", "modelscope")]
+    assert models[0].load("cpu").losses(texts(3)) == models[1].load("cpu").losses(texts(3))

@@ -62,7 +62,7 @@ def test_a_worker_with_a_gpu_keeps_it(gpus, write_jsonl):
 
 def test_errors_and_bad_lines_are_those_of_the_other_engines(gpus, tmp_path, write_jsonl):
     scorers = DatasetScorers(WorkerEngine(Shuffled()), tmp_path / "quarantine")
-    with pytest.raises(UserError, match="^the text is bad$"):
+    with pytest.raises(UserError, match=r"^the text is bad$"):
         scorers.score(str(write_jsonl([{"text": "bad"}])), Scorer())
     (tmp_path / "broken.jsonl").write_text('{"text": "a"}\n{')
     with pytest.raises(BadRowsError, match=r"broken\.jsonl:2"):
