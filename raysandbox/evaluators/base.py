@@ -11,11 +11,7 @@ from raysandbox.core.runner import WorkSession
 
 __all__ = ["DATA_EVALUATORS", "DataEvaluator"]
 
-DATA_EVALUATORS = Registry(
-    "data evaluator",
-    ["raysandbox.evaluators"],
-    planned=["vbench_video_evaluator", "video_inception_evaluator", "accuracy", "mse"],
-)
+DATA_EVALUATORS = Registry("data evaluator", ["raysandbox.evaluators"])
 
 
 class DataEvaluator(Component):

@@ -76,7 +76,9 @@ class VbenchVideoEvaluator(DataEvaluator):
     env_name: str | None = Field(None, description="of the original: the same as env")
     env_manager: str | None = Field(None, description="of the original; has no meaning here")
     env_params: Any = Field(None, description="of the original; has no meaning here")
-    num_gpus: int | None = Field(None, description="of the original; the job's `resources` say it here")
+    num_gpus: int | None = Field(
+        None, ge=1, description="workers, a GPU each where the cluster has as many, if the job's `resources` do not say"
+    )
 
     @field_validator("dimension_list")
     @classmethod
@@ -118,7 +120,7 @@ class VbenchVideoEvaluator(DataEvaluator):
         return found | ({"dimension_list": message} if message else {})
 
     def evaluate(self, session: WorkSession) -> float:
-        """Returns the mean of the raw scores; reports them as `vbench.DIMENSION`, with the leaderboard's sums.
+        """Returns the mean of the raw scores; reports them with the leaderboard's sums.
 
         Raises:
             JobFailed: videos or dimensions are missing, videos cannot be scored, a score is not a number.
@@ -166,15 +168,15 @@ class VbenchVideoEvaluator(DataEvaluator):
             ShardWork(_weights_folder(), {name: os.environ[name] for name in _PLACES if name in os.environ}),
             python=environment.python,
             shard_size=self.shard_size,
+            num_workers=self.num_gpus,
         )
 
     def _warn_of_unused(self) -> None:
-        unused = [name for name in ("env_manager", "env_params", "num_gpus") if getattr(self, name) is not None]
+        unused = [name for name in ("env_manager", "env_params") if getattr(self, name) is not None]
         unused += ["env_name"] if self.env and self.env_name else []
         if unused:
             logger.warning(
-                "%s: %s have no meaning here: `raysandbox env create` builds environments, and the job's "
-                "`resources: {num_workers: …, num_gpus: 1}` says on how many GPUs it runs",
+                "%s: %s have no meaning here: `raysandbox env create` builds environments",
                 _COMPONENT,
                 ", ".join(unused),
             )
@@ -202,5 +204,4 @@ def _digests(file: WeightFile, memo: DigestMemo) -> list[str]:
 
 def _metrics(scores: Mapping[str, float], totals: Totals, mean_score: float) -> dict[str, float]:
     sums = {"quality": totals.quality, "semantic": totals.semantic, "total": totals.total, "mean_score": mean_score}
-    found = {**scores, **{name: value for name, value in sums.items() if value is not None}}
-    return {f"vbench.{name}": value for name, value in found.items()}
+    return {**scores, **{name: value for name, value in sums.items() if value is not None}}

@@ -28,17 +28,15 @@ TRAINERS = Registry(
 INFERENCES = Registry(
     "model inference",
     ["raysandbox.executors.infer"],
-    planned=["easyanimate", "diffusers", "huggingface", "vllm", "api"],
+    planned=["easyanimate", "diffusers"],
 )
 MODEL_EVALUATORS = Registry(
     "model evaluator",
     ["raysandbox.executors.evaluate"],
-    planned=["perplexity", "lm_eval"],
 )
 MODEL_PROBES = Registry(
     "model probe",
     ["raysandbox.executors.probe"],
-    planned=["modelscope", "huggingface"],
 )
 
 

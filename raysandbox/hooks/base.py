@@ -35,12 +35,9 @@ HOOKS = Registry(
     name_of=_hook_name,
     planned=[
         "GeneralProbeHook",
-        "ProbeViaModelInferHook",
         "RefineRecipeViaModelFeedbackHook",
         "DataPoolManipulationHook",
         "GeneralDataExecutorHook",
-        "InferModelHook",
-        "EvaluateModelHook",
     ],
 )
 

@@ -76,6 +76,7 @@ def score_clips(
     *,
     python: str,
     shard_size: int,
+    num_workers: int | None = None,
 ) -> dict[str, list[dict[str, Any]]]:
     """VBench's result of every clip, by dimension, in the order of the clips.
 
@@ -89,6 +90,7 @@ def score_clips(
         work: what they do.
         python: VBench's interpreter.
         shard_size: clips in one unit of work.
+        num_workers: how many workers where the job does not say.
 
     Returns:
         a mapping with `video_path`, `video_results` and what the dimension adds; clips that do not count
@@ -101,7 +103,9 @@ def score_clips(
     known = {key: cache.get(key) for pairs in named.values() for key, _ in pairs}
     units = list(_units(named, known, shard_size))
     failures: list[str] = []
-    for number, results in workers.map(work, [unit.message() for unit in units], description="VBench", python=python):
+    messages = [unit.message() for unit in units]
+    found = workers.map(work, messages, description="VBench", python=python, num_workers=num_workers)
+    for number, results in found:
         unit = units[number]
         for (key, clip), result in zip(unit.clips.items(), results, strict=True):
             reason = _failure(result)

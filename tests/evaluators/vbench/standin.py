@@ -150,7 +150,7 @@ class InProcess:
 
     calls: list[tuple[str, int]] = field(default_factory=list)
 
-    def map(self, work, units, *, description="", python=None):
+    def map(self, work, units, *, description="", python=None, num_workers=None):
         assert python
         if not units:
             return
