@@ -16,6 +16,7 @@ from raysandbox.core.registry import Registry
 
 __all__ = [
     "Component",
+    "FetchedLater",
     "InputPath",
     "InputPaths",
     "ModelPath",
@@ -40,6 +41,12 @@ InputPath = Annotated[str, PathRole.INPUT]
 InputPaths = Annotated[str | list[str], PathRole.INPUT]
 OutputPath = Annotated[str, PathRole.OUTPUT]
 ModelPath = Annotated[str, PathRole.MODEL]
+
+
+class FetchedLater(str):
+    """What `missing_weights` says of a model that a hub gives when it is first used: no reason to refuse a run."""
+
+    __slots__ = ()
 
 
 class Component(BaseModel):

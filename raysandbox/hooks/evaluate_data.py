@@ -18,7 +18,10 @@ class EvaluateDataHook(Hook):
     """Scores a data set by the evaluator that `type` names; returns the score or the scores."""
 
     components = DATA_EVALUATORS
-    returns = ("score, or mapping of scores; of accuracy and mse the results of each file, then the best value",)
+    returns = (
+        "score, or mapping of scores; of accuracy and mse the results of each file",
+        "of accuracy and mse the best value",
+    )
 
     def run(self, job: Job, context: JobContext) -> Sequence[Any]:
         """Scores; what the evaluator reports goes to the metrics."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from raysandbox.core.component import FetchedLater
 from raysandbox.core.errors import JobFailed, MissingExtraError, UserError
 
 __all__ = [
@@ -191,14 +192,16 @@ def _folder(source: Source, weights: bool) -> str:
         ) from error
 
 
-def missing_weights_of(name: str) -> str | None:
-    """What to do about a model that is not on this machine; None when it is, or when it is a path."""
-    if _is_path(name) or Path(name).exists():
+def missing_weights_of(name: object) -> FetchedLater | None:
+    """What becomes of a model that is not on this machine; None when it is, or when it is a path."""
+    if not isinstance(name, str) or _is_path(name) or Path(name).exists():
         return None
     cache = os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME") or "~/.cache/huggingface") / "hub"
     if any((Path(cache).expanduser() / f"models--{name.replace('/', '--')}" / "snapshots").glob("*/config.json")):
         return None
-    return f"the model '{name}' is not on this machine: it is fetched from the Hugging Face hub when first used"
+    return FetchedLater(
+        f"the model '{name}' is not on this machine: it is fetched from the Hugging Face hub when first used"
+    )
 
 
 def transformers_package() -> Any:

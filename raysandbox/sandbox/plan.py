@@ -10,7 +10,7 @@ from typing import Any
 from raysandbox.config.documents import KeyPath, place_of
 from raysandbox.config.schema import JobEntry, SandboxConfig
 from raysandbox.config.validation import model_problems
-from raysandbox.core.component import Component
+from raysandbox.core.component import Component, FetchedLater
 from raysandbox.core.errors import Problem, UnknownNameError, UserError
 from raysandbox.hooks.base import HOOKS, Hook, JobPaths
 from raysandbox.recipe.problems import recipe_problems
@@ -173,7 +173,11 @@ class _Planner:
         self.problems += model_problems(model, raw, extra.problem, extra.is_unknown)
         weights = model.missing_weights(raw) if issubclass(model, Component) else {}
         for key, message in weights.items():
-            self.problems.append(extra.problem((key,), message, severity="warning", missing_path=True))
+            value = raw.get(key)
+            if extra.is_unknown((key,)) or (isinstance(value, str) and self._writer(same_path(value))):
+                continue  # an earlier job makes it
+            refuses = not isinstance(message, FetchedLater)
+            self.problems.append(extra.problem((key,), message, severity="warning", missing_path=refuses))
 
     def _check_recipe(self, draft: Draft) -> None:
         for found in recipe_problems(draft.data, allow_user_code=self.config.allow_user_code):

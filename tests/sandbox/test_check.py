@@ -239,3 +239,23 @@ def test_overrides_reach_side_files_and_never_end_in_a_traceback(workspace: Path
 )
 def test_odd_configurations_end_in_messages(workspace: Path, text: str) -> None:
     assert messages(text)
+
+
+def test_models_that_come_later_do_not_refuse_a_run(workspace: Path) -> None:
+    Path("data.jsonl").write_text('{"text": "x"}\n')
+
+    def problems(model: str) -> list[Problem]:
+        Path("a.yaml").write_text(
+            "execution_job_configs:\n"
+            "  - hook: TrainModelHook\n"
+            "    extra_configs: {type: fake, train_dataset: data.jsonl, work_dir: out/model}\n"
+            "evaluation_job_configs:\n"
+            "  - hook: EvaluateModelHook\n"
+            f"    extra_configs: {{type: perplexity, dataset_path: data.jsonl, model: {model}}}\n"
+        )
+        return check("a.yaml")
+
+    assert problems("out/model") == []
+    (found,) = problems("somebody/model")
+    assert "is fetched from the Hugging Face hub when first used" in str(found)
+    assert (found.severity, found.missing_path) == ("warning", False)

@@ -18,6 +18,7 @@ from raysandbox.core.runner import WorkSession
 from raysandbox.executors._causal_lm import CausalLM, Dtype, LanguageModel, TextLoss, located
 from raysandbox.executors._texts import TextReader, without_text
 from raysandbox.executors.base import ModelEvaluator
+from raysandbox.ops.pretrained import missing_weights_of
 
 __all__ = ["Perplexity"]
 
@@ -65,6 +66,12 @@ class Perplexity(ModelEvaluator):
         if self.stride is not None and self.max_length is not None and self.stride > self.max_length:
             raise ValueError(f"stride ({self.stride}) is more than max_length ({self.max_length})")
         return self
+
+    @classmethod
+    def missing_weights(cls, raw: Mapping[str, Any]) -> Mapping[str, str]:
+        """The model, when it is an id of the Hugging Face hub that was not fetched yet."""
+        missing = missing_weights_of(raw.get("model")) if raw.get("hub", "huggingface") == "huggingface" else None
+        return {"model": missing} if missing else {}
 
     def evaluate(self, session: WorkSession) -> float:
         """Returns the perplexity; reports it with the numbers of tokens and rows.

@@ -60,8 +60,7 @@ class ChunkInference(TextInference):
     @classmethod
     def missing_weights(cls, raw: Mapping[str, Any]) -> Mapping[str, str]:
         """The model, when it is named by an id and not on this machine."""
-        model = raw.get("model")
-        missing = missing_weights_of(model) if isinstance(model, str) else None
+        missing = missing_weights_of(raw.get("model"))
         return {"model": missing} if missing else {}
 
     def _work(self) -> UnitWork:
