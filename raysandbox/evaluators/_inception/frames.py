@@ -68,16 +68,29 @@ def frame_count(path: str) -> int:
 def clips(windows: Sequence[Window], shape: Shape) -> Iterator[np.ndarray]:
     """The pixels of windows: uint8 of shape (frames, height, width, 3) in RGB.
 
-    Windows of the same video that follow each other, their starts ascending, share one decode.
+    Windows of the same video that follow each other share one decode while their starts ascend.
 
     Raises:
         UnreadableFileError: a file cannot be decoded.
     """
     for path, group in groupby(windows, key=lambda window: window.path):
         starts = [window.start for window in group]
-        videos = [start for start in starts if start is not None]
         with _readable(path):
-            yield from _of_video(path, videos, shape) if videos else (_of_image(path, shape) for _ in starts)
+            for part in _ascending([start for start in starts if start is not None]):
+                yield from _of_video(path, part, shape)
+            yield from (_of_image(path, shape) for start in starts if start is None)
+
+
+def _ascending(starts: Sequence[int]) -> Iterator[list[int]]:
+    """Starts cut where one descends: another row names the same video."""
+    part: list[int] = []
+    for start in starts:
+        if part and start < part[-1]:
+            yield part
+            part = []
+        part.append(start)
+    if part:
+        yield part
 
 
 def _of_image(path: str, shape: Shape) -> np.ndarray:

@@ -47,6 +47,12 @@ def test_windows_hold_the_frames_that_they_name(greys, frames, stride):
     assert all(clip.dtype == np.uint8 and clip.shape == (frames, 48, 64, 3) for clip in found)
 
 
+def test_a_video_may_be_named_again(greys):
+    starts = [0, 9, 30, 0, 2, 40, 39]
+    found = list(clips([Window(greys, start) for start in starts], Shape(4, 1, 48, 64)))
+    assert levels(found) == [list(range(start, start + 4)) for start in starts]
+
+
 def test_files_follow_each_other(greys, tmp_path):
     picture = save_picture(tmp_path / "p.png", 1, height=48, width=64)
     windows = [Window(greys, 7), Window(picture, None), Window(picture, None), Window(greys, 2)]

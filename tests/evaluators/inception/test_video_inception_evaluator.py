@@ -159,6 +159,20 @@ def test_short_videos_are_reported_and_left_out(world, tmp_path, caplog):
         evaluator(world, "fvd2048_128f", fake_data_path=rows, real_data_path=whole).evaluate(session(tmp_path / "c"))
 
 
+@pytest.mark.parametrize("metric", ["fid50k", "fvd2048_16f"])
+def test_a_video_with_several_captions_counts_once_per_row(world, tmp_path, metric):
+    clips = [save_clip(tmp_path / f"{n}.mp4", n, seconds=2.5 + n) for n in range(2)]
+    captioned = [{"videos": [clip], "text": text} for clip in clips for text in ("a cat", "a dog", "a bird")]
+    rows = save_rows(tmp_path / "captioned.jsonl", *captioned)
+    once = save_rows(tmp_path / "once.jsonl", *({"videos": [clip]} for clip in clips))
+    twice = save_rows(tmp_path / "twice.jsonl", {"videos": [clips[0], clips[0], clips[1], clips[1]]})
+    for fake in (rows, twice):
+        found = session(tmp_path / "c")
+        scores = evaluator(world, metric, fake_data_path=fake, real_data_path=once).evaluate(found)
+        assert found.reported[0][0]["fake_files"] == (6 if fake == rows else 4)
+        assert scores[metric] < 1e-3 or metric != "fid50k"  # all frames as often as each other
+
+
 def test_images_count_as_frames(world, tmp_path):
     pictures = [save_picture(tmp_path / f"{n}.png", n) for n in range(30)]
     rows = save_rows(tmp_path / "images.jsonl", *({"images": [picture]} for picture in pictures))
