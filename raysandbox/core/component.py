@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Any, ClassVar
@@ -56,6 +56,9 @@ class Component(BaseModel):
         registry: where classes of this kind are registered.
         type_name: the name in a configuration, set by `register`.
         example: a valid configuration: documentation and contract test in one.
+        keeps_own_results: whether its result depends on files that its inputs only name, and it keeps
+            single results by content itself: a finished job is then run again, which costs little, and
+            never taken as it was.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=True)
@@ -63,6 +66,17 @@ class Component(BaseModel):
     registry: ClassVar[Registry]
     type_name: ClassVar[str] = ""
     example: ClassVar[Mapping[str, Any]] = {}
+    keeps_own_results: ClassVar[bool] = False
+
+    @classmethod
+    def more_inputs(cls, raw: Mapping[str, Any]) -> Sequence[str]:
+        """Paths that a raw configuration reads, besides those of the fields that declare paths."""
+        return ()
+
+    @classmethod
+    def surroundings(cls, raw: Mapping[str, Any]) -> Any:
+        """What else the result depends on, e.g. an address in the environment: JSON-like, part of a job's key."""
+        return None
 
     @classmethod
     def missing_weights(cls, raw: Mapping[str, Any]) -> Mapping[str, str]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from raysandbox.core.component import PathRole, path_refs
+from raysandbox.core.component import Component, PathRole, path_refs
 from raysandbox.core.errors import UnknownNameError
 from raysandbox.core.progress import Progress
 from raysandbox.core.registry import Registry
@@ -163,7 +163,8 @@ class Hook:
             return JobPaths()
         refs = list(path_refs(model, extra))
         by_role = {role: tuple(ref.path for ref in refs if ref.role is role) for role in PathRole}
-        return JobPaths(by_role[PathRole.INPUT], by_role[PathRole.MODEL], by_role[PathRole.OUTPUT])
+        more = tuple(model.more_inputs(extra)) if issubclass(model, Component) else ()
+        return JobPaths(by_role[PathRole.INPUT] + more, by_role[PathRole.MODEL], by_role[PathRole.OUTPUT])
 
     @classmethod
     def forecast(cls, job: Job, cache_dir: Path, allow_user_code: bool) -> str:

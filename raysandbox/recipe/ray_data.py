@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from raysandbox.ops.custom import custom_modules
 from raysandbox.recipe.parts import Unit, UnitReport
-from raysandbox.recipe.shipping import packed, run_packed, unpacked
+from raysandbox.recipe.shipping import RESULT, packed, run_packed, unpacked
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -103,4 +103,6 @@ class _UnitWorker:
 
 def _run_unit(descriptor: pa.Table, work: UnitWork) -> pa.Table:
     """Does the units of a block, normally one."""
-    return pa.concat_tables(run_packed(descriptor.slice(row, 1), work) for row in range(descriptor.num_rows))
+    return pa.concat_tables(
+        [RESULT.empty_table(), *(run_packed(descriptor.slice(row, 1), work) for row in range(descriptor.num_rows))]
+    )

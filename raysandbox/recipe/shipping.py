@@ -20,11 +20,11 @@ from raysandbox.recipe.parts import Staged, Unit, UnitReport
 if TYPE_CHECKING:
     from raysandbox.recipe.engines import UnitWork
 
-__all__ = ["packed", "run_packed", "unpacked"]
+__all__ = ["RESULT", "packed", "run_packed", "unpacked"]
 
 _FILES = pa.struct([("name", pa.string()), ("content", pa.large_binary())])
 _UNIT = pa.schema([("unit", pa.large_binary()), ("files", pa.large_list(_FILES))])
-_RESULT = pa.schema([("result", pa.large_binary()), ("files", pa.large_list(_FILES))])
+RESULT = pa.schema([("result", pa.large_binary()), ("files", pa.large_list(_FILES))])
 
 
 def packed(unit: Unit) -> pa.Table:
@@ -41,7 +41,7 @@ def run_packed(descriptor: pa.Table, work: UnitWork) -> pa.Table:
     with tempfile.TemporaryDirectory(prefix="raysandbox-") as name:
         folder = Path(name)
         result = {"result": pickle.dumps(_result(row, work, folder)), "files": _contents(folder / "out")}
-    return pa.Table.from_pylist([result], _RESULT)
+    return pa.Table.from_pylist([result], RESULT)
 
 
 def _result(row: dict[str, Any], work: UnitWork, folder: Path) -> UnitReport | UserError:

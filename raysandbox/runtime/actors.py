@@ -91,13 +91,15 @@ def failure(error: Exception, tail: str, log: Path) -> Exception:
         tail: the last lines of the worker's output.
         log: where all of them are.
     """
-    from ray.exceptions import GetTimeoutError, RayTaskError, RuntimeEnvSetupError
+    from ray.exceptions import GetTimeoutError, RaySystemError, RayTaskError, RuntimeEnvSetupError
 
     if isinstance(error, RayTaskError):
         cause = error.cause
         reason = str(cause) if isinstance(cause, UserError) else f"{type(cause).__name__}: {cause}"
     elif isinstance(error, RuntimeEnvSetupError):
         reason = f"the job's runtime_env cannot be set up: {error}"
+    elif isinstance(error, RaySystemError):
+        reason = f"what the worker sent cannot be read here: {str(error).strip().splitlines()[-1]}"
     elif isinstance(error, GetTimeoutError):
         reason = f"the worker did not start within {START_S:g} s"
     else:

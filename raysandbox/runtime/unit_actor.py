@@ -10,7 +10,7 @@ import os
 import traceback
 from typing import Any
 
-from raysandbox.core.errors import JobFailed
+from raysandbox.core.errors import JobFailed, UserError
 from raysandbox.runtime.worker_log import WorkerAddress, redirect_output
 
 __all__ = ["UnitActor", "device_for"]
@@ -43,9 +43,12 @@ def _guarded(function: Any, *arguments: Any) -> Any:
         return function(*arguments)
     except SystemExit as error:  # Ray would take it for the wish to end the actor
         raise JobFailed(f"the work ended its process with status {error.code}") from error
-    except Exception:
+    except UserError:
         traceback.print_exc()  # into the job's log; the driver gets the message
         raise
+    except Exception as error:  # whose class the driver may not have
+        traceback.print_exc()
+        raise JobFailed(f"{type(error).__name__}: {error}") from error
 
 
 def device_for(has_gpu: bool) -> str:

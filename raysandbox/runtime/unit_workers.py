@@ -106,6 +106,11 @@ class _Slot:
     follower: LogFollower | None = None
     born: float = field(default_factory=time.monotonic)
 
+    @property
+    def where(self) -> str:
+        """What it is at, for messages and counts."""
+        return f"while starting in bundle {self.number}" if self.unit is None else f"on unit {self.unit}"
+
 
 class _Crew:
     """The workers of one `map`."""
@@ -116,7 +121,7 @@ class _Crew:
         self._job, self._log, self._work, self._units = job, log, work, units
         self._group, self._python = group, python
         self._waiting = deque(range(len(units)))
-        self._lost: Counter[int | None] = Counter()  # by unit; None: while starting
+        self._lost: Counter[str] = Counter()  # by unit, or by bundle while a worker starts in it
         self._slots: list[_Slot] = []
 
     def run(self) -> Iterator[tuple[int, Any]]:
@@ -162,24 +167,30 @@ class _Crew:
             slot.follower = LogFollower(result, self._log_of(slot.number))
             slot.call = slot.actor.load.remote(self._work, self._job.resources.num_gpus > 0)
             return
-        if slot.unit is not None:
+        if slot.unit is None:
+            del self._lost[slot.where]  # it has loaded
+        else:
             yield slot.unit, result
         slot.unit = self._waiting.popleft() if self._waiting else None
         slot.call = None if slot.unit is None else slot.actor.run.remote(self._units[slot.unit])
 
     def _replace(self, slot: _Slot, error: Exception) -> None:
         """Puts a new worker in the place of a lost one, whose unit comes next; other failures are raised."""
+        import ray
+
+        ray.kill(slot.actor)  # what is not dead would hold the bundle
         if slot.follower:
             slot.follower.pull(last=True)
+            slot.follower.close()
         log = self._log_of(slot.number)
         reason = failure(error, slot.follower.tail if slot.follower else "", log)
         if not isinstance(reason, WorkerLost):
             raise reason from error
         logger.warning("job %s lost a worker: %s", self._job.id, str(reason).splitlines()[0])
-        self._lost[slot.unit] += 1
-        if self._lost[slot.unit] > LOST_TRIES:
-            what = "while starting" if slot.unit is None else f"on unit {slot.unit}"
-            raise JobFailed(f"the worker died {self._lost[slot.unit]} times {what}: {reason}") from error
+        where = slot.where
+        self._lost[where] += 1
+        if self._lost[where] > LOST_TRIES:
+            raise JobFailed(f"the worker died {self._lost[where]} times {where}: {reason}") from error
         if slot.unit is not None:
             self._waiting.appendleft(slot.unit)
         self._slots[slot.number] = self._started(slot.number)

@@ -91,7 +91,7 @@ class JobRunner:
 
     def _run_unit(self, planned: PlannedJob, ready: ReadyJob) -> tuple[Mapping[str, Any], bool]:
         """Returns the outputs of one run, and whether they were there already."""
-        found = self.manifest.find(ready.key)
+        found = self.manifest.find(ready.key) if ready.reusable else None
         marker = self._execute(ready) if found is None else self._reuse(ready, found)
         self.resolver.finished(planned, marker)
         return marker.outputs, found is not None

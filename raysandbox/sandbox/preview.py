@@ -54,7 +54,8 @@ def preview(plan: ExperimentPlan, work_dir: Path, root: Path | None) -> list[Pre
         if cached.issuperset(planned.needs):
             state = "run"
             units = _units(resolver, planned, scope)
-            present = [marker for unit in units or () if (marker := manifest.find(unit.key)) is not None]
+            reusable = [unit for unit in units or () if unit.reusable]
+            present = [marker for unit in reusable if (marker := manifest.find(unit.key)) is not None]
             for marker in present:
                 resolver.finished(planned, marker)
             if units is not None and len(present) == len(units):

@@ -10,6 +10,7 @@ from typing import Any
 
 from raysandbox.config.schema import JobEntry
 from raysandbox.config.validation import model_problems
+from raysandbox.core.component import Component
 from raysandbox.core.errors import JobFailed, Problem
 from raysandbox.core.keys import DigestMemo, code_version, digest
 from raysandbox.hooks.base import Hook, Job, JobPaths
@@ -41,6 +42,7 @@ class ReadyJob:
         scope: folder below work_dir of its iteration or element, "" for none.
         key: names its work by content.
         probe: artefacts of the probe that it uses, if any.
+        reusable: whether it is taken as it was when it is done.
     """
 
     planned: PlannedJob
@@ -50,6 +52,7 @@ class ReadyJob:
     scope: str
     key: str
     probe: Path | None
+    reusable: bool = True
 
 
 @dataclass
@@ -142,6 +145,8 @@ class Resolver:
             entry.config.runtime_env,
         )
         probe = self._probes.get((entry.pipeline, entry.config.meta_name)) if hook.needs_probe else None
+        model = hook.model(extra)
+        component = model if issubclass(model, Component) else Component
         key = digest(
             {
                 "code": code_version(hook, *_component_classes(hook, recipe, extra)),
@@ -152,9 +157,11 @@ class Resolver:
                 "runtime_env": dict(entry.config.runtime_env),
                 "reads": self._input_digests(before, raw, drafts),
                 "probe": None if probe is None else self.memo.of(probe / "analysis.json"),
+                "surroundings": component.surroundings(extra),
             }
         )
-        return ReadyJob(planned, job, hook.paths(job.recipe, job.extra), slug, scope, key, probe)
+        located = hook.paths(job.recipe, job.extra)
+        return ReadyJob(planned, job, located, slug, scope, key, probe, not component.keeps_own_results)
 
     def _configurations(self, planned: PlannedJob, before: PathMap, updates: Mapping[str, Any], item: Any) -> Drafts:
         entry, hook = planned.entry, planned.hook

@@ -40,15 +40,30 @@ class Seen(Progress):
         self.steps.append("end")
 
 
+class OwnError(Exception):
+    """Cannot be made again from its message, as those of other environments cannot."""
+
+    def __init__(self, one, two):
+        super().__init__("one of its own")
+
+
+class OwnResult:
+    def __reduce__(self):
+        return (int, ("no number",))
+
+
 @dataclass(frozen=True)
 class Square:
     """Squares numbers; strings say what else to do."""
 
     folder: Path
+    fragile: bool = False
 
     def load(self, device):
         (self.folder / f"loaded-{os.getpid()}").touch()
         print("loaded on", device)
+        if self.fragile and len(list(self.folder.glob("loaded-*"))) <= 3:
+            os.kill(os.getpid(), signal.SIGKILL)
         return os.environ.get("CUDA_VISIBLE_DEVICES", "")
 
     def run(self, unit, state):
@@ -65,6 +80,10 @@ class Square:
             raise UserError("the video has no frames")
         if unit == "break":
             raise KeyError("x")
+        if unit == "own error":
+            raise OwnError(1, 2)
+        if unit == "own result":
+            return OwnResult()
         if unit == "leave":
             sys.exit(3)
         if unit == "gpu":
@@ -102,6 +121,11 @@ def test_a_lost_worker_is_replaced_and_its_unit_done_again(tmp_path):
     assert len(list(tmp_path.glob("loaded-*"))) == 3
 
 
+def test_workers_that_die_while_starting_are_counted_apart(tmp_path):
+    found = workers(tmp_path, num_workers=3).map(Square(tmp_path, fragile=True), [1, 2, 3])
+    assert dict(found) == {0: 1, 1: 4, 2: 9}
+
+
 @pytest.mark.parametrize(
     ("unit", "message"),
     [
@@ -109,6 +133,8 @@ def test_a_lost_worker_is_replaced_and_its_unit_done_again(tmp_path):
         ("refuse", "the video has no frames"),
         ("break", r"KeyError: 'x'(?s:.*)last lines of"),
         ("leave", "ended its process with status 3"),
+        ("own error", "OwnError: one of its own"),
+        ("own result", "what the worker sent cannot be read here: .*no number"),
     ],
 )
 def test_failures_are_named(tmp_path, unit, message):
