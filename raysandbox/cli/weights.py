@@ -85,12 +85,12 @@ def fetch(
 
 
 def _selected(component: str | None, parts: Sequence[str] | None) -> list[WeightFile]:
-    from raysandbox.core.errors import UserError
+    from raysandbox.core.errors import UnknownNameError
     from raysandbox.provision.weights import checked_parts, components, files_of
 
     if component is None:
         if parts:
-            raise UserError("--part belongs to a component: name it")
+            raise UnknownNameError("--part belongs to a component: name it")
         return [file for name in components() for file in files_of(name)]
     return files_of(component, checked_parts(component, parts) if parts else None)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import re
 import shutil
@@ -15,7 +17,7 @@ from raysandbox.core.errors import UserError
 from raysandbox.core.files import atomic_dir, atomic_path
 from raysandbox.core.progress import Progress
 from raysandbox.provision.download import Download, DownloadError, forget
-from raysandbox.provision.weights import WeightFile, content_fault
+from raysandbox.provision.weights import DAMAGE, WeightFile, content_fault
 
 __all__ = ["Fetcher", "mirrors_of_environment"]
 
@@ -116,28 +118,40 @@ def _check(file: WeightFile, path: Path) -> None:
         raise _BadContentError(fault)
 
 
-def _extract(archive: Path, member: str, target: Path) -> None:
+@contextlib.contextmanager
+def _opened(archive: Path, wanted: str) -> Iterator[zipfile.ZipFile]:
+    """Opens an archive; whatever damage shows when it is read means that it is not the wanted one."""
     try:
-        with zipfile.ZipFile(archive) as opened, opened.open(member) as source, target.open("wb") as copy:
-            shutil.copyfileobj(source, copy)
-    except (zipfile.BadZipFile, KeyError) as error:
-        raise _BadContentError(f"no archive that holds {member} ({error})") from error
+        with zipfile.ZipFile(archive) as opened:
+            yield opened
+    except (*DAMAGE, LookupError) as error:
+        raise _BadContentError(f"no {wanted} ({str(error) or type(error).__name__})") from error
+    except OSError as error:
+        if error.errno not in (None, errno.EINVAL):  # of the disk, not of a codec or a bad offset
+            raise
+        raise _BadContentError(f"no {wanted} ({error})") from error
+
+
+def _extract(archive: Path, member: str, target: Path) -> None:
+    with (
+        _opened(archive, f"archive that holds {member}") as opened,
+        opened.open(member) as source,
+        target.open("wb") as copy,
+    ):
+        shutil.copyfileobj(source, copy)
 
 
 def _unpack(archive: Path, folder: Path) -> None:
     """Unpacks an archive of one folder, without that folder; refuses paths that lead outside."""
-    try:
-        with zipfile.ZipFile(archive) as opened:
-            names = [PurePosixPath(info.filename) for info in opened.infolist() if not info.is_dir()]
-            tops = {name.parts[0] for name in names}
-            nested = len(tops) == 1 and all(len(name.parts) > 1 for name in names)
-            for name in names:
-                inner = PurePosixPath(*name.parts[1:]) if nested else name
-                if name.is_absolute() or ".." in name.parts:
-                    raise _BadContentError(f"the archive holds {name}, which leads outside")
-                target = folder / inner
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with opened.open(str(name)) as source, target.open("wb") as copy:
-                    shutil.copyfileobj(source, copy)
-    except zipfile.BadZipFile as error:
-        raise _BadContentError(f"no archive ({error})") from error
+    with _opened(archive, "archive") as opened:
+        names = [PurePosixPath(info.filename) for info in opened.infolist() if not info.is_dir()]
+        tops = {name.parts[0] for name in names}
+        nested = len(tops) == 1 and all(len(name.parts) > 1 for name in names)
+        for name in names:
+            inner = PurePosixPath(*name.parts[1:]) if nested else name
+            if name.is_absolute() or ".." in name.parts:
+                raise _BadContentError(f"the archive holds {name}, which leads outside")
+            target = folder / inner
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with opened.open(str(name)) as source, target.open("wb") as copy:
+                shutil.copyfileobj(source, copy)

@@ -8,7 +8,9 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import lzma
 import os
+import struct
 import zipfile
 import zlib
 from collections.abc import Collection, Mapping, Sequence
@@ -21,6 +23,7 @@ from raysandbox.core.errors import UnknownNameError, did_you_mean
 from raysandbox.core.files import cache_dir
 
 __all__ = [
+    "DAMAGE",
     "Verdict",
     "WeightFile",
     "checked_parts",
@@ -34,6 +37,16 @@ __all__ = [
 
 _MANIFEST = Path(__file__).with_name("weights.json")
 _CHUNK = 1 << 20
+
+DAMAGE: tuple[type[Exception], ...] = (  # what reading a damaged archive raises; codecs raise OSError too
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    RuntimeError,  # encrypted; as NotImplementedError: an unknown compression
+    ValueError,
+)
 
 State = Literal["ok", "unchecked", "missing", "empty", "wrong size", "incomplete", "corrupt"]
 
@@ -224,7 +237,7 @@ def _zip_fault(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             bad = archive.testzip()
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except (*DAMAGE, OSError) as error:
         return f"an archive that ends early or is damaged ({error})"
     return f"an archive whose member {bad} is damaged" if bad else ""
 

@@ -1,8 +1,10 @@
 """`raysandbox weights`, and how check and doctor speak of model files."""
 
 import hashlib
+import io
 import subprocess
 import sys
+import zipfile
 
 import pytest
 
@@ -98,6 +100,22 @@ def test_without_a_network_the_files_to_bring_are_listed(files, capsys):
     assert "Traceback" not in err + out
 
 
+def test_a_damaged_archive_ends_with_the_list(files, capsys, monkeypatch):
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as opened:
+        opened.writestr("in/one.pt", DATA)
+    content = bytearray(archive.getvalue())
+    content[39] = 0xFF
+    files.content["/one.zip"] = bytes(content)
+    entry = {"name": "one.pt", "parts": ["one"], "urls": [f"{files.url}/one.zip"], "member": "in/one.pt"}
+    manifest = {"evaluator": {**MANIFEST["evaluator"], "files": [entry]}}
+    monkeypatch.setattr(weights, "_manifest", lambda: manifest)
+    status, _, err = ended(capsys, "weights", "fetch", "evaluator")
+    assert status == 1
+    assert "one.zip: no archive that holds in/one.pt (Error -3" in err
+    assert "1 file(s) to bring" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -108,7 +126,7 @@ def test_without_a_network_the_files_to_bring_are_listed(files, capsys):
 )
 def test_errors(files, capsys, arguments, message):
     code, _, err = ended(capsys, "weights", *arguments)
-    assert code
+    assert code == 2
     assert message in err
 
 

@@ -1,7 +1,9 @@
 """Model files from servers to their places."""
 
+import errno
 import hashlib
 import io
+import random
 import zipfile
 
 import pytest
@@ -38,6 +40,26 @@ def zipped(**content):
         for name, text in content.items():
             archive.writestr(name.replace("__", "/"), text)
     return stream.getvalue()
+
+
+def damaged(how):
+    """An archive of `models/model.pt` in which one place is wrong."""
+    method = {"bzip2": zipfile.ZIP_BZIP2, "lzma": zipfile.ZIP_LZMA}.get(how, zipfile.ZIP_DEFLATED)
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", method) as archive:
+        archive.writestr("models/model.pt", random.Random(0).randbytes(5000))
+    data = bytearray(stream.getvalue())
+    first, directory = 30 + len("models/model.pt"), data.rindex(b"PK\x01\x02")
+    if how in ("deflate", "bzip2", "lzma"):
+        data[first : first + 40] = b"\xff" * 40
+    elif how == "ends early":
+        data[directory + 20 : directory + 24] = (2500).to_bytes(4, "little")  # its size, compressed
+    elif how == "offset":
+        data[data.rindex(b"PK\x05\x06") + 16] += 1  # of the directory: the member's becomes negative
+    else:
+        place, value = {"version": (6, 84), "method": (10, 77), "encrypted": (8, 1)}[how]
+        data[directory + place] = value
+    return bytes(data)
 
 
 def left(file):
@@ -134,6 +156,43 @@ def test_a_member_of_an_archive(files):
     files.content["/comp/sub/model%20a.pt"] = DATA  # a mirror holds the file itself
     Fetcher([files.url], pause_s=0).fetch(file)
     assert file.verify().state == "ok"
+
+
+DAMAGES = ["deflate", "bzip2", "lzma", "ends early", "offset", "version", "method", "encrypted"]
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+@pytest.mark.parametrize("kind", [{"member": "models/model.pt"}, {"holds": ("model.pt",)}])
+def test_after_a_damaged_archive_the_next_source_is_tried(files, how, kind):
+    bad = weight(urls=(f"{files.url}/bad.zip",), **kind)
+    files.content |= {"/bad.zip": damaged(how), "/good.zip": zipped(**{"models__model.pt": DATA})}
+    with pytest.raises(UserError, match=r"sub/model a.pt: http.*/bad\.zip: no archive.* \(.+\)"):
+        Fetcher(pause_s=0).fetch(bad)
+    assert left(bad) == []
+    good = weight(urls=(f"{files.url}/bad.zip", f"{files.url}/good.zip"), **kind)
+    Fetcher(pause_s=0).fetch(good)
+    assert left(good) == ["model a.pt"]
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_file_that_is_itself_a_damaged_archive(files, how):
+    file = weight(urls=(f"{files.url}/m.pt",))
+    files.content["/m.pt"] = damaged(how)
+    with pytest.raises(UserError, match=r"m\.pt: an archive .* damaged"):
+        Fetcher(pause_s=0).fetch(file)
+    assert left(file) == []
+
+
+def test_a_full_disk_is_no_fault_of_the_archive(files, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    file = weight(urls=(f"{files.url}/good.zip", f"{files.url}/good.zip"), member="models/model.pt")
+    files.content["/good.zip"] = zipped(**{"models__model.pt": DATA})
+    monkeypatch.setattr(fetching.shutil, "copyfileobj", full)
+    with pytest.raises(UserError, match=r"cannot be written: .*No space left"):
+        Fetcher(pause_s=0).fetch(file)
+    assert len(files.requests) == 1
 
 
 def test_a_folder_from_an_archive(files):
