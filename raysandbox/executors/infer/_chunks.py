@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,6 +19,10 @@ from raysandbox.executors.infer._text import Request, TextInference
 from raysandbox.ops.pretrained import missing_weights_of
 
 __all__ = ["ChunkInference"]
+
+logger = logging.getLogger(__name__)
+
+_FOR_SERVERS = ("api_endpoint", "response_path", "max_retry_num")
 
 
 class ChunkInference(TextInference):
@@ -62,6 +67,13 @@ class ChunkInference(TextInference):
         """The model, when it is named by an id and not on this machine."""
         missing = missing_weights_of(raw.get("model"))
         return {"model": missing} if missing else {}
+
+    def infer(self, session: WorkSession) -> list[str]:
+        """As of every inference; names the keys that only a server has a use for."""
+        unused = [name for name in _FOR_SERVERS if name in self.model_fields_set]
+        if unused:
+            logger.warning("%s: no effect here, where no server is asked: %s", self.type_name, ", ".join(unused))
+        return super().infer(session)
 
     def _work(self) -> UnitWork:
         """What the workers do: lists of `Prompt` to lists of `Answer | Fault`."""

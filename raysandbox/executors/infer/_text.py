@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from raysandbox.core.component import Component, InputPaths, OutputPath
 from raysandbox.core.errors import BadRowsError, JobFailed, UserError, did_you_mean
@@ -28,6 +28,7 @@ __all__ = ["Request", "TextInference"]
 logger = logging.getLogger(__name__)
 
 _SHOWN_BAD_ROWS = 5
+_NULLABLE = ("model_params", "sampling_params", "func_kwargs", "api_endpoint", "response_path", "max_retry_num")
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,23 @@ class TextInference(ModelInference):
     )
     infer_res_key: str = Field("response", description="key of the answer in the rows that are written")
     max_bad_rows: int = Field(0, ge=0, description="rows that may end without an answer, in quarantine")
+    api_endpoint: str = Field(
+        "/chat/completions",
+        description="of type api: URL of the chat completions, or the part after model_params.base_url "
+        "(else OPENAI_BASE_URL)",
+    )
+    response_path: str = Field(
+        "choices.0.message.content", description="of type api: where in the server's answer its text is"
+    )
+    max_retry_num: int = Field(5, ge=0, description="of type api: how often a failed request is sent again")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, raw: Any) -> Any:
+        """The original's configurations write null for what stays at its default."""
+        if not isinstance(raw, Mapping):
+            return raw
+        return {key: value for key, value in raw.items() if value is not None or key not in _NULLABLE}
 
     @field_validator("build_messages_func")
     @classmethod

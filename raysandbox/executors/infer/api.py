@@ -50,15 +50,9 @@ class ApiInference(TextInference):
     sampling_params: dict[str, Any] = Field(
         default_factory=dict, description="sent with every request: temperature, max_tokens, top_p, seed, …"
     )
-    api_endpoint: str = Field(
-        "/chat/completions",
-        description="URL of the chat completions, or the part after model_params.base_url (else OPENAI_BASE_URL)",
-    )
-    response_path: str = Field("choices.0.message.content", description="where in the server's answer its text is")
     api_key_env: str | None = Field(
         None, description="environment variable of the key; by default OPENAI_API_KEY, if it is set"
     )
-    max_retry_num: int = Field(5, ge=0, description="how often a failed request is sent again")
     concurrency: int = Field(8, ge=1, description="requests that wait for an answer at the same time")
     requests_per_minute: float | None = Field(None, gt=0, description="limit of requests started, retries included")
     timeout_s: float = Field(120.0, gt=0, description="seconds after which a request has failed")

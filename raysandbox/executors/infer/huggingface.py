@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from raysandbox.core.registry import register
+from raysandbox.executors._causal_lm import located
 from raysandbox.executors.infer._chunks import ChunkInference
 from raysandbox.executors.infer._generation import Generation
 
@@ -48,4 +49,6 @@ class HuggingFaceInference(ChunkInference):
     )
 
     def _work(self) -> Generation:
-        return Generation(self.model, self.model_params, self.sampling_params, self.seed, self.trust_remote_code)
+        return Generation(
+            located(self.model), self.model_params, self.sampling_params, self.seed, self.trust_remote_code
+        )

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from raysandbox.core.errors import UserError
 from raysandbox.core.registry import register
+from raysandbox.executors._causal_lm import located
 from raysandbox.executors.infer._chunks import ChunkInference
 from raysandbox.executors.infer._vllm_chat import VllmChat
 from raysandbox.provision.environments import interpreter
@@ -59,7 +60,7 @@ class VllmInference(ChunkInference):
         return found
 
     def _work(self) -> VllmChat:
-        return VllmChat(self.model, self.model_params, self.sampling_params, self.seed, self.trust_remote_code)
+        return VllmChat(located(self.model), self.model_params, self.sampling_params, self.seed, self.trust_remote_code)
 
     def _python(self) -> str:
         return interpreter(self.env)
