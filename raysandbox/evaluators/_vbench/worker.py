@@ -28,6 +28,8 @@ _FUNCTIONS = {"aesthetic_quality": "laion_aesthetic", "imaging_quality": "techni
 _LOAD_INSIDE = frozenset({"human_action"})
 # Those leave a video out where it shows nothing to judge by; elsewhere a video without result is an error.
 _LEAVES_OUT = frozenset({"color"})
+# Those do not read other files than .mp4: they refuse them, or their decoder cannot count a GIF's frames.
+_MP4_ONLY = frozenset({"dynamic_degree", "motion_smoothness", "temporal_style", "overall_consistency"})
 _FETCHING = frozenset({"wget", "git", "unzip", "rm"})  # programs that VBench calls to bring model files
 
 _DECLARED: list[Any] = []  # torch's libraries of operators; a declaration ends with its library
@@ -78,11 +80,31 @@ class ShardWork:
         if state.score is None or state.dimension != dimension:
             state.score = None  # frees the old model first
             state.dimension, state.score = dimension, _scorer(dimension, state.device, Path(self.weights))
-        if dimension in _LOAD_INSIDE:
-            results = _results(dimension, state.score, unit["videos"])
-        else:
-            results = [result for video in unit["videos"] for result in _results(dimension, state.score, [video])]
-        return [{**result, "device": state.device.type} for result in results]
+        with _lower_suffixes(unit["videos"]) as videos:
+            if dimension in _LOAD_INSIDE:
+                results = _results(dimension, state.score, videos)
+            else:
+                results = [result for video in videos for result in _results(dimension, state.score, [video])]
+        return [
+            {**result, "video_path": video["path"], "device": state.device.type}
+            for video, result in zip(unit["videos"], results, strict=True)
+        ]
+
+
+@contextlib.contextmanager
+def _lower_suffixes(videos: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
+    """The videos, those like `x.MP4` by links `x.mp4`: VBench compares the case of suffixes."""
+    with tempfile.TemporaryDirectory() as folder:
+        lowered = []
+        for number, video in enumerate(videos):
+            path = Path(video["path"])
+            if path.suffix != path.suffix.lower():
+                link = Path(folder) / str(number) / f"{path.stem}{path.suffix.lower()}"
+                link.parent.mkdir()
+                link.symlink_to(path.absolute())
+                video = {**video, "path": str(link)}
+            lowered.append(video)
+        yield lowered
 
 
 def _results(dimension: str, score: Score, videos: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -103,7 +125,7 @@ def _results(dimension: str, score: Score, videos: Sequence[Mapping[str, Any]]) 
         found = {}
     except _CallFailed as error:
         if len(videos) == 1:
-            return [_failure(videos[0], str(error))]
+            return [_failure(videos[0], _reason(dimension, Path(videos[0]["path"]), error))]
         return [result for video in videos for result in _results(dimension, score, [video])]
     return [_result(dimension, video, found.get(video["path"])) for video in videos]
 
@@ -116,12 +138,18 @@ class _CallFailed(Exception):
 def _calling() -> Iterator[None]:
     try:
         yield
-    except ZeroDivisionError:
+    except (ZeroDivisionError, _CallFailed):
         raise
     except FloatingPointError as error:  # e.g. AMT below 128 pixels: it would go on with some number
         raise _CallFailed(f"{error}: it cannot be decoded, or has too few frames or pixels") from error
     except Exception as error:  # they have errors of every kind; the driver names all videos that fail
         raise _CallFailed(f"{type(error).__name__}: {error}") from error
+
+
+def _reason(dimension: str, path: Path, error: _CallFailed) -> str:
+    if dimension in _MP4_ONLY and path.suffix != ".mp4":
+        return f"VBench does not read {path.suffix} in {dimension}: convert it to .mp4, or leave the dimension out"
+    return str(error)
 
 
 def _failure(video: Mapping[str, Any], reason: str) -> dict[str, Any]:
@@ -191,7 +219,11 @@ def _scorer(dimension: str, device: Any, weights: Path) -> Score:
             ]
         else:
             call.arguments["video_list"] = [video["path"] for video in videos]
-        return function(*call.args, **call.kwargs)[1]
+        results = function(*call.args, **call.kwargs)[1]
+        # How many frames must move for a video to count as moving: if none, nothing was looked at.
+        if dimension == "dynamic_degree" and results and not call.arguments["dynamic"].params["count_num"]:
+            raise _CallFailed("it has too few frames: VBench looks at eight per second, and needs three of them")
+        return results
 
     return score
 

@@ -59,6 +59,23 @@ def compute_subject_consistency(json_dir, device, submodules, **kwargs):
     model = loaded("subject_consistency")
     return subject_consistency(model, load_dimension_info(json_dir, "subject_consistency", "en")[0], device, False)
 """,
+    "dynamic_degree": """
+class DynamicDegree:
+    def infer(self, path):
+        if not path.endswith(".mp4"):
+            raise NotImplementedError
+        content = video(path)
+        self.params = {"count_num": round(4 * content["frames"] / 16)}
+        moves = [content["value"] > 0.5] * (content["frames"] - 1)
+        return any(sum(moves[:n]) >= self.params["count_num"] for n in range(1, len(moves) + 1))
+
+def dynamic_degree(dynamic, video_list):
+    return 0.0, [{"video_path": path, "video_results": dynamic.infer(path)} for path in video_list]
+
+def compute_dynamic_degree(json_dir, device, submodules, **kwargs):
+    loaded("dynamic_degree")
+    return dynamic_degree(DynamicDegree(), load_dimension_info(json_dir, "dynamic_degree", "en")[0])
+""",
     "overall_consistency": """
 def overall_consistency(model, video_dict, tokenizer, device, sample="middle"):
     results = []

@@ -6,6 +6,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from raysandbox.core.errors import JobFailed, UserError
@@ -46,6 +47,18 @@ def material(python, tmp_path_factory):
 def places(material, monkeypatch):
     monkeypatch.setenv("VBENCH_CACHE_DIR", str(material / "weights"))
     monkeypatch.setenv("TORCH_HOME", str(material / "torch"))
+
+
+def save_video(path, count):
+    import av
+
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 128, 128, "yuv420p"
+        for number in range(count):
+            shown = np.full((128, 128, 3), 60 * number, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(shown, format="rgb24")))
+        container.mux(stream.encode())
 
 
 class NoWorkers:
@@ -142,6 +155,25 @@ def test_what_vbench_cannot_score_is_named(python, material, tmp_path):
         evaluate(python, tmp_path / "videos", tmp_path, ["temporal_flickering"])
     with pytest.raises(JobFailed, match=r"scene: the environment of .* lacks fairscale"):
         evaluate(python, material / "videos", tmp_path, ["scene"], mode="vbench_standard")
+
+
+@pytest.mark.usefixtures("cluster", "places")
+def test_too_few_frames_and_gifs_are_named(python, tmp_path):
+    from PIL import Image
+
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    for count in (1, 2, 3):
+        save_video(videos / f"{count}.mp4", count)
+    save_video(videos / "capitals.MP4", 3)
+    Image.new("RGB", (128, 128)).save(videos / "moving.gif", save_all=True, append_images=[Image.new("L", (128, 128))])
+    with pytest.raises(JobFailed) as caught:
+        evaluate(python, videos, tmp_path, ["dynamic_degree"])
+    lines = sorted(line.split(": ", 2)[1:] for line in str(caught.value).splitlines()[1:])
+    few = "it has too few frames: VBench looks at eight per second, and needs three of them"
+    assert lines[:2] == [[str(videos / "1.mp4"), few], [str(videos / "2.mp4"), few]]
+    assert lines[2][1].startswith("VBench does not read .gif in dynamic_degree")
+    assert len(lines) == 3
 
 
 @pytest.mark.slow

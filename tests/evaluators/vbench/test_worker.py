@@ -49,6 +49,32 @@ def test_the_culprit_among_several_is_found(stack, tmp_path):
     assert second == {"video_path": str(bad), "error": "RuntimeError: no frames", "device": "cpu"}
 
 
+def test_too_few_frames_are_no_score(stack, tmp_path):
+    paths = [write_video(tmp_path / f"{n}.mp4", 0.9, frames=n) for n in (1, 2, 3)]
+    work = ShardWork(str(tmp_path / "weights"))
+    one, two, three = work.run(unit("dynamic_degree", *paths), work.load("cpu"))
+    assert one["error"].startswith("it has too few frames")
+    assert two["error"] == one["error"]
+    assert three["video_results"] is True
+
+
+def test_what_vbench_does_not_read_is_said(stack, tmp_path):
+    moving, still = write_video(tmp_path / "a.gif", 0.9), write_video(tmp_path / "b.mp4", 0.1)
+    work = ShardWork(str(tmp_path / "weights"))
+    first, second = work.run(unit("dynamic_degree", moving, still), work.load("cpu"))
+    assert first["error"].startswith("VBench does not read .gif in dynamic_degree: convert it to .mp4")
+    assert second["video_results"] is False
+
+
+def test_suffixes_may_be_in_capitals(stack, tmp_path):
+    paths = [write_video(tmp_path / name, 0.9) for name in ("a.MP4", "a.mp4", "b.Mp4")]
+    work = ShardWork(str(tmp_path / "weights"))
+    found = work.run(unit("dynamic_degree", *paths), work.load("cpu"))
+    assert [(result["video_path"], result["video_results"]) for result in found] == [
+        (str(path), True) for path in paths
+    ]
+
+
 def test_nothing_is_fetched(stack, tmp_path, capfd):
     (stack / "vbench" / "dynamic_degree.py").write_text(
         "import subprocess\n"
