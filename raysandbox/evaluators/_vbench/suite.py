@@ -19,6 +19,11 @@ logger = logging.getLogger(__name__)
 
 VIDEOS_PER_PROMPT = 5
 _SUFFIXES = (".mp4", ".gif")
+# Of files that could be taken for videos to score.
+_OTHERS = frozenset(
+    {".avi", ".flv", ".m4v", ".mkv", ".mov", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
+    | {".bmp", ".jpeg", ".jpg", ".png", ".webp"}
+)
 _SHOWN = 3  # names in a message
 
 
@@ -84,7 +89,8 @@ def standard_clips(
 ) -> dict[str, list[Clip]]:
     """The videos `{prompt}-{0…4}` of each dimension, in the order of the prompts.
 
-    Videos that belong to no prompt and prompts without all their videos are named in warnings.
+    Videos that belong to no prompt, files that VBench does not read, and prompts without all their
+    videos are named in warnings.
 
     Args:
         videos_path: folder of the videos.
@@ -95,7 +101,8 @@ def standard_clips(
     Raises:
         JobFailed: there are no videos, or none of a dimension.
     """
-    files = {path.name: path for path in _videos(videos_path)}
+    videos = _videos(videos_path)
+    files = {path.stem + path.suffix.lower(): path for path in videos}
     wanted: dict[str, list[Clip]] = {dimension: [] for dimension in dimensions}
     missing: dict[str, int] = {}
     for prompt in prompts:
@@ -105,7 +112,7 @@ def standard_clips(
             missing[prompt.text] = VIDEOS_PER_PROMPT - len(found)
         for dimension in scored if found else ():
             wanted[dimension] += [Clip(path, prompt.text, _auxiliary(prompt, dimension, source)) for path in found]
-    _warn_strays(files, prompts, source)
+    _warn_strays(videos, files, prompts, source)
     for dimension, clips in wanted.items():
         if not clips:
             raise JobFailed(
@@ -128,6 +135,8 @@ def standard_clips(
 def custom_clips(videos_path: Path, dimensions: Sequence[str]) -> dict[str, list[Clip]]:
     """Every video of a folder, or the one file, in every dimension; the prompt is the file's name less `-NUMBER`.
 
+    Files that VBench does not read are named in a warning.
+
     Raises:
         JobFailed: there are no videos.
     """
@@ -137,7 +146,7 @@ def custom_clips(videos_path: Path, dimensions: Sequence[str]) -> dict[str, list
 
 
 def _files_of(prompt: str, files: Mapping[str, Path]) -> Iterator[Path]:
-    """The videos of a prompt, one per index."""
+    """The videos of a prompt, one per index; files are by their names with the suffix in small letters."""
     for index in range(VIDEOS_PER_PROMPT):
         names = (f"{prompt}-{index}{suffix}" for suffix in _SUFFIXES)
         yield from [files[name] for name in names if name in files][:1]
@@ -153,20 +162,31 @@ def _auxiliary(prompt: Prompt, dimension: str, source: str) -> Any:
 def _videos(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise JobFailed(f"videos_path: there is no folder {folder}")
-    found = sorted(path for path in folder.iterdir() if path.suffix in _SUFFIXES and path.is_file())
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    found = [path for path in files if path.suffix.lower() in _SUFFIXES]
+    others = [path.name for path in files if path.suffix.lower() in _OTHERS]
     if not found:
-        raise JobFailed(f"videos_path: {folder} holds no videos ({', '.join(_SUFFIXES)})")
+        what = f"; VBench does not read {_some(others)}: convert them" if others else ""
+        raise JobFailed(f"videos_path: {folder} holds no videos ({', '.join(_SUFFIXES)}){what}")
+    if others:
+        logger.warning(
+            "%d files of %s are not scored (%s): videos are %s",
+            len(others),
+            folder,
+            _some(others),
+            ", ".join(_SUFFIXES),
+        )
     return found
 
 
-def _warn_strays(files: Mapping[str, Path], prompts: Sequence[Prompt], source: str) -> None:
+def _warn_strays(videos: Sequence[Path], files: Mapping[str, Path], prompts: Sequence[Prompt], source: str) -> None:
     known = {path.name for prompt in prompts for path in _files_of(prompt.text, files)}
-    strays = [name for name in files if name not in known]
+    strays = [path.name for path in videos if path.name not in known]
     if strays:
         logger.warning(
             "%d of %d videos belong to no prompt of %s and are not scored (%s): they are named PROMPT-0 to PROMPT-%d",
             len(strays),
-            len(files),
+            len(videos),
             source,
             _some(strays),
             VIDEOS_PER_PROMPT - 1,

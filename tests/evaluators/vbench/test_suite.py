@@ -49,6 +49,27 @@ def test_what_does_not_fit_is_named(tmp_path, caplog):
     assert "1 prompts have none ('a dog-like cloud')" in missing
 
 
+def test_suffixes_may_be_in_capitals(tmp_path, caplog):
+    touch(tmp_path, "a cat-0.MP4", "a cat-0.mp4", "a cat-1.Mp4", "a cat-2.GIF", "a cat-3.mp4", "a cat-4.mp4")
+    found = standard_clips(tmp_path, [CAT], ["dynamic_degree"], "suite.json")
+    expected = ["a cat-0.mp4", "a cat-1.Mp4", "a cat-2.GIF", "a cat-3.mp4", "a cat-4.mp4"]
+    assert names_of(found) == {"dynamic_degree": expected}
+    (strays,) = (record.getMessage() for record in caplog.records)
+    assert strays.startswith("1 of 6 videos belong to no prompt of suite.json and are not scored ('a cat-0.MP4')")
+    assert len(custom_clips(tmp_path, ["dynamic_degree"])["dynamic_degree"]) == 6
+
+
+def test_files_that_vbench_does_not_read_are_named(tmp_path, caplog):
+    touch(tmp_path, "a cat-0.avi", "a cat-1.WebM", "notes.txt")
+    with pytest.raises(JobFailed, match=r"holds no videos .*; VBench does not read 'a cat-0.avi', 'a cat-1.WebM'"):
+        custom_clips(tmp_path, ["dynamic_degree"])
+    touch(tmp_path, *(f"a cat-{n}.mp4" for n in range(5)))
+    standard_clips(tmp_path, [CAT], ["dynamic_degree"], "suite.json")
+    custom_clips(tmp_path, ["dynamic_degree"])
+    said = f"2 files of {tmp_path} are not scored ('a cat-0.avi', 'a cat-1.WebM'): videos are .mp4, .gif"
+    assert [record.getMessage() for record in caplog.records] == [said, said]
+
+
 def test_nothing_to_score_is_an_error(tmp_path):
     with pytest.raises(JobFailed, match=r"videos_path: there is no folder .*/none"):
         standard_clips(tmp_path / "none", [CAT], ["dynamic_degree"], "suite.json")
