@@ -16,9 +16,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-__all__ = ["Answer", "AnswerLog", "Fault"]
+__all__ = ["Answer", "AnswerLog", "Fault", "count_of"]
 
 _SYNC_S = 1.0
+_COUNTS = ("prompt_tokens", "completion_tokens")
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,11 @@ class Fault:
 
     reason: str
     lasting: bool = False
+
+
+def count_of(value: Any) -> int | None:
+    """A number of tokens as a server or the log tells it; None when it cannot be one."""
+    return value if type(value) is int and 0 <= value < 2**53 else None
 
 
 class AnswerLog:
@@ -121,6 +127,8 @@ def _record(line: bytes) -> tuple[str, Answer | Fault] | None:
     try:
         record: dict[str, Any] = json.loads(line)
         key = record.pop("key")
-        return key, Answer(**record) if "text" in record else Fault(**record)
+        if "text" not in record:
+            return key, Fault(**record)
+        return key, Answer(**{**record, **{name: count_of(record.get(name)) for name in _COUNTS}})
     except (ValueError, KeyError, TypeError, AttributeError):
         return None

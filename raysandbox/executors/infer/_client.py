@@ -20,7 +20,7 @@ from urllib.request import getproxies, proxy_bypass
 from raysandbox.core.errors import JobFailed
 from raysandbox.core.keys import package_version
 from raysandbox.core.redact import REDACTED, redact_text
-from raysandbox.executors.infer._answers import Answer, Fault
+from raysandbox.executors.infer._answers import Answer, Fault, count_of
 
 if TYPE_CHECKING:
     import aiohttp
@@ -239,11 +239,7 @@ def _read(text: str, path: Sequence[str]) -> Answer:
         cut = value_at(body, ("choices", "0", "finish_reason")) == "length"
     except KeyError:
         cut = False
-    return Answer(found, _count(counts.get("prompt_tokens")), _count(counts.get("completion_tokens")), cut)
-
-
-def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    return Answer(found, count_of(counts.get("prompt_tokens")), count_of(counts.get("completion_tokens")), cut)
 
 
 def _excerpt(text: str) -> str:

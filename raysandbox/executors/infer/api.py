@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import time
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import ConfigDict, Field, field_validator
 
 from raysandbox.core.errors import UserError
 from raysandbox.core.redact import is_secret_key, remember_secrets
@@ -24,6 +25,8 @@ __all__ = ["ApiInference"]
 
 logger = logging.getLogger(__name__)
 
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+_LIKE_A_KEY = re.compile(r"[A-Za-z0-9]{24}")  # hf_…, gsk_…, AIza…: no word of a name is that long
 _OURS = {"model": "model", "messages": "build_messages_func", "stream": None, "n": None}
 
 
@@ -33,6 +36,8 @@ class ApiInference(TextInference):
 
     The key is read from the environment when the job runs and stands in no configuration, log or error.
     """
+
+    model_config = ConfigDict(hide_input_in_errors=True)  # it may be a key that stands in the wrong place
 
     example: ClassVar[Mapping[str, Any]] = {
         "model": "my-model",
@@ -62,6 +67,17 @@ class ApiInference(TextInference):
     def _is_endpoint(cls, value: str) -> str:
         return value if "://" not in value else _checked_url(value)
 
+    @field_validator("api_key_env")
+    @classmethod
+    def _is_variable(cls, value: str | None) -> str | None:
+        if value is not None and (not _VARIABLE.fullmatch(value) or _LIKE_A_KEY.search(value)):
+            remember_secrets({"api_key": value})
+            raise ValueError(
+                "must be the name of an environment variable (letters, digits and _): write the key itself nowhere, "
+                "set e.g. MY_MODELS_KEY to it in the environment, and api_key_env: MY_MODELS_KEY"
+            )
+        return value
+
     @field_validator("model_params")
     @classmethod
     def _only_base_url(cls, value: dict[str, Any]) -> dict[str, Any]:
@@ -80,6 +96,14 @@ class ApiInference(TextInference):
             if key in _OURS:
                 raise ValueError(f"'{key}' is not for the user to send: " + (_OURS[key] or "one whole answer per row"))
         return value
+
+    @classmethod
+    def surroundings(cls, raw: Mapping[str, Any]) -> Any:
+        """The address in the environment that the endpoint is added to; None where the configuration tells it."""
+        params = raw.get("model_params")
+        if "://" in str(raw.get("api_endpoint")) or (isinstance(params, Mapping) and params.get("base_url")):
+            return None
+        return os.environ.get("OPENAI_BASE_URL")
 
     def _identity(self, session: WorkSession) -> Any:
         return [self._url(), self.model, self.sampling_params, self.response_path]

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from raysandbox.config.validation import model_problems
 from raysandbox.core import redact
-from raysandbox.core.errors import BadRowsError, JobFailed, UserError
+from raysandbox.core.errors import BadRowsError, JobFailed, Problem, UserError
 from raysandbox.executors.base import INFERENCES
 from raysandbox.executors.infer import _client
 from tests.executors.infer.chat_server import body, lines
@@ -326,6 +327,7 @@ def test_base_urls(ask, server, questions, monkeypatch, tmp_path):
         ("parse_output_func", "parse", "unknown output parser 'parse'"),
         ("func_kwargs", {"querykey": "q"}, "has a parameter 'querykey'; did you mean 'query_key'"),
         ("func_kwargs", {"query_key": 3}, "query_key"),
+        ("api_key_env", "my-key", "the name of an environment variable"),
         ("concurrency", 0, "greater than or equal to 1"),
         ("concurency", 1, "Extra inputs"),
     ],
@@ -333,6 +335,55 @@ def test_base_urls(ask, server, questions, monkeypatch, tmp_path):
 def test_configurations_that_are_refused(key, value, message):
     with pytest.raises(ValidationError, match=message):
         ApiInference(**{**ApiInference.example, key: value})
+
+
+@pytest.mark.parametrize(
+    "key",
+    [CANARY, "hf_" + "aBc1" * 8, "gsk_" + "a1B2" * 13, "0123456789abcdef", "a_b" * 22, "AIzaSy" + "xY_9" + "0aB" * 9],
+)
+def test_a_key_in_place_of_its_variable_is_not_quoted(key, monkeypatch):
+    monkeypatch.setattr(redact, "_known", set())
+    with pytest.raises(ValidationError) as caught:
+        ApiInference(**{**ApiInference.example, "api_key_env": key})
+    raw = {**ApiInference.example, "api_key_env": key}
+    problems = model_problems(
+        ApiInference, raw, lambda path, message, fix: Problem(None, None, str(path), message, fix)
+    )
+    assert [problem.path for problem in problems] == ["('api_key_env',)"]
+    assert key not in str(caught.value) + repr(caught.value) + str(problems)
+    assert redact.redact_text(f"key {key}") == "key ***"
+
+
+@pytest.mark.parametrize("name", ["OPENAI_API_KEY", "_k2", "MY_OWN_COMPANYS_KEY_OF_MODELS_IN_REGION_3", None])
+def test_names_of_variables(name):
+    assert ApiInference(**{**ApiInference.example, "api_key_env": name}).api_key_env == name
+
+
+def test_the_address_of_the_environment_is_part_of_the_job(monkeypatch):
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://one/v1")
+    relative: list[dict] = [{}, {"api_endpoint": "/chat/completions"}, {"api_endpoint": None, "model_params": None}]
+    assert [ApiInference.surroundings(raw) for raw in relative] == ["http://one/v1"] * 3
+    told = [{"api_endpoint": "http://two/v1/chat/completions"}, {"model_params": {"base_url": "http://two/v1"}}]
+    assert [ApiInference.surroundings(raw) for raw in told] == [None, None]
+    assert ApiInference.surroundings({"api_endpoint": 3, "model_params": [1]}) == "http://one/v1"
+    monkeypatch.delenv("OPENAI_BASE_URL")
+    assert ApiInference.surroundings({}) is None
+
+
+@pytest.mark.parametrize("count", [-1, 2**53, 10**400, True, 1.5, float("nan"), "3"])
+def test_numbers_of_tokens_that_are_none(ask, server, session, questions, count):
+    usage = {"prompt_tokens": count, "completion_tokens": 4}
+    server.behave = lambda question, times: (200, {}, json.dumps(body("yes", usage=usage)).encode())
+    for _ in range(2):  # from the server and from the log
+        ask(questions(["a"]))
+        assert "prompt_tokens" not in session.metrics
+        assert session.metrics["completion_tokens"] == 4
+    (log,) = session.cache_dir.rglob("*.jsonl")
+    log.write_text(json.dumps({**lines(log)[0], "prompt_tokens": count}) + "\n")  # of an earlier version
+    (path,) = ask(questions(["a"]))
+    assert lines(path)[0]["response"] == "yes"
+    assert session.metrics["reused"] == 1
+    assert "prompt_tokens" not in session.metrics
 
 
 def test_data_that_is_refused(ask, questions, tmp_path):
