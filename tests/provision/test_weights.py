@@ -10,6 +10,7 @@ import pytest
 
 from raysandbox.core.errors import UnknownNameError
 from raysandbox.evaluators import dj_text_quality_classifier
+from raysandbox.ops.base import OPERATORS
 from raysandbox.provision import weights
 from raysandbox.provision.weights import (
     WeightFile,
@@ -160,3 +161,10 @@ def test_unknown_names():
     with pytest.raises(UnknownNameError, match="did you mean 'motion_smoothness'"):
         checked_parts(VBENCH, ["motion_smothness"])
     assert checked_parts(VBENCH, ["temporal_flickering"]) == ["temporal_flickering"]
+
+
+@pytest.mark.parametrize("name", [name for name in components() if name in OPERATORS])
+def test_default_models_of_operators_are_those_of_the_manifest(name):
+    (file,) = files_of(name)
+    defaults = [field.default for field in OPERATORS.get(name).model_fields.values() if isinstance(field.default, str)]
+    assert file.name in [f"models--{default.replace('/', '--')}/snapshots" for default in defaults]
