@@ -35,7 +35,10 @@ def create(
     ] = None,
     recreate: Annotated[bool, typer.Option("--recreate", help="Build it even if it is there.")] = False,
 ) -> None:
-    """Build an environment from its pins; does nothing when it is there as it would be built."""
+    """Build an environment from its pins; does nothing when it is there as it would be built.
+
+    Without --with-detectron2 an environment that was built with it stays, if it can be used.
+    """
     from raysandbox.cli.console import console
     from raysandbox.provision.environment_builder import BuildView
     from raysandbox.provision.environment_builder import create as build
@@ -95,7 +98,7 @@ def rows() -> Iterator[tuple[str, str, str]]:
         elif built is None:
             yield name, "absent", f"{known()[name]}: raysandbox env create {name}"
         elif built.misfit():
-            yield name, "unusable", f"{built.misfit()}: raysandbox env create {name}"
+            yield name, "unusable", f"{built.misfit()}: {built.command}"
         else:
             what = built.differences() or f"Python {built.manifest['python']}, ray {built.manifest['ray']}"
             variant = f"with {built.variant}, " if built.variant else ""

@@ -55,11 +55,12 @@ def create(
 ) -> Environment:
     """Builds an environment, unless it is there as it would be built.
 
-    An older one is replaced when the new one is whole.
+    An older one is replaced when the new one is whole; a variant that can be used stays unless a
+    variant is asked for.
 
     Args:
         name: of the environment.
-        variant: of its pins.
+        variant: of its pins; "" for the plain ones, or whichever is there.
         python: the interpreter to make it with, of this driver's minor version; by default this one.
         recreate: build it in any case.
         view: receives how it goes on.
@@ -74,9 +75,13 @@ def create(
     with _locked(root, name) as lock:
         _sweep(root, name)
         found = find(name)
-        if found and not recreate and found.variant == variant and _is_current(found):
-            view.step(f"{found.path} is there already")
-            return found
+        if found and not recreate:
+            there = _is_there(found, variant)
+            if there:
+                view.step(there)
+                return found
+        if found and found.variant and found.variant != variant:
+            view.step(f"{found.path}, made with {found.variant}, is replaced by one without")
         target = root / name
         if target.exists() and not target.is_symlink():
             raise UserError(f"{target} is no environment of raysandbox's: move it away")
@@ -112,6 +117,17 @@ def delete(name: str) -> Path:
         _sweep(root, name)
         remove(root / f"{name}.log")
     return target
+
+
+def _is_there(found: Environment, variant: str) -> str:
+    """Why nothing is to be built for a variant; "" when something is."""
+    if _is_current(found) and found.variant == variant:
+        return f"{found.path} is there already"
+    if variant or not found.variant or found.misfit():
+        return ""
+    differences = found.differences()
+    renew = f" ({differences}; renew it: {found.command})" if differences else ""
+    return f"{found.path} is there already, made with {found.variant}, and stays{renew}; --recreate builds it without"
 
 
 def _is_current(found: Environment) -> bool:

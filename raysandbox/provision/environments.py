@@ -94,6 +94,11 @@ class Environment:
         """The variant of its pins: "" or e.g. "detectron2"."""
         return str(self.manifest.get("variant", ""))
 
+    @property
+    def command(self) -> str:
+        """The command that builds it again, with its variant."""
+        return f"raysandbox env create {self.name}" + (f" --with-{self.variant}" if self.variant else "")
+
     def misfit(self) -> str:
         """Why actors of this driver cannot run in it; "" when they can."""
         if not self.python.exists():
@@ -184,10 +189,10 @@ def interpreter(name: str) -> str:
         )
     misfit = found.misfit()
     if misfit:
-        raise UserError(f"the environment '{name}' cannot be used: {misfit}; rebuild it: raysandbox env create {name}")
+        raise UserError(f"the environment '{name}' cannot be used: {misfit}; rebuild it: {found.command}")
     differences = found.differences()
     if differences:
-        logger.warning("environment '%s': %s; renew it with `raysandbox env create %s`", name, differences, name)
+        logger.warning("environment '%s': %s; renew it with `%s`", name, differences, found.command)
     return str(found.python)
 
 

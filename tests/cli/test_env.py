@@ -51,6 +51,19 @@ def test_list_says_what_is_there(root, capsys):
     assert str(root) in found
 
 
+def test_list_names_the_variant_to_rebuild(root, capsys):
+    built(root, "vbench", ray="1.0", variant="detectron2")
+    found = " ".join(ended(capsys, "env", "list")[1].split())
+    assert ": raysandbox env create vbench --with-detectron2 │" in found
+
+
+def test_create_keeps_a_variant_that_can_be_used(root, capsys):
+    built(root, "vbench", variant="detectron2", pins=pins_of("vbench", "detectron2").digest)
+    status, out, _ = ended(capsys, "env", "create", "vbench")
+    assert status == 0
+    assert "made with detectron2, and stays; --recreate builds it without" in " ".join(out.split())
+
+
 @pytest.mark.parametrize(("more", "state"), [({}, "ok"), ({"pins": "x"}, "old"), ({"variant": "detectron2"}, "old")])
 def test_list_tells_old_ones(root, capsys, more, state):
     built(root, "vbench", **more)

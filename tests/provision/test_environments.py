@@ -298,6 +298,43 @@ def test_variants_replace_each_other(pins, root, quick, tmp_path):
     assert known() == {"tiny": "a test"}
 
 
+@pytest.fixture
+def variant(pins, root, quick, tmp_path):
+    """The environment `tiny`, built in its variant `more`."""
+    (tmp_path / "tiny-more.toml").write_text((tmp_path / "tiny.toml").read_text())
+    return create("tiny", variant="more")
+
+
+def test_a_variant_stays_until_another_is_asked_for(variant, tmp_path):
+    view = Seen()
+    assert create("tiny", view=view) == variant
+    assert view.steps == [f"{variant.path} is there already, made with more, and stays; --recreate builds it without"]
+    with (tmp_path / "tiny-more.toml").open("a") as file:
+        file.write('[[step]]\nrequirements = ["another"]\n')
+    pins_of.cache_clear()
+    view = Seen()
+    assert create("tiny", view=view) == variant
+    assert "stays (it was built from other pins; renew it: raysandbox env create tiny --with-more)" in view.steps[0]
+    view = Seen()
+    assert create("tiny", recreate=True, view=view).variant == ""
+    assert view.steps[0] == f"{variant.path}, made with more, is replaced by one without"
+
+
+def test_a_variant_that_cannot_be_used_is_replaced_with_a_word(variant):
+    (variant.path / module.MANIFEST).write_text(json.dumps({**variant.manifest, "ray": "1.0"}))
+    with pytest.raises(UserError, match=r"rebuild it: raysandbox env create tiny --with-more$"):
+        interpreter("tiny")
+    view = Seen()
+    assert create("tiny", view=view).variant == ""
+    assert "made with more, is replaced by one without" in view.steps[0]
+
+
+def test_the_advice_to_renew_names_the_variant(variant, caplog):
+    (variant.path / module.MANIFEST).write_text(json.dumps({**variant.manifest, "pins": "x"}))
+    assert interpreter("tiny")
+    assert "renew it with `raysandbox env create tiny --with-more`" in caplog.text
+
+
 def test_a_path_is_an_interpreter(tmp_path):
     assert interpreter(sys.executable) == os.path.abspath(sys.executable)
     with pytest.raises(UserError, match="there is no Python interpreter at /no/python"):
