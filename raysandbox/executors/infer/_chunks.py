@@ -57,10 +57,11 @@ class ChunkInference(TextInference):
     @field_validator("sampling_params")
     @classmethod
     def _for_one_answer(cls, value: dict[str, Any]) -> dict[str, Any]:
-        for key in value:
+        given = {key: item for key, item in value.items() if item is not None}
+        for key in given:
             if key in cls.misplaced:
                 raise ValueError(f"'{key}': {cls.misplaced[key]}")
-        return value
+        return given
 
     @classmethod
     def missing_weights(cls, raw: Mapping[str, Any]) -> Mapping[str, str]:

@@ -106,8 +106,8 @@ class Generator:
                 ) from error
             for place, ids, new in zip(places, encoded, texts, strict=True):
                 text = self.tokenizer.decode(new, skip_special_tokens=True)
-                cut = len(new) == self._new_tokens and new[-1] not in self._ends
-                outcomes[place] = Answer(text, len(ids), len(new), cut)
+                ended = (bool(new) and new[-1] in self._ends) or any(stop in text for stop in self._stops)
+                outcomes[place] = Answer(text, len(ids), len(new), len(new) == self._new_tokens and not ended)
         return outcomes
 
     @property
@@ -119,6 +119,12 @@ class Generator:
         """The tokens that end a text."""
         ends = self.model.generation_config.eos_token_id
         return set(ends) if isinstance(ends, list) else {ends}
+
+    @property
+    def _stops(self) -> list[str]:
+        """The strings that end a text."""
+        stops = self.model.generation_config.stop_strings or []
+        return [stops] if isinstance(stops, str) else list(stops)
 
     def _encoded(self, prompt: Prompt) -> list[int] | Fault:
         """Token ids of a chat."""
@@ -158,7 +164,9 @@ class Generator:
             found = self.model.generate(
                 ids.to(device), attention_mask=mask.to(device), logits_processor=draw, tokenizer=self.tokenizer
             )
-        return [_until(row, self._ends) for row in found[:, longest:].tolist()]
+        # Only a row that a string ended is padded without a token that ends it.
+        pad = settings.pad_token_id if self._stops else None
+        return [_until(row, self._ends, pad) for row in found[:, longest:].tolist()]
 
 
 class _Draw:
@@ -218,7 +226,12 @@ def _settings(params: Mapping[str, Any], own: Any, transformers: Any) -> tuple[A
     return settings, warpers
 
 
-def _until(tokens: Sequence[int], ends: set[int | None]) -> list[int]:
-    """Tokens up to the first one that ends the text; padding follows it."""
-    last = next((place for place, token in enumerate(tokens) if token in ends), len(tokens))
-    return list(tokens[: last + 1])
+def _until(tokens: Sequence[int], ends: set[int | None], pad: int | None) -> list[int]:
+    """Tokens up to the first one that ends the text; else without the padding after them."""
+    for place, token in enumerate(tokens):
+        if token in ends:
+            return list(tokens[: place + 1])
+    last = len(tokens)
+    while last and tokens[last - 1] == pad:
+        last -= 1
+    return list(tokens[:last])

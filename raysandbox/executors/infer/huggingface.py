@@ -32,6 +32,8 @@ class HuggingFaceInference(ChunkInference):
     }
     misplaced: ClassVar[Mapping[str, str]] = {
         "max_tokens": "is called max_new_tokens by transformers",
+        "max_length": "counts the prompt too, whose length differs from row to row: set max_new_tokens",
+        "return_dict_in_generate": "a row gets the text of its answer and nothing else: remove it",
         "num_return_sequences": "a row gets one answer; repeat the row in the data instead",
         "seed": "is a key of its own, beside sampling_params",
         **dict.fromkeys(

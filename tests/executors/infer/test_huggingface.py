@@ -219,6 +219,31 @@ def test_answers_end_at_words(infer, questions, session, tmp_path):
     assert session.metrics["cut"] == 0
 
 
+def test_rows_that_end_at_words_beside_longer_ones(infer, questions, session, tmp_path):
+    folder = llama(tmp_path / "words", [" ".join(WORDS), "abcdef"])
+    params = {**SHORT, "suppress_tokens": [0, 1, 2]}  # nothing but words
+    data = questions(QUESTIONS[:4])
+    whole = [text.split() for text in infer(data, model=folder, sampling_params=params)]
+    assert [len(words) for words in whole] == [6] * 4
+    assert session.metrics["cut"] == 4
+    stop = whole[0][1]
+    lengths = [words.index(stop) + 1 if stop in words else 6 for words in whole]
+    assert len(set(lengths)) > 1  # some rows are padded
+    found = infer(data, model=folder, sampling_params={**params, "stop_strings": stop})
+    assert [len(text.split()) for text in found] == lengths
+    assert session.metrics["completion_tokens"] == sum(lengths)
+    assert session.metrics["cut"] == sum(stop not in words for words in whole)
+    stop = whole[0][5]  # at the limit, and yet not cut by it
+    infer(data, model=folder, sampling_params={**params, "stop_strings": [stop]})
+    assert session.metrics["cut"] == sum(stop not in words for words in whole)
+
+
+def test_null_in_sampling_params_says_nothing(infer, questions):
+    nulls = dict.fromkeys(["temperature", "num_beams", "do_sample", "stop_strings", "repetition_penalty", "max_length"])
+    assert infer(questions(QUESTIONS), sampling_params={**SHORT, **nulls}) == infer(questions(QUESTIONS))
+    assert HuggingFaceInference(**{**HuggingFaceInference.example, "sampling_params": nulls}).sampling_params == {}
+
+
 def test_beams_and_types(infer, questions, model):
     found = infer(questions(QUESTIONS), sampling_params={**SHORT, "num_beams": 3})
     assert found == one_by_one(model, QUESTIONS, num_beams=3)
@@ -254,6 +279,8 @@ def test_a_full_gpu_names_the_key(infer, questions, monkeypatch):
     ("key", "value", "message"),
     [
         ("sampling_params", {"max_tokens": 3}, "called max_new_tokens"),
+        ("sampling_params", {"max_length": 30}, "set max_new_tokens"),
+        ("sampling_params", {"return_dict_in_generate": True}, "remove it"),
         ("sampling_params", {"typical_p": 0.5}, "drawn by temperature, top_k"),
         ("model_params", {"trust_remote_code": True}, "a key of its own"),
         ("model_params", {"revision": "main"}, "hf download"),
