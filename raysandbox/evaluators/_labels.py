@@ -25,7 +25,7 @@ class Pairs:
     Attributes:
         path: the predicted data set.
         truth_path: where the true values stand; may be the same.
-        predicted: the predicted values.
+        predicted: the predicted values; None only where gaps are allowed.
         truth: as many true values.
     """
 
@@ -45,13 +45,27 @@ class FieldReader:
         """Nothing is needed."""
 
     def score(self, table: pa.Table, state: None) -> Mapping[str, pa.Array]:
-        """Returns a column per field: the value of each row as JSON, null where the row does not have it."""
+        """Returns a column per field: the value of each row as JSON, null in rows when none of them has it."""
         batch = Batch.from_table(table)
-        return {field: pa.array(map(_encoded, field_list(batch, field)), pa.large_string()) for field in self.fields}
+        return {field: self._encoded(table.schema, field, field_list(batch, field)) for field in self.fields}
+
+    def _encoded(self, schema: pa.Schema, field: str, values: Sequence[Any]) -> pa.Array:
+        missing = json.dumps(None) if _is_there(schema, field) else None
+        texts = [missing if value is None else json.dumps(value, default=str) for value in values]
+        return pa.array(texts, pa.large_string())
 
 
-def _encoded(value: Any) -> str | None:
-    return None if value is None else json.dumps(value, default=str)
+def _is_there(schema: pa.Schema, field: str) -> bool:
+    """Whether rows have a field, be it without a value; of values that have no common type it is not known."""
+    head, *levels = field.split(".")
+    if schema.get_field_index(head) < 0:
+        return False
+    kind = schema.field(head).type
+    for level in levels:
+        if not pa.types.is_struct(kind) or kind.get_field_index(level) < 0:
+            return False
+        kind = kind.field(level).type
+    return True
 
 
 def paired_files(predicted: str | list[str], truth: str | list[str] | None) -> list[tuple[str, str]]:
@@ -80,7 +94,12 @@ def paired_files(predicted: str | list[str], truth: str | list[str] | None) -> l
 
 
 def read_pairs(
-    scorers: Scorers, files: Sequence[tuple[str, str]], predicted: tuple[str, str], truth: tuple[str, str]
+    scorers: Scorers,
+    files: Sequence[tuple[str, str]],
+    predicted: tuple[str, str],
+    truth: tuple[str, str],
+    *,
+    gaps: bool = False,
 ) -> Iterator[Pairs]:
     """Yields the values of each predicted data set with the true ones, matched by position.
 
@@ -89,6 +108,7 @@ def read_pairs(
         files: each predicted data set and the one with its true values.
         predicted: key of the configuration, and the field that it names.
         truth: the same of the true values.
+        gaps: whether predicted values may be missing, as long as the data set has the field.
 
     Raises:
         UserError: a data set has no rows, both have different numbers of rows, or a row lacks its value.
@@ -96,11 +116,11 @@ def read_pairs(
     known: dict[str, list[Any]] = {}  # one truth may serve many predictions
     for path, truth_path in files:
         if path == truth_path:
-            values, true_values = _values(scorers, path, [predicted, truth])
+            values, true_values = _values(scorers, path, [(*predicted, gaps), (*truth, False)])
         else:
-            (values,) = _values(scorers, path, [predicted])
+            (values,) = _values(scorers, path, [(*predicted, gaps)])
             if truth_path not in known:
-                known = {truth_path: _values(scorers, truth_path, [truth])[0]}
+                known = {truth_path: _values(scorers, truth_path, [(*truth, False)])[0]}
             true_values = known[truth_path]
         if len(values) != len(true_values):
             raise UserError(
@@ -111,35 +131,46 @@ def read_pairs(
         yield Pairs(path, truth_path, values, true_values)
 
 
-def _values(scorers: Scorers, path: str, fields: Sequence[tuple[str, str]]) -> list[list[Any]]:
+def _values(scorers: Scorers, path: str, fields: Sequence[tuple[str, str, bool]]) -> list[list[Any]]:
     """The values of some fields of a data set.
 
+    Args:
+        scorers: reads it.
+        path: the data set.
+        fields: of each the key of the configuration, the field, and whether values may be missing.
+
     Raises:
-        UserError: it has no rows, or a row lacks a value.
+        UserError: it has no rows, a row lacks a value, or all lack a field.
     """
-    table = scorers.score(path, FieldReader(tuple(dict.fromkeys(field for _, field in fields))))
+    table = scorers.score(path, FieldReader(tuple(dict.fromkeys(field for _, field, _ in fields))))
     if table.num_rows == 0:
         raise UserError(f"{path} has no rows: there is nothing to compare")
     columns = []
-    for key, field in fields:
+    for key, field, gaps in fields:
         texts = table.column(field).to_pylist()
-        lacking = [number for number, text in enumerate(texts, start=1) if text is None]
-        if lacking:
+        values = [None if text is None else json.loads(text) for text in texts]
+        lacking = [number for number, value in enumerate(values, start=1) if value is None]
+        if lacking and not (gaps and any(text is not None for text in texts)):
             raise UserError(
                 f"{path}: row {lacking[0]} has no value of '{field}' ({len(lacking)} of {len(texts)} rows have none): "
                 f"complete the data, or set {key}"
             )
-        columns.append([json.loads(text) for text in texts])
+        columns.append(values)
     return columns
 
 
-def reported(metric: str, values: Sequence[float], best: float) -> dict[str, float]:
+def reported(metric: str, values: Sequence[float | None], best: float) -> dict[str, float]:
     """What goes to the metrics: the best value, and that of each data set where there are several.
+
+    Args:
+        metric: its name.
+        values: of each data set; None where there is none.
+        best: of them.
 
     Raises:
         JobFailed: a value is not a finite number.
     """
-    if not all(math.isfinite(value) for value in values):
+    found = {f"{metric}.{index}": value for index, value in enumerate(values) if value is not None}
+    if not all(map(math.isfinite, found.values())):
         raise JobFailed(f"the {metric} is not a finite number ({values}): look at the values in the data")
-    several = {f"{metric}.{index}": value for index, value in enumerate(values)} if len(values) > 1 else {}
-    return {metric: best, **several}
+    return {metric: best, **(found if len(values) > 1 else {})}

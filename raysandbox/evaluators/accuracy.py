@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 class Accuracy(DataEvaluator):
     """Compares predicted labels with true ones; the best value is the highest accuracy.
 
-    Labels are equal as their JSON values are: 1 equals 1.0, "1" does not.
+    Labels are equal as their JSON values are: 1 equals 1.0; "1" and true do not.
     """
 
     example: ClassVar[Mapping[str, Any]] = {
@@ -61,7 +61,7 @@ class Accuracy(DataEvaluator):
 
 
 def _compared(pairs: Pairs) -> dict[str, Any]:
-    correct = sum(predicted == true for predicted, true in zip(pairs.predicted, pairs.truth, strict=True))
+    correct = sum(_equal(predicted, true) for predicted, true in zip(pairs.predicted, pairs.truth, strict=True))
     rows = len(pairs.truth)
     kinds = ({type(value) for value in values} for values in (pairs.predicted, pairs.truth))
     if correct == 0 and not set.intersection(*kinds):
@@ -72,3 +72,12 @@ def _compared(pairs: Pairs) -> dict[str, Any]:
             pairs.truth[0],
         )
     return {"predicted_dataset_path": pairs.path, "accuracy": correct / rows, "correct": correct, "rows": rows}
+
+
+def _equal(predicted: Any, true: Any) -> bool:
+    """Whether two JSON values are the same, at any depth; to Python, True is 1."""
+    if isinstance(predicted, dict) and isinstance(true, dict):
+        return predicted.keys() == true.keys() and all(_equal(value, true[key]) for key, value in predicted.items())
+    if isinstance(predicted, list) and isinstance(true, list):
+        return len(predicted) == len(true) and all(map(_equal, predicted, true))
+    return isinstance(predicted, bool) == isinstance(true, bool) and predicted == true

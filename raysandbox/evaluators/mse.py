@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from pydantic import Field
@@ -26,7 +26,8 @@ class MeanSquaredError(DataEvaluator):
     """Compares predicted numbers with true ones; the best value is the lowest mean squared error.
 
     Texts that are numbers count as numbers. A predicted value that is none, as models write them at
-    times, is a format error: it is counted and left out of the mean.
+    times, or that a row lacks, is a format error: it is counted and left out of the mean. A data set
+    without any number has no error and does not compete for the best value.
     """
 
     example: ClassVar[Mapping[str, Any]] = {
@@ -47,19 +48,27 @@ class MeanSquaredError(DataEvaluator):
         """Returns the results of each data set (`mse`, `format_error`, `rows`), and the lowest error.
 
         Raises:
-            UserError: a data set is empty, the numbers of rows differ, a row has no value, or a true
-                value is no number.
-            JobFailed: no predicted value is a number.
+            UserError: a data set is empty or lacks the predicted field, the numbers of rows differ, or
+                a true value is missing or no number.
+            JobFailed: no predicted value of any data set is a number.
         """
         pairs = read_pairs(
             session.scorers,
             paired_files(self.predicted_dataset_path, self.ground_truth_dataset_path),
             ("predicted_value_key", self.predicted_value_key),
             ("ground_truth_value_key", self.ground_truth_value_key),
+            gaps=True,
         )
         results = [self._compared(one) for one in pairs]
         errors = [result["mse"] for result in results]
-        best = min(errors)
+        known = [error for error in errors if error is not None]
+        if not known:
+            names = ", ".join(result["predicted_dataset_path"] for result in results)
+            raise JobFailed(
+                f"no predicted value of '{self.predicted_value_key}' in {names} is a number; there is no error to "
+                f"measure (set predicted_value_key)"
+            )
+        best = min(known)
         faults = sum(result["format_error"] for result in results)
         session.report({**reported("mse", errors, best), "format_error": float(faults)})
         return results, best
@@ -75,14 +84,14 @@ class MeanSquaredError(DataEvaluator):
                 f"{pairs.path}: {faults} of {len(predicted)} predicted values of '{self.predicted_value_key}' are no "
                 f"numbers, first in row {first + 1}: {pairs.predicted[first]!r}"
             )
-            if not read:
-                raise JobFailed(f"{message}; there is no error to measure (set predicted_value_key)")
-            logger.warning("%s; they are left out of the mean", message)
-        try:
-            error = math.fsum((guess - true) ** 2 for guess, true in read) / len(read)
-        except OverflowError:
-            error = math.inf
-        return {"predicted_dataset_path": pairs.path, "mse": error, "format_error": faults, "rows": len(predicted)}
+            out_of = "the mean" if read else "the best value: the data set has no error to measure"
+            logger.warning("%s; left out of %s", message, out_of)
+        return {
+            "predicted_dataset_path": pairs.path,
+            "mse": _mean_squared(read),
+            "format_error": faults,
+            "rows": len(predicted),
+        }
 
     def _true_numbers(self, pairs: Pairs) -> list[float]:
         numbers = []
@@ -95,6 +104,16 @@ class MeanSquaredError(DataEvaluator):
                 )
             numbers.append(number)
         return numbers
+
+
+def _mean_squared(pairs: Sequence[tuple[float, float]]) -> float | None:
+    """The mean squared difference; None of nothing, infinity beyond what a float holds."""
+    if not pairs:
+        return None
+    try:
+        return math.fsum((guess - true) ** 2 for guess, true in pairs) / len(pairs)
+    except OverflowError:
+        return math.inf
 
 
 def _number(value: Any) -> float | None:

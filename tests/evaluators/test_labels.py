@@ -55,6 +55,12 @@ def test_accuracy_of_one_file(run, write):
     assert reported == {"accuracy": 0.5}
 
 
+def test_true_is_not_one(run, write):
+    rows = [(True, 1), (0, False), ([True], [1]), ({"a": 1}, {"a": True}), (True, True), ({"a": [1]}, {"a": [1.0]})]
+    path = write("rows.jsonl", [{"guess": guess, "label": label} for guess, label in rows])
+    assert run(Accuracy, predicted_dataset_path=path, **LABELS)[0][0]["correct"] == 2
+
+
 def test_several_files_nested_keys_and_the_best_value(run, write):
     truth = write("truth.jsonl", [{"meta": {"label": n}} for n in (1, 2, 3, 4)])
     first = write("first.jsonl", [{"answer": {"label": n}, "other": "x"} for n in (1, 2, 0, 0)])
@@ -90,6 +96,35 @@ def test_mse_counts_format_errors_and_the_lowest_is_best(run, write, caplog):
     assert "4 of 7 predicted values of 'guess' are no numbers, first in row 4: 'about five'" in caplog.text
 
 
+def test_missing_predicted_values_are_format_errors_where_the_field_is_known(run, write, caplog):
+    keys = {"predicted_value_key": "answer.score", "ground_truth_value_key": "value"}
+    answers = [{"answer": {"score": 3}}, {"answer": {"score": None}}, {"answer": None}, {"answer": {}}, {}]
+    path = write("rows.jsonl", [{**row, "value": 1} for row in answers])
+    results, best, reported = run(MeanSquaredError, predicted_dataset_path=path, **keys)
+    assert results == [{"predicted_dataset_path": path, "mse": 4.0, "format_error": 4, "rows": 5}]
+    assert (best, reported) == (4.0, {"mse": 4.0, "format_error": 4.0})
+    assert "4 of 5 predicted values of 'answer.score' are no numbers, first in row 2: None" in caplog.text
+    other = write("other.jsonl", [{"answer": {"label": 1}, "value": 1}] * 2)
+    with pytest.raises(UserError, match=r"no value of 'answer\.score' \(2 of 2 rows.*set predicted_value_key"):
+        run(MeanSquaredError, predicted_dataset_path=[path, other], **keys)
+    truth = write("truth.jsonl", [{"guess": 1, "value": 1}, {"guess": 1, "value": None}])
+    with pytest.raises(UserError, match="row 2 has no value of 'value'"):
+        run(MeanSquaredError, predicted_dataset_path=truth, **VALUES)
+
+
+def test_a_file_without_numbers_does_not_compete(run, write, caplog):
+    words = write("words.jsonl", [{"guess": "many", "value": 1}])
+    nulls = write("nulls.jsonl", [{"guess": None, "value": 1}])
+    numbers = write("numbers.jsonl", [{"guess": 3, "value": 1}])
+    results, best, reported = run(MeanSquaredError, predicted_dataset_path=[words, nulls, numbers], **VALUES)
+    assert [(result["mse"], result["format_error"]) for result in results] == [(None, 1), (None, 1), (4.0, 0)]
+    assert (best, reported) == (4.0, {"mse": 4.0, "mse.2": 4.0, "format_error": 2.0})
+    assert "words.jsonl: 1 of 1 predicted values" in caplog.text
+    assert "left out of the best value" in caplog.text
+    with pytest.raises(JobFailed, match=r"words\.jsonl, .*nulls\.jsonl is a number"):
+        run(MeanSquaredError, predicted_dataset_path=[words, nulls], **VALUES)
+
+
 def test_what_is_missing_is_named(run, write):
     path = write("rows.jsonl", [{"guess": 1, "label": 1}, {"label": 1}, {"guess": None, "label": 1}])
     with pytest.raises(UserError, match=r"rows\.jsonl: row 2 has no value of 'guess' \(2 of 3 .*predicted_label_key"):
@@ -117,7 +152,7 @@ def test_different_numbers_of_rows_are_refused(run, write):
 
 def test_no_number_is_never_a_result(run, write):
     words = write("words.jsonl", [{"guess": "many", "value": 1}])
-    with pytest.raises(JobFailed, match=r"1 of 1 predicted values.*no error to measure"):
+    with pytest.raises(JobFailed, match=r"no predicted value of 'guess' in .*words\.jsonl.*no error to measure"):
         run(MeanSquaredError, predicted_dataset_path=words, **VALUES)
     truth = write("truth.jsonl", [{"guess": 1, "value": 1}, {"guess": 1, "value": "x"}])
     with pytest.raises(UserError, match=r"row 2: 'value' is 'x', which is no number"):
