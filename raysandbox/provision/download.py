@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import http.client
 import json
@@ -11,7 +12,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -21,7 +22,7 @@ from raysandbox.core.files import atomic_write, remove
 from raysandbox.core.keys import package_version
 from raysandbox.core.progress import Progress
 
-__all__ = ["Download", "DownloadError", "forget"]
+__all__ = ["Download", "DownloadError", "forget", "move"]
 
 _CHUNK = 1 << 20
 _MEGABYTE = 1e6
@@ -82,8 +83,9 @@ class Download:
     pause_s: float = 1.0
     timeout_s: float = 30.0
 
-    def run(self) -> None:
-        """Brings all of it.
+    @contextlib.contextmanager
+    def brought(self) -> Iterator[None]:
+        """Brings all of it; until the block ends no other process touches `part`.
 
         Raises:
             DownloadError: the server refuses, cannot be reached or offers another size.
@@ -96,6 +98,8 @@ class Download:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise DownloadError(f"another process fetches {self.part.name}") from error
+            if not _stands_at(self.part, stream):  # renamed to its place between opening and locking
+                raise DownloadError(f"another process fetched {self.part.name} just now")
             self.progress.begin(urllib.parse.urlsplit(self.url).path.rpartition("/")[2], self._total(), "MB")
             try:
                 self._persist(stream)
@@ -106,6 +110,7 @@ class Download:
                 self.progress.end()
                 if not _length(stream):
                     forget(self.part)
+            yield
 
     def _total(self) -> float | None:
         return self.size / _MEGABYTE if self.size else None
@@ -209,12 +214,25 @@ class Download:
 
 def forget(part: Path) -> None:
     """Removes what a download collected."""
+    remove(_notes(part))  # first: without the part another process may begin anew
     remove(part)
+
+
+def move(part: Path, target: Path) -> None:
+    """Puts what a download collected in its place."""
     remove(_notes(part))
+    os.replace(part, target)
 
 
 def _notes(part: Path) -> Path:
     return part.with_name(f"{part.name}.json")
+
+
+def _stands_at(path: Path, stream: IO[bytes]) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(stream.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def _length(stream: IO[bytes]) -> int:

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from raysandbox.core.errors import UserError
 from raysandbox.core.files import atomic_dir, atomic_path
 from raysandbox.core.progress import Progress
-from raysandbox.provision.download import Download, DownloadError, forget
+from raysandbox.provision.download import Download, DownloadError, forget, move
 from raysandbox.provision.weights import DAMAGE, WeightFile, content_fault
 
 __all__ = ["Fetcher", "mirrors_of_environment"]
@@ -59,15 +59,14 @@ class Fetcher:
             part = file.target().with_name(f".{file.target().name}{'.archive' if is_archive else ''}.part")
             try:
                 size = None if is_archive else file.size
-                Download(url, part, size, self.progress, pause_s=self.pause_s).run()
-                _place(file, part, is_archive)
+                with Download(url, part, size, self.progress, pause_s=self.pause_s).brought():
+                    _place_or_forget(file, part, is_archive)
                 return file.target()
             except DownloadError as error:
                 reasons.append(str(error))
                 if error.unreachable:
                     self._silent.add(server)
             except _BadContentError as error:
-                forget(part)
                 reasons.append(f"{url}: {error}")
             except OSError as error:  # of the disk: another source does not help
                 raise UserError(f"{file.target()} cannot be written: {error}") from error
@@ -87,6 +86,14 @@ class _BadContentError(Exception):
     """What came is not what it should be."""
 
 
+def _place_or_forget(file: WeightFile, part: Path, is_archive: bool) -> None:
+    try:
+        _place(file, part, is_archive)
+    except _BadContentError:
+        forget(part)
+        raise
+
+
 def _place(file: WeightFile, part: Path, is_archive: bool) -> None:
     """Checks what came and puts it where it belongs, by rename.
 
@@ -95,8 +102,9 @@ def _place(file: WeightFile, part: Path, is_archive: bool) -> None:
     """
     if not is_archive:
         _check(file, part)
-        os.replace(part, file.target())
-    elif file.holds:
+        move(part, file.target())
+        return
+    if file.holds:
         with atomic_dir(file.target()) as folder:
             _unpack(part, folder)
             absent = [pattern for pattern in file.holds if not any(folder.glob(pattern))]

@@ -2,13 +2,14 @@
 
 import fcntl
 import json
+import os
 import socket
 
 import pytest
 
 from raysandbox.core.progress import Progress
 from raysandbox.provision import download as module
-from raysandbox.provision.download import Download, DownloadError
+from raysandbox.provision.download import Download, DownloadError, forget, move
 from tests.provision.file_server import serving
 
 BODY = bytes(range(256)) * 40
@@ -28,8 +29,8 @@ def _impatient(monkeypatch):
 
 
 def bring(url, part, size=SIZE, **more):
-    Download(url, part, size, Progress(), pause_s=0.001, timeout_s=5, **more).run()
-    return part.read_bytes()
+    with Download(url, part, size, Progress(), pause_s=0.001, timeout_s=5, **more).brought():
+        return part.read_bytes()
 
 
 def test_an_interrupted_transfer_goes_on_where_it_ended(files, tmp_path):
@@ -129,3 +130,47 @@ def test_two_processes_do_not_mix(files, tmp_path):
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(DownloadError, match="another process fetches part"):
             bring(f"{files.url}/model.pt", tmp_path / "part")
+
+
+def test_the_part_is_held_until_the_block_ends(files, tmp_path):
+    with Download(f"{files.url}/model.pt", tmp_path / "part", SIZE, Progress()).brought():
+        with pytest.raises(DownloadError, match="another process fetches part"):
+            bring(f"{files.url}/model.pt", tmp_path / "part")
+        assert (tmp_path / "part").read_bytes() == BODY
+    assert bring(f"{files.url}/model.pt", tmp_path / "part") == BODY
+
+
+@pytest.mark.parametrize("renewed", [False, True])
+def test_a_part_placed_before_it_was_locked_is_not_written_to(files, tmp_path, monkeypatch, renewed):
+    part, target = tmp_path / "part", tmp_path / "model.pt"
+    part.write_bytes(BODY)
+
+    def late(*_):  # another process ends between opening and locking
+        part.rename(target)
+        if renewed:
+            part.touch()
+
+    monkeypatch.setattr(module.fcntl, "flock", late)
+    with pytest.raises(DownloadError, match="another process fetched part just now"):
+        bring(f"{files.url}/model.pt", part)
+    assert target.read_bytes() == BODY
+
+
+@pytest.mark.parametrize("end", [forget, lambda part: move(part, part.with_name("model.pt"))])
+def test_the_notes_go_before_the_part(files, tmp_path, monkeypatch, end):
+    """Where the part is gone another process may begin anew; nothing of it may be removed."""
+    bring(f"{files.url}/model.pt", tmp_path / "part")
+    remove, replace = module.remove, os.replace
+
+    def removes(path):
+        remove(path)
+        assert (tmp_path / "part").exists() or not (tmp_path / "part.json").exists()
+
+    def replaces(*paths):
+        assert not (tmp_path / "part.json").exists()
+        replace(*paths)
+
+    monkeypatch.setattr(module, "remove", removes)
+    monkeypatch.setattr(module.os, "replace", replaces)
+    end(tmp_path / "part")
+    assert not (tmp_path / "part").exists()

@@ -1,6 +1,8 @@
 """Model files from servers to their places."""
 
+import contextlib
 import errno
+import fcntl
 import hashlib
 import io
 import random
@@ -83,6 +85,28 @@ def test_wrong_content_is_refused_and_nothing_is_left(files):
     assert left(file) == []
 
 
+@pytest.mark.parametrize("last", ["move", "forget"])
+def test_no_other_process_gets_the_part_before_it_is_placed(files, monkeypatch, last):
+    file = weight(sha256=SHA256, urls=(f"{files.url}/m.pt",))
+    files.content["/m.pt"] = DATA if last == "move" else DATA[::-1]
+    seen = []
+
+    def spied(step):
+        def spy(*arguments):
+            with (file.target().parent / ".model a.pt.part").open("ab") as other, pytest.raises(BlockingIOError):
+                fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            seen.append(step.__name__)
+            return step(*arguments)
+
+        return spy
+
+    for name in ("_check", last):
+        monkeypatch.setattr(fetching, name, spied(getattr(fetching, name)))
+    with contextlib.suppress(UserError):
+        Fetcher(pause_s=0).fetch(file)
+    assert seen == ["_check", last]
+
+
 def test_a_page_in_place_of_the_file_is_refused(files):
     file = weight(urls=(f"{files.url}/m.pt", f"{files.url}/empty.pt"))
     files.content |= {"/m.pt": b"<!doctype html><p>quota exceeded", "/empty.pt": b""}
@@ -125,13 +149,13 @@ def test_mirrors_come_first_and_the_next_source_after_a_bad_one(files, tmp_path)
 def test_a_server_that_does_not_answer_is_asked_once(monkeypatch):
     asked = []
 
-    def run(self):
+    def brought(self):
         asked.append(self.url)
         error = fetching.DownloadError("no answer")
         error.unreachable = True
         raise error
 
-    monkeypatch.setattr(fetching.Download, "run", run)
+    monkeypatch.setattr(fetching.Download, "brought", brought)
     fetcher = Fetcher(pause_s=0)
     for name in ("a", "b"):
         with pytest.raises(UserError, match=r"no answer|host does not answer"):
