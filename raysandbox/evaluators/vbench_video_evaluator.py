@@ -18,7 +18,7 @@ from raysandbox.core.registry import register
 from raysandbox.core.runner import WorkSession
 from raysandbox.evaluators._vbench.cache import ResultCache
 from raysandbox.evaluators._vbench.dimensions import DIMENSIONS
-from raysandbox.evaluators._vbench.environment import Environment, inspect_environment
+from raysandbox.evaluators._vbench.environment import ADVICE, Environment, inspect_environment, lacking, modules_of
 from raysandbox.evaluators._vbench.outputs import write_outputs
 from raysandbox.evaluators._vbench.scores import Totals, score_of, totals_of
 from raysandbox.evaluators._vbench.shards import ClipKeys, score_clips
@@ -101,22 +101,26 @@ class VbenchVideoEvaluator(DataEvaluator):
             )
         return self
 
-    @property
-    def dimensions(self) -> list[str]:
-        """The dimensions to score in."""
-        return self.dimension_list or _all_of(self.mode)
-
     @classmethod
     def missing_weights(cls, raw: Mapping[str, Any]) -> Mapping[str, str]:
-        """The environment, when it is not built, and model files of the dimensions that are not there."""
+        """The environment, when it is not built; dimensions that it cannot compute; model files that are not there."""
         found = {}
+        env = _environment_of(raw)
         try:
-            interpreter(_environment_of(raw))
+            interpreter(env)
         except UserError as error:
             found["env_name" if raw.get("env_name") and not raw.get("env") else "env"] = str(error)
         named = raw.get("dimension_list") or _all_of(str(raw.get("mode", "vbench_standard")))
-        parts = [name for name in named if name in DIMENSIONS] if isinstance(named, list) else []
-        message = missing_message(missing(_COMPONENT, parts), parts)
+        parts = [name for name in DIMENSIONS if name in named] if isinstance(named, list) else []
+        modules = modules_of(env)
+        refused, packages = lacking(parts, modules) if modules is not None else ([], [])
+        lacks = ""
+        if raw.get("dimension_list") and refused:
+            lacks = f"{', '.join(refused)}: the environment '{env}' lacks {', '.join(packages)}"
+            lacks += f": {ADVICE}, or name other dimensions in dimension_list"
+        else:  # the job leaves them out
+            parts = [name for name in parts if name not in refused]
+        message = "; ".join(filter(None, [lacks, missing_message(missing(_COMPONENT, parts), parts)]))
         return found | ({"dimension_list": message} if message else {})
 
     def evaluate(self, session: WorkSession) -> float:
@@ -128,10 +132,10 @@ class VbenchVideoEvaluator(DataEvaluator):
         """
         self._warn_of_unused()
         environment = inspect_environment(interpreter(_environment_of(self.model_dump())))
-        environment.require(self.dimensions)
-        clips, wanted = self._clips(environment)
+        dimensions = self._dimensions(environment)
+        clips, wanted = self._clips(environment, dimensions)
         results = self._results(session, environment, clips)
-        scores = {dimension: score_of(dimension, results[dimension]) for dimension in self.dimensions}
+        scores = {dimension: score_of(dimension, results[dimension]) for dimension in dimensions}
         totals = totals_of(scores)
         mean_score = math.fsum(scores.values()) / len(scores)
         counts = {dimension: (len(clips[dimension]), wanted.get(dimension)) for dimension in scores}
@@ -139,18 +143,41 @@ class VbenchVideoEvaluator(DataEvaluator):
         session.report(_metrics(scores, totals, mean_score))
         return mean_score
 
-    def _clips(self, environment: Environment) -> tuple[dict[str, list[Clip]], dict[str, int]]:
+    def _dimensions(self, environment: Environment) -> list[str]:
+        """Those of `dimension_list`; by default all of the mode that the environment can compute.
+
+        Raises:
+            JobFailed: it cannot compute one that is named.
+        """
+        if self.dimension_list:
+            environment.require(self.dimension_list)
+            return self.dimension_list
+        wanted = _all_of(self.mode)
+        refused, packages = lacking(wanted, environment.modules)
+        if refused:
+            logger.warning(
+                "dimension_list is not set and the environment of %s lacks %s: not scored are %s; %s",
+                environment.python,
+                ", ".join(packages),
+                ", ".join(refused),
+                ADVICE,
+            )
+        return [name for name in wanted if name not in refused]
+
+    def _clips(
+        self, environment: Environment, dimensions: Sequence[str]
+    ) -> tuple[dict[str, list[Clip]], dict[str, int]]:
         """The videos of each dimension, and how many of them a suite wants."""
         folder = Path(self.videos_path)
         if self.mode == "custom_input":
-            return custom_clips(folder, self.dimensions), {}
+            return custom_clips(folder, dimensions), {}
         source = Path(self.full_json_dir) if self.full_json_dir else environment.prompts
         prompts = read_prompts(source)
         wanted = {
             dimension: VIDEOS_PER_PROMPT * sum(dimension in prompt.dimensions for prompt in prompts)
-            for dimension in self.dimensions
+            for dimension in dimensions
         }
-        return standard_clips(folder, prompts, self.dimensions, str(source)), wanted
+        return standard_clips(folder, prompts, dimensions, str(source)), wanted
 
     def _results(
         self, session: WorkSession, environment: Environment, clips: Mapping[str, Sequence[Clip]]
@@ -158,7 +185,7 @@ class VbenchVideoEvaluator(DataEvaluator):
         memo = DigestMemo(session.cache_dir / "digests")
         weights = {
             dimension: [digest for file in files_of(_COMPONENT, [dimension]) for digest in _digests(file, memo)]
-            for dimension in self.dimensions
+            for dimension in clips
         }
         return score_clips(
             clips,

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 from raysandbox.core.errors import JobFailed, UserError
 from raysandbox.evaluators._vbench.dimensions import DIMENSIONS, PACKAGES
+from raysandbox.provision.environments import find, interpreter
 
-__all__ = ["Environment", "inspect_environment"]
+__all__ = ["ADVICE", "Environment", "inspect_environment", "lacking", "modules_of"]
+
+ADVICE = "raysandbox env create vbench --with-detectron2"
 
 _TIMEOUT_S = 60.0
 # Distributions whose versions a score depends on.
@@ -69,14 +73,38 @@ class Environment:
         Raises:
             JobFailed: packages are missing; the message names them and what to do.
         """
-        lacking = {name: set(DIMENSIONS[name].modules) - self.modules for name in dimensions}
-        refused = [name for name, modules in lacking.items() if modules]
+        refused, needed = lacking(dimensions, self.modules)
         if refused:
-            needed = sorted({PACKAGES.get(module, module) for modules in lacking.values() for module in modules})
             raise JobFailed(
                 f"dimension_list: {', '.join(refused)}: the environment of {self.python} lacks {', '.join(needed)}: "
-                f"raysandbox env create vbench --with-detectron2, or leave them out"
+                f"{ADVICE}, or leave them out"
             )
+
+
+def lacking(dimensions: Sequence[str], modules: Set[str]) -> tuple[list[str], list[str]]:
+    """The dimensions that cannot be computed where there are these modules only, and the packages they lack."""
+    lacks = {name: set(DIMENSIONS[name].modules) - modules for name in dimensions}
+    refused = [name for name, lacked in lacks.items() if lacked]
+    return refused, sorted({PACKAGES.get(module, module) for lacked in lacks.values() for module in lacked})
+
+
+def modules_of(env: str) -> frozenset[str] | None:
+    """What an environment holds of what some dimensions need, without starting a job; None if that cannot be told.
+
+    Args:
+        env: the name of an environment, whose manifest says it, or the path of an interpreter, which is asked.
+    """
+    if os.sep in env:
+        try:
+            return inspect_environment(interpreter(env)).modules
+        except UserError:
+            return None
+    built = find(env)
+    return _extras() if built is not None and built.variant == "detectron2" else frozenset()
+
+
+def _extras() -> frozenset[str]:
+    return frozenset(module for dimension in DIMENSIONS.values() for module in dimension.modules)
 
 
 def inspect_environment(python: str) -> Environment:
@@ -85,8 +113,7 @@ def inspect_environment(python: str) -> Environment:
     Raises:
         UserError: it does not run, or holds no vbench.
     """
-    wanted = {module for dimension in DIMENSIONS.values() for module in dimension.modules}
-    question = json.dumps([_COMPUTING, sorted(wanted)])
+    question = json.dumps([_COMPUTING, sorted(_extras())])
     try:
         answer = subprocess.run(
             [python, "-c", _SCRIPT, question], capture_output=True, text=True, timeout=_TIMEOUT_S, check=True

@@ -3,14 +3,18 @@
 import json
 import logging
 import math
+import platform
 import sys
 
 import pytest
 from pydantic import ValidationError
 
 from raysandbox.core.errors import JobFailed, UserError
+from raysandbox.evaluators import vbench_video_evaluator as module
+from raysandbox.evaluators._vbench import dimensions
 from raysandbox.evaluators.base import DATA_EVALUATORS
 from raysandbox.evaluators.vbench_video_evaluator import VbenchVideoEvaluator
+from raysandbox.provision.environments import MANIFEST, driver_ray, package_folder, pins_of
 from tests.evaluators.vbench.standin import RecordingSession, write_video
 
 DIMENSIONS = ["temporal_flickering", "subject_consistency", "overall_consistency", "color", "appearance_style"]
@@ -162,6 +166,16 @@ def test_an_environment_that_lacks_what_a_dimension_needs(suite, session):
         evaluator(suite, dimension_list=["motion_smoothness"], mode="custom_input").evaluate(session)
 
 
+def test_by_default_what_the_environment_can_compute(suite, session, caplog, monkeypatch):
+    monkeypatch.setattr(module, "_all_of", lambda mode: ["temporal_flickering", "human_action", "scene"])
+    with caplog.at_level(logging.WARNING):
+        evaluator(suite, dimension_list=[]).evaluate(session)
+    (warning,) = caplog.records
+    assert "lacks fairscale, numpy < 2: not scored are human_action, scene; raysandbox env" in warning.getMessage()
+    assert list(written(suite, "merged_results")["detail"]) == ["temporal_flickering"]
+    assert {"human_action", "scene"} <= set(written(suite, "scores")["missing"])
+
+
 def test_an_interpreter_without_vbench(videos, session, monkeypatch):
     monkeypatch.delenv("PYTHONPATH", raising=False)
     with pytest.raises(UserError, match="has no vbench: raysandbox env create vbench"):
@@ -211,6 +225,53 @@ def test_what_is_missing_before_a_run():
     assert "raysandbox env create vbench" in found["env"]
     assert "amt-s.pth" in found["dimension_list"]
     assert cls.missing_weights({"dimension_list": ["temporal_flickering"], "env": sys.executable}) == {}
+    assert cls.missing_weights({"dimension_list": [["color"], 3], "env": sys.executable}) == {}
     everything = cls.missing_weights({"mode": "custom_input", "env": sys.executable})["dimension_list"]
     assert "raft-things.pth" in everything
     assert "grit" not in everything
+
+
+def built(root, variant):
+    """An environment that `raysandbox env create` seems to have built."""
+    (root / "vbench" / "bin").mkdir(parents=True, exist_ok=True)
+    (root / "vbench" / "bin" / "python").touch()
+    (root / "vbench" / "package").mkdir(exist_ok=True)
+    link = root / "vbench" / "package" / "raysandbox"
+    if not link.exists():
+        link.symlink_to(package_folder())
+    manifest = {"variant": variant, "python": platform.python_version(), "ray": driver_ray()}
+    manifest["pins"] = pins_of("vbench", variant).digest
+    (root / "vbench" / MANIFEST).write_text(json.dumps(manifest))
+
+
+def test_what_the_environment_cannot_compute_is_said_before_a_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAYSANDBOX_ENVIRONMENTS", str(tmp_path))
+    monkeypatch.setattr(module, "missing", lambda component, parts: [])
+    named = {"dimension_list": ["temporal_flickering", "human_action", "scene"]}
+    advice = "raysandbox env create vbench --with-detectron2, or name other dimensions in dimension_list"
+    said = f"human_action, scene: the environment 'vbench' lacks fairscale, numpy < 2: {advice}"
+    assert VbenchVideoEvaluator.missing_weights(named)["dimension_list"] == said  # it is not built at all
+    built(tmp_path, "")
+    assert VbenchVideoEvaluator.missing_weights(named) == {"dimension_list": said}
+    assert VbenchVideoEvaluator.missing_weights({"dimension_list": ["temporal_flickering"]}) == {}
+    built(tmp_path, "detectron2")
+    assert VbenchVideoEvaluator.missing_weights(named) == {}
+
+
+@pytest.mark.parametrize("mode", ["vbench_standard", "custom_input"])
+def test_the_default_needs_the_model_files_of_what_the_environment_can_compute(tmp_path, monkeypatch, mode):
+    asked = []
+    monkeypatch.setenv("RAYSANDBOX_ENVIRONMENTS", str(tmp_path))
+    monkeypatch.setattr(module, "missing", lambda component, parts: asked.append(list(parts)) or [])
+    for variant in ("", "detectron2"):
+        built(tmp_path, variant)
+        assert VbenchVideoEvaluator.missing_weights({"mode": mode}) == {}
+    of_mode = [one for one in dimensions.DIMENSIONS.values() if mode == "vbench_standard" or not one.needs_suite]
+    assert asked == [[one.name for one in of_mode if not one.modules], [one.name for one in of_mode]]
+
+
+def test_an_interpreter_is_asked_what_it_can_compute(stack, monkeypatch):
+    monkeypatch.setattr(module, "missing", lambda component, parts: [])
+    named = {"env": sys.executable, "dimension_list": ["color", "scene"]}  # the stand-in has a detectron2
+    said = VbenchVideoEvaluator.missing_weights(named)["dimension_list"]
+    assert said.startswith(f"scene: the environment '{sys.executable}' lacks fairscale: ")
