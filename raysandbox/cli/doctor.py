@@ -17,11 +17,15 @@ __all__ = ["command"]
 
 # Extra → (package it brings, module that must be importable).
 _EXTRAS = {
+    "media": ("PyWavelets", "pywt"),
+    "models": ("transformers", "transformers"),
+    "datasets": ("datasets", "datasets"),
     "modelscope": ("modelscope", "modelscope"),
     "video": ("diffusers", "diffusers"),
     "hpo": ("optuna", "optuna"),
     "wandb": ("wandb", "wandb"),
     "datajuicer": ("py-data-juicer", "data_juicer"),
+    "lm-eval": ("lm_eval", "lm_eval"),
     "quality": ("scikit-learn", "sklearn"),
 }
 _CORE = ("raysandbox", "ray", "pyarrow", "numpy", "pydantic", "torch")
@@ -63,10 +67,11 @@ def _versions() -> Iterator[tuple[str, str, str]]:
 
 def _extras() -> Iterator[tuple[str, str, str]]:
     for extra, (package, module) in _EXTRAS.items():
-        if importlib.util.find_spec(module) is None:
+        found = _version(package)  # a folder `datasets` here is a module too
+        if found is None or importlib.util.find_spec(module) is None:
             yield f"extra {extra}", "absent", f"pip install 'raysandbox[{extra}]'"
         else:
-            yield f"extra {extra}", "ok", f"{package} {_version(package)}"
+            yield f"extra {extra}", "ok", f"{package} {found}"
 
 
 def _environments() -> Iterator[tuple[str, str, str]]:
