@@ -10,7 +10,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -66,13 +66,14 @@ class AnswerLog:
     long. The torn last line that the death of the machine may leave is not read.
 
     Args:
-        folder: of the outcomes that share model, endpoint and parameters.
+        folder: tells that of the outcomes that share model, endpoint and parameters. It is asked again
+            before the first outcome is kept: by then a model may lie here that had to be fetched.
         read: whether outcomes of earlier runs count.
     """
 
-    def __init__(self, folder: Path, *, read: bool = True) -> None:
+    def __init__(self, folder: Callable[[], Path], *, read: bool = True) -> None:
         self._folder = folder
-        self._known = dict(_records(folder)) if read else {}
+        self._known = dict(_records(folder())) if read else {}
         self._file: int | None = None
         self._syncing: threading.Thread | None = None
         self._over = threading.Event()
@@ -97,8 +98,9 @@ class AnswerLog:
     def add(self, key: str, outcome: Answer | Fault) -> None:
         """Keeps an outcome."""
         if self._file is None:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            path = self._folder / f"{time.time_ns()}-{uuid.uuid4().hex[:8]}.jsonl"
+            folder = self._folder()
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / f"{time.time_ns()}-{uuid.uuid4().hex[:8]}.jsonl"
             self._file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o644)
             self._syncing = threading.Thread(target=self._sync, args=(self._file,), name="answer log", daemon=True)
             self._syncing.start()

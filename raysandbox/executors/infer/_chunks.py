@@ -84,10 +84,15 @@ class ChunkInference(TextInference):
         """The interpreter of the workers; None for this environment's."""
         return None
 
+    def _versions(self) -> Mapping[str, str | None]:
+        """What computes the answers in the workers, with its versions."""
+        return {}
+
     def _identity(self, session: WorkSession) -> Any:
         content = DigestMemo(session.cache_dir / "digests").of(Path(self.model).expanduser())
-        parameters = [self.model_params, self.sampling_params, self.batch_size, self.seed]
-        return [content or self.model, parameters, code_version(type(self._work()))]
+        parameters = [self.model_params, self.sampling_params, self.batch_size, self.seed, self.trust_remote_code]
+        model = content or [self.model, _snapshot(self.model)]
+        return [model, parameters, code_version(type(self._work())), self._versions()]
 
     def _keys(self, requests: Sequence[Request]) -> list[str]:
         keys: list[str] = []
@@ -112,3 +117,13 @@ class ChunkInference(TextInference):
         )
         for index, outcomes in answered:
             yield from enumerate(outcomes, start=starts[index])
+
+
+def _snapshot(name: str) -> str | None:
+    """The commit of a model of the hub that lies on this machine; None when there is none."""
+    try:
+        from huggingface_hub import snapshot_download
+
+        return Path(snapshot_download(name, local_files_only=True)).name
+    except (ImportError, OSError, ValueError):  # ValueError: the name is no id of the hub
+        return None

@@ -163,8 +163,7 @@ class TextInference(ModelInference):
         """Takes the outcomes that the log holds, then asks for the others."""
         indices, requests = list(by_row), list(by_row.values())
         keys = self._keys(requests)
-        folder = session.cache_dir / "inference" / f"{self.type_name}-{digest(self._identity(session))[:32]}"
-        with AnswerLog(folder, read=session.use_cache) as log:
+        with AnswerLog(lambda: self._log_folder(session), read=session.use_cache) as log:
             known = {number: outcome for number, key in enumerate(keys) if (outcome := log.get(key)) is not None}
             missing = [number for number in range(len(requests)) if number not in known]
             for number, outcome in known.items():
@@ -182,6 +181,9 @@ class TextInference(ModelInference):
                         log.add(keys[number], outcome)
                     harvest.take(indices[number], outcome, parser)
                     harvest.check()
+
+    def _log_folder(self, session: WorkSession) -> Path:
+        return session.cache_dir / "inference" / f"{self.type_name}-{digest(self._identity(session))[:32]}"
 
     def _answered(self, source: Path, rows: Sequence[Row], values: Mapping[int, Any]) -> Iterator[dict[str, Any]]:
         for index, row in enumerate(rows):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, ClassVar
 
 from pydantic import Field
@@ -50,7 +51,17 @@ class HuggingFaceInference(ChunkInference):
         description="for generate of transformers: max_new_tokens (512), temperature, top_p, top_k, min_p, …",
     )
 
+    def _versions(self) -> Mapping[str, str | None]:
+        return {name: _version(name) for name in ("transformers", "torch")}
+
     def _work(self) -> Generation:
         return Generation(
             located(self.model), self.model_params, self.sampling_params, self.seed, self.trust_remote_code
         )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

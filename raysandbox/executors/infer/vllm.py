@@ -12,7 +12,7 @@ from raysandbox.core.registry import register
 from raysandbox.executors._causal_lm import located
 from raysandbox.executors.infer._chunks import ChunkInference
 from raysandbox.executors.infer._vllm_chat import VllmChat
-from raysandbox.provision.environments import interpreter
+from raysandbox.provision.environments import find, interpreter
 
 __all__ = ["VllmInference"]
 
@@ -58,6 +58,13 @@ class VllmInference(ChunkInference):
         except UserError as error:
             found["env"] = str(error)
         return found
+
+    def _versions(self) -> Mapping[str, str | None]:
+        found = find(self.env)
+        if found is None:  # the path of an interpreter, of which nothing more is known
+            return {"env": self.env}
+        packages = found.manifest.get("packages", {})
+        return {name: packages.get(name) for name in ("vllm", "torch", "transformers")}
 
     def _work(self) -> VllmChat:
         return VllmChat(located(self.model), self.model_params, self.sampling_params, self.seed, self.trust_remote_code)

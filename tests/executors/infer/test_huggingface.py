@@ -4,14 +4,16 @@ import json
 import pickle
 from collections import Counter
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError
 
 import pytest
 from pydantic import ValidationError
 
 from raysandbox.core.errors import BadRowsError, JobFailed, UserError
+from raysandbox.core.keys import digest
 from raysandbox.core.progress import Progress
 from raysandbox.executors.base import INFERENCES
-from raysandbox.executors.infer import _generation
+from raysandbox.executors.infer import _generation, huggingface
 from raysandbox.executors.infer._generation import Generation
 from raysandbox.executors.infer._prompts import Prompt
 from raysandbox.runtime.placement import Resources
@@ -178,6 +180,65 @@ def test_other_weights_at_the_same_place_answer_anew(infer, session, questions, 
     llama(folder, [" ".join(WORDS)], seed=2)
     assert infer(questions(QUESTIONS), model=str(folder)) != before
     assert session.metrics["reused"] == 0
+
+
+def test_what_computes_the_answers_names_them(session, model, monkeypatch):
+    def identity(**more):
+        return digest(
+            HuggingFaceInference(**{**HuggingFaceInference.example, "model": model, **more})._identity(session)
+        )
+
+    before = identity()
+    assert identity() == before != identity(trust_remote_code=True)
+    known = {name: huggingface.version(name) for name in ("torch", "transformers")}
+    for package in known:
+        monkeypatch.setattr(huggingface, "version", {**known, package: "99"}.get)
+        assert identity() != before
+
+    def absent(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(huggingface, "version", absent)
+    assert identity() != before
+
+
+def test_another_snapshot_of_the_hub_answers_anew(session, tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    made = HuggingFaceInference(**{**HuggingFaceInference.example, "model": "some/model"})
+    folder = tmp_path / "hub" / "models--some--model"
+    found = [digest(made._identity(session))]
+    for commit in ("a" * 40, "b" * 40):
+        (folder / "snapshots" / commit).mkdir(parents=True)
+        (folder / "refs").mkdir(exist_ok=True)
+        (folder / "refs" / "main").write_text(commit)
+        found.append(digest(made._identity(session)))
+    assert len(set(found)) == 3
+    assert digest(made._identity(session)) == found[-1]
+
+
+def test_a_model_that_is_fetched_in_the_first_run_is_not_asked_again(infer, questions, session, tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    folder = tmp_path / "hub" / "models--some--model"
+
+    class Fetching(InProcess):
+        def map(self, work, units, **more):
+            if not folder.exists():
+                llama(folder / "snapshots" / ("a" * 40), [" ".join(WORDS)])
+                (folder / "refs").mkdir()
+                (folder / "refs" / "main").write_text("a" * 40)
+            return super().map(work, units, **more)
+
+    session.workers = Fetching(after=4)
+    data = questions(QUESTIONS)
+    with pytest.raises(JobFailed, match="the machine died"):
+        infer(data, model="some/model")
+    session.workers = Fetching()
+    assert infer(data, model="some/model") == infer(data)
+    assert session.workers.done[:2] == [4, 4]
 
 
 def test_chat_templates(infer, questions, model, session, tmp_path):

@@ -12,8 +12,10 @@ import pytest
 from pydantic import ValidationError
 
 from raysandbox.core.errors import BadRowsError, JobFailed, UserError
+from raysandbox.core.keys import digest
 from raysandbox.executors.base import INFERENCES
 from raysandbox.executors.infer._vllm_chat import VllmChat
+from raysandbox.provision.environments import MANIFEST
 from tests.executors.infer.chat_server import lines
 
 VllmInference = INFERENCES.get("vllm")
@@ -140,6 +142,19 @@ def test_what_is_missing_is_named(infer, session, questions):
     missing = VllmInference.missing_weights({"model": "nobody/nothing"})
     assert set(missing) == {"model", "env"}
     assert not VllmInference.missing_weights({"model": "./m", "env": sys.executable})
+
+
+def test_the_packages_of_the_environment_name_the_answers(session, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAYSANDBOX_ENVIRONMENTS", str(tmp_path))
+    (tmp_path / "vllm").mkdir()
+    made, found = VllmInference(**VllmInference.example), []
+    for packages in ({"vllm": "1", "torch": "2"}, {"vllm": "2", "torch": "2"}, {"vllm": "2", "torch": "3"}):
+        (tmp_path / "vllm" / MANIFEST).write_text(json.dumps({"packages": packages}))
+        found.append(digest(made._identity(session)))
+    (tmp_path / "vllm" / MANIFEST).write_text(json.dumps({"packages": {**packages, "pip": "9"}}))
+    assert digest(made._identity(session)) == found[-1]
+    found += [digest(VllmInference(**VllmInference.example, env=env)._identity(session)) for env in ("/a/b", "/a/c")]
+    assert len(set(found)) == 5
 
 
 @pytest.mark.parametrize("params", [{"max_new_tokens": 3}, {"n": 2}, {"seed": 1}])
