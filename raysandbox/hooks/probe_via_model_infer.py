@@ -68,10 +68,11 @@ class ProbeViaModelInferHook(Hook):
             UserError: the model brings code that may not run.
             JobFailed: the sample is empty, no row has a loss, or a loss is not a number.
         """
-        probe = self.component(job.extra)
+        recipe = parse_recipe(job.recipe or {}, allow_user_code=context.allow_user_code)
+        read = {"text_key": recipe.field_keys().text} if "text_key" in self.model(job.extra).model_fields else {}
+        probe = self.component({**read, **job.extra})
         if probe.trust_remote_code and not context.allow_user_code:
             raise UserError("trust_remote_code runs code that lies beside the model: allow it with --allow-user-code")
-        recipe = parse_recipe(job.recipe or {}, allow_user_code=context.allow_user_code)
         target = _target(recipe, context.artifacts)
         workers = WorkerEngine(session_of(job, context).workers, f"{job.name}: {probe.type_name} model")
         scorers = DatasetScorers(workers, context.quarantine, block_bytes=_UNIT_BYTES)

@@ -208,6 +208,29 @@ def test_rows_without_text_have_no_loss_and_are_counted(probe, model, tmp_path, 
     assert len((probe.artifacts / "hardest.jsonl").read_text().splitlines()) == 1
 
 
+def test_the_text_is_in_the_recipes_first_text_key_unless_the_probe_names_another(probe, model, tmp_path):
+    rows = [{"question": text, "answer": TEXTS[0]} for text in TEXTS[:6]]
+    path = str(write_jsonl(tmp_path / "rows.jsonl", rows))
+    recipe = {"dataset_path": path, "text_keys": ["question", "answer"]}
+    tokens = [row[STATS]["model_tokens"] for row in probe(recipe, type="huggingface", model=model)]
+    assert tokens == [len(text.split()) for text in TEXTS[:6]]
+    rows = probe(recipe, type="huggingface", model=model, text_key="answer")
+    assert {row[STATS]["model_tokens"] for row in rows} == {len(TEXTS[0].split())}
+
+
+def test_texts_are_cut_at_what_model_and_tokenizer_see(probe, tmp_path):
+    from transformers import AutoTokenizer
+
+    model = classifier(tmp_path / "bert", WORDS, ["good", "bad"])
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.model_max_length = 3  # RoBERTa has two positions more than tokens
+    tokenizer.save_pretrained(model)
+    rows = [{"text": " ".join(WORDS[:length])} for length in (3, 6)]
+    path = str(write_jsonl(tmp_path / "rows.jsonl", rows))
+    short, long = probe({"dataset_path": path}, type="huggingface", model=model)
+    assert long[STATS]["model_score"] == pytest.approx(short[STATS]["model_score"])
+
+
 def test_what_cannot_be_probed_is_named(probe, model, data, tmp_path):
     with pytest.raises(JobFailed, match=r"the huggingface model gives none of the 40 rows a loss: set text_key"):
         probe({"dataset_path": data}, type="huggingface", model=model, text_key="content")

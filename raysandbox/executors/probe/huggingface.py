@@ -37,6 +37,9 @@ from raysandbox.ops.pretrained import Source, load_part
 
 __all__ = ["HuggingfaceProbe"]
 
+_DEFAULT_CONTEXT = 512  # tokens of a classifier whose files say nothing
+_NO_LIMIT = 10**9  # transformers writes 10^30 where a tokenizer knows no length
+
 
 @register("huggingface")
 class HuggingfaceProbe(TextProbe):
@@ -138,7 +141,8 @@ class _ClassScorer:
         model = load_whole(source, transformers.AutoModelForSequenceClassification, self.dtype)
         if model.config.num_labels < 2:
             raise UserError(f"model: '{self.model}' has one output and no classes to choose from")
-        context = getattr(model.config, "max_position_embeddings", None) or 512
+        known = (getattr(model.config, "max_position_embeddings", None), tokenizer.model_max_length)
+        context = min((length for length in known if length and length < _NO_LIMIT), default=_DEFAULT_CONTEXT)
         return _Classifier(tokenizer, model, min(self.max_length or context, context), source.device)
 
     def score(self, table: pa.Table, state: _Classifier) -> Mapping[str, pa.Array]:
