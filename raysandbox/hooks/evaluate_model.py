@@ -18,6 +18,7 @@ class EvaluateModelHook(Hook):
     """Scores a model by the evaluator that `type` names; returns the score or the scores."""
 
     components = MODEL_EVALUATORS
+    uses_workers = True
     returns = ("score, or mapping of scores",)
 
     def run(self, job: Job, context: JobContext) -> Sequence[Any]:
