@@ -5,15 +5,18 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from raysandbox.core.errors import JobFailed, MissingExtraError, UserError, did_you_mean
 
-__all__ = ["Harness", "is_path"]
+__all__ = ["Harness", "files_of", "is_path"]
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,56 @@ def is_path(task: str) -> bool:
     return task.endswith((".yaml", ".yml")) or os.sep in task
 
 
+def files_of(task: str) -> list[str]:
+    """What a task that is given by a path is made of: its path, and files that its YAML files name.
+
+    Those are the files of `include` and the plain ones of `dataset_kwargs: data_files`; patterns,
+    addresses and Python files are not seen.
+    """
+    path = Path(task)
+    found = {task: None}
+    waiting = sorted(path.rglob("*.y*ml")) if path.is_dir() else [path]
+    seen = set(waiting)
+    while waiting:
+        file = waiting.pop()
+        content = _read_task(file)
+        kwargs = content.get("dataset_kwargs")
+        named = kwargs.get("data_files") if isinstance(kwargs, dict) else None
+        found |= dict.fromkeys(data for data in _texts(named) if not re.search(r"[*?\[{]|://", data))
+        for base in _texts(content.get("include")):
+            included = file.parent / base
+            if included not in seen:
+                seen.add(included)
+                waiting.append(included)
+                found[str(included)] = None
+    return list(found)
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Reads task files without what their tags stand for, such as functions."""
+
+
+_PlainLoader.add_multi_constructor("!", lambda loader, tag, node: None)
+
+
+def _read_task(file: Path) -> dict[str, Any]:
+    """What a task file says; nothing if it cannot be read, which the harness tells better."""
+    try:
+        content = yaml.load(file.read_text(encoding="utf-8"), _PlainLoader)
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The texts in a value, its lists and mappings."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _texts(item)
+
+
 def _names_in(path: Path, manager: Any) -> list[str]:
     """The tasks that a file, or the files of a folder, define."""
     files = {file.resolve() for file in (path.rglob("*.y*ml") if path.is_dir() else [path])}
@@ -111,7 +164,10 @@ def _names_in(path: Path, manager: Any) -> list[str]:
 
 @contextmanager
 def _without_foreign_code(allowed: bool) -> Iterator[None]:
-    """Within the block, task files outside the harness name no Python functions, and templates no internals.
+    """Within the block, no task file outside the harness brings Python code, and no template reaches internals.
+
+    Such files may name functions, metrics of the package evaluate and ways of transformers to generate,
+    both of which are Python files from the hub or from a folder.
 
     Args:
         allowed: whether they may all the same.
@@ -122,20 +178,43 @@ def _without_foreign_code(allowed: bool) -> Iterator[None]:
     loader: Any = importlib.import_module("lm_eval.tasks._yaml_loader")
     utils: Any = importlib.import_module("lm_eval.utils")
     sandbox: Any = importlib.import_module("jinja2.sandbox")
+    task: Any = importlib.import_module("lm_eval.api.task")
+    importlib.import_module("lm_eval.api.metrics")  # fills the registry
+    registry: Any = importlib.import_module("lm_eval.api.registry")
+    models: Any = importlib.import_module("transformers.generation.utils")
     own = Path(loader.__file__).parent.resolve()
     import_function, environment = loader._import_func_in_yml, utils.env
+    get_metric, load_generate = task.get_metric, models.GenerationMixin.load_custom_generate
 
     def refused(name: str, folder: Path) -> Any:
         if folder.resolve().is_relative_to(own):
             return import_function(name, folder)
         raise UserError(f"tasks: a file in {folder} runs Python code ({name}): allow it with --allow-user-code")
 
+    def metric(name: str, of_evaluate: bool = False) -> Any:
+        if of_evaluate or name not in registry.metric_registry:
+            raise UserError(
+                f"tasks: the metric '{name}' is none of lm_eval's own and runs Python code of the package evaluate: "
+                f"allow it with --allow-user-code"
+            )
+        return get_metric(name)
+
+    def no_generate(model: Any, source: Any, **options: Any) -> Any:
+        if not os.path.exists(source):  # transformers itself trusts what lies in folders
+            return load_generate(model, source, **{**options, "trust_remote_code": False})
+        file = Path(source, "custom_generate", "generate.py")
+        if file.exists():
+            raise UserError(f"{file} would run as custom_generate: allow it with --allow-user-code")
+        raise FileNotFoundError(f"there is no {file}")
+
     closed = sandbox.ImmutableSandboxedEnvironment(
         loader=environment.loader, undefined=environment.undefined, keep_trailing_newline=True
     )
     closed.filters.update(environment.filters)
-    loader._import_func_in_yml, utils.env = refused, closed
+    loader._import_func_in_yml, utils.env, task.get_metric = refused, closed, metric
+    models.GenerationMixin.load_custom_generate = no_generate
     try:
         yield
     finally:
-        loader._import_func_in_yml, utils.env = import_function, environment
+        loader._import_func_in_yml, utils.env, task.get_metric = import_function, environment, get_metric
+        models.GenerationMixin.load_custom_generate = load_generate

@@ -10,21 +10,32 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from raysandbox.core.component import InputPaths, ModelPath
 from raysandbox.core.errors import MissingMetricError, UserError
 from raysandbox.core.files import atomic_write
+from raysandbox.core.redact import is_secret_key, redact, redact_text
 from raysandbox.core.registry import register
 from raysandbox.core.runner import WorkSession
 from raysandbox.executors._causal_lm import Dtype, located
 from raysandbox.executors.base import ModelEvaluator
-from raysandbox.executors.evaluate._harness import Harness, is_path
+from raysandbox.executors.evaluate._harness import Harness, files_of, is_path
 
 __all__ = ["LmEval"]
 
 # What the harness writes beside the metrics of a task.
 _NO_METRICS = ("alias", "name", "sample_len", "sample_count")
+# Arguments of the harness's model that are said elsewhere: where.
+_SAID_ELSEWHERE = {
+    "pretrained": "set the key `model`",
+    "dtype": "set the key `dtype`",
+    "max_length": "set the key `max_length`",
+    "batch_size": "set the key `batch_size`",
+    "device": "the job's `resources` give it",
+}
+_PATH_ARGUMENTS = ("peft", "delta", "tokenizer")  # these may be folders, or ids on the hub
+_TOKENS_OF_TEXT = ("think_end_token",)  # told from a secret by nothing in its name
 
 
 @register("lm_eval")
@@ -70,6 +81,35 @@ class LmEval(ModelEvaluator):
     )
     seed: int = Field(1234, ge=0, description="seed of the few-shot examples and of every random choice")
 
+    @classmethod
+    def more_inputs(cls, raw: Mapping[str, Any]) -> Sequence[str]:
+        """Files and folders of `tasks`, what their YAML files name, and folders that `model_args` names."""
+        tasks, arguments = raw.get("tasks"), raw.get("model_args")
+        paths = [task for task in (tasks if isinstance(tasks, list) else [tasks]) if isinstance(task, str)]
+        named = [arguments.get(key) for key in _PATH_ARGUMENTS] if isinstance(arguments, Mapping) else []
+        return [
+            *dict.fromkeys(file for task in paths if is_path(task) for file in files_of(task)),
+            *(path for path in named if isinstance(path, str) and path.startswith((".", os.sep))),
+        ]
+
+    @field_validator("model_args")
+    @classmethod
+    def _has_no_key_of_its_own(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        for key in arguments:
+            if key in _SAID_ELSEWHERE:
+                raise ValueError(f"must not hold '{key}': {_SAID_ELSEWHERE[key]}")
+        return arguments
+
+    @field_validator("model_args", "gen_kwargs")
+    @classmethod
+    def _brings_no_code_and_no_secret(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        for key, value in _entries(arguments):
+            if key == "trust_remote_code":
+                raise ValueError(f"must not hold '{key}': set the key `trust_remote_code`, with --allow-user-code")
+            if isinstance(value, str) and is_secret_key(key) and key not in _TOKENS_OF_TEXT:
+                raise ValueError(f"must not hold the secret '{key}': set it in the environment (HF_TOKEN)")
+        return arguments
+
     def evaluate(self, session: WorkSession) -> dict[str, float]:
         """Returns `{task.metric: value}`, with `task.metric_stderr` where it is known.
 
@@ -96,7 +136,9 @@ class LmEval(ModelEvaluator):
         for task, samples in found.pop("samples", {}).items():
             lines = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
             atomic_write(session.artifacts / f"samples_{_file_name(task)}.jsonl", lines)
-        atomic_write(session.artifacts / "results.json", json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+        found |= redact({key: found[key] for key in ("config", "configs") if key in found})  # metrics have any name
+        text = redact_text(json.dumps(found, indent=2, ensure_ascii=False))
+        atomic_write(session.artifacts / "results.json", text + "\n")
         scores = _scores(found)
         missing = [name for name in self.metrics if name not in scores]
         if missing:
@@ -110,11 +152,11 @@ class LmEval(ModelEvaluator):
         length = {} if self.max_length is None else {"max_length": self.max_length}
         return Harness(
             model_args={
+                **self.model_args,
                 "pretrained": located(self.model),
                 "dtype": self.dtype,
                 "trust_remote_code": self.trust_remote_code,
                 **length,
-                **self.model_args,
             },
             options={
                 "num_fewshot": self.num_fewshot,
@@ -131,6 +173,17 @@ class LmEval(ModelEvaluator):
             offline=not self.allow_download,
             allow_user_code=allow_user_code,
         )
+
+
+def _entries(value: Any) -> Iterator[tuple[str, Any]]:
+    """Every key with its value, at any depth of mappings and lists."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield str(key), item
+            yield from _entries(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _entries(item)
 
 
 def _file_name(task: str) -> str:

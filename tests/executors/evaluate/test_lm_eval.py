@@ -6,11 +6,13 @@ import random
 from types import SimpleNamespace
 
 import pytest
+from pydantic import ValidationError
 
 from raysandbox.core.errors import MissingExtraError, MissingMetricError, UserError
 from raysandbox.core.progress import Progress
 from raysandbox.executors.base import MODEL_EVALUATORS
 from raysandbox.executors.evaluate.lm_eval import LmEval, _scores
+from raysandbox.hooks.evaluate_model import EvaluateModelHook
 from raysandbox.runtime.placement import Resources
 from raysandbox.runtime.unit_workers import JobWorkers
 from tests.executors.conftest import WORDS, write_jsonl
@@ -114,6 +116,91 @@ def test_code_in_task_files_is_refused(cluster, evaluate, model, task):
     (task.parent / "helper.py").write_text("raise SystemExit('it ran')\n")
     with pytest.raises(UserError, match=r"runs Python code \(helper\.docs\): allow it with --allow-user-code"):
         evaluate(model=model, tasks="coded", include_path=str(task.parent))
+
+
+CODED = "def compute(*args, **kwargs): ...\nraise SystemExit('it ran')\n"
+
+
+def test_metrics_and_generation_from_foreign_code_are_refused(cluster, evaluate, model, task, tmp_path):
+    pytest.importorskip("lm_eval")
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "odd.py").write_text(CODED)
+    coded = task.with_name("coded.yaml")
+    coded.write_text(task.read_text().replace("metric: acc", f"metric: {tmp_path / 'odd'}"))
+    with pytest.raises(UserError, match=r"the metric '.*odd' is none of lm_eval's own.*--allow-user-code"):
+        evaluate(model=model, tasks=str(coded))
+    (tmp_path / "odd" / "custom_generate").mkdir()
+    (tmp_path / "odd" / "custom_generate" / "generate.py").write_text(CODED)
+    (tmp_path / "odd" / "config.json").write_text("{}")
+    generating = task.read_text().replace("multiple_choice", "generate_until").replace("metric: acc", "metric: bleu")
+    coded.write_text(
+        generating + f"generation_kwargs: {{until: [x], max_gen_toks: 2, custom_generate: {tmp_path / 'odd'}}}\n"
+    )
+    with pytest.raises(UserError, match=r"generate\.py would run as custom_generate: .*--allow-user-code"):
+        evaluate(model=model, tasks=str(coded), limit=1)
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"model_args": {"trust_remote_code": True}}, "'trust_remote_code': set the key `trust_remote_code`"),
+        ({"model_args": {"more": [{"trust_remote_code": True}]}}, "'trust_remote_code': set the key"),
+        ({"gen_kwargs": {"trust_remote_code": True}}, "'trust_remote_code': set the key"),
+        ({"model_args": {"pretrained": "other"}}, "must not hold 'pretrained': set the key `model`"),
+        ({"model_args": {"max_length": 9}}, "must not hold 'max_length': set the key `max_length`"),
+        ({"model_args": {"device": "cuda:1"}}, "must not hold 'device': the job's `resources` give it"),
+        ({"model_args": {"token": "hf_123456789"}}, r"the secret 'token': set it in the environment \(HF_TOKEN\)"),
+        ({"model_args": {"more": {"api_key": "123456789"}}}, "the secret 'api_key'"),
+        ({"gen_kwargs": {"token": "hf_123456789"}}, "the secret 'token'"),
+    ],
+)
+def test_more_arguments_bring_no_code_no_secret_and_no_key_of_their_own(config, said):
+    with pytest.raises(ValidationError, match=said):
+        LmEval(model="m", tasks="x", **config)
+
+
+def test_more_arguments_about_tokens_of_text_are_taken():
+    arguments = {"prefix_token_id": 3, "think_end_token": "</think>", "add_bos_token": True}
+    assert LmEval(model="m", tasks="x", model_args=arguments).model_args == arguments
+
+
+def test_no_secret_reaches_the_results(evaluate, task, model, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_of_the_environment")
+    found = {
+        "results": {"next_word": {"token_f1,none": 0.5}},
+        "config": {"model_args": {"token": "abc", "peft": "https://hf_of_the_environment@hub"}},
+        "configs": {"next_word": {"dataset_kwargs": {"api_key": "abc"}}},
+    }
+    evaluate(Answers(found), model=model, tasks=str(task))
+    assert json.loads((tmp_path / "results.json").read_text()) == {
+        "results": {"next_word": {"token_f1,none": 0.5}},
+        "config": {"model_args": {"token": "***", "peft": "https://***@hub"}},
+        "configs": {"next_word": {"dataset_kwargs": {"api_key": "***"}}},
+    }
+
+
+def test_what_tasks_are_made_of_is_an_input(task, tmp_path):
+    def reads(**extra):
+        return EvaluateModelHook.paths(None, {"type": "lm_eval", "model": "m", **extra}).reads
+
+    data = str(tmp_path / "questions.jsonl")
+    assert reads(tasks=str(task)) == (str(task), data)
+    assert reads(tasks=["arc_easy", "absent.yaml"]) == ("absent.yaml",)
+    coded = task.with_name("coded.yaml")
+    coded.write_text(
+        "include: base.yaml\ntask: coded\nprocess_docs: !function helper.docs\n"
+        "dataset_kwargs: {data_files: {test: [shots/*.jsonl, 'https://host/x.jsonl', shots/one.jsonl]}}\n"
+    )
+    base = str(task.with_name("base.yaml"))
+    assert reads(tasks=str(coded)) == (str(coded), "shots/one.jsonl", base)
+    folder = str(task.parent)
+    assert reads(tasks=folder)[0] == folder
+    assert set(reads(tasks=folder)[1:]) == {data, "shots/one.jsonl", base}
+    coded.write_text("task: [")
+    assert reads(tasks=str(coded)) == (str(coded),)
+    arguments = {"peft": "./adapter", "tokenizer": "org/name"}
+    assert reads(tasks="arc_easy", model_args=arguments) == ("./adapter",)
+    assert reads() == reads(tasks=3, model_args=4) == ()
 
 
 class Answers:
