@@ -53,11 +53,14 @@ class VbenchVideoEvaluator(DataEvaluator):
         "dimension_list": ["temporal_flickering", "motion_smoothness"],
     }
 
+    # Neither model files nor VBench's environment are in a job's key; the results are kept by them.
+    keeps_own_results: ClassVar[bool] = True
+
     videos_path: InputPath = Field(description="folder of the videos, PROMPT-0.mp4 to PROMPT-4.mp4 for each prompt")
     output_path: OutputPath = Field(description="folder for the results")
     eval_name: str = Field("vbench", pattern=r"^[^/]+$", description="what the names of the result files begin with")
     dimension_list: list[str] = Field(
-        [], description="dimensions to score in; by default all that the mode and VBench have"
+        [], description="dimensions to score in; by default all that the mode and the environment have"
     )
     mode: Literal["vbench_standard", "custom_input"] = Field(
         "vbench_standard",

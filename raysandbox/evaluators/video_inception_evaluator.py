@@ -53,6 +53,9 @@ class VideoInceptionEvaluator(DataEvaluator):
         "result_path": "./outputs/demo/fvd.jsonl",
     }
 
+    # Rows name the videos, which a job's key does not see; the features are kept by their content.
+    keeps_own_results: ClassVar[bool] = True
+
     metric: MetricName = Field(description="which metric; those on single frames (50k) also look at images")
     fake_data_path: InputPath = Field(description="rows that name the generated files: file, folder, glob or mix")
     real_data_path: InputPath | None = Field(
