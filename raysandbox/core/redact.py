@@ -16,7 +16,7 @@ _SECRET_WORDS = re.compile(
 )
 # Keys that speak of tokens of text: special tokens of recipes and tokenizers, numbers of tokens.
 _TEXT_TOKEN = re.compile(
-    r"(special|bos|eos|pad|unk|cls|sep|mask|image|audio|video|eoc)_token|(^|_)(max|min|num|new)_.*tokens?|tokens?_(num|len)|"
+    r"(special|bos|eos|pad|unk|cls|sep|mask|image|audio|video|eoc|eot|prefix|suffix|think_start|think_end)_token|suppress_tokens|(^|_)(max|min|num|new)_.*tokens?|tokens?_(num|len)|"
     r"^tokens$|tokens_per"
 )
 _WORD_ENDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")

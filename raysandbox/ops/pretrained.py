@@ -155,8 +155,11 @@ def load_part(source: Source, kind: Any, *, weights: bool = False, **options: An
         UserError: it is not there, cannot be fetched, or is something else.
     """
     folder = _folder(source, weights)
+    trust = source.trust_remote_code
+    code = Path(folder, "custom_generate", "generate.py")
+    if code.exists() and not trust:  # transformers runs it without asking
+        raise UserError(f"{source.key}: {code} would run when the model is loaded: set trust_remote_code to allow it")
     try:
-        trust = source.trust_remote_code
         return kind.from_pretrained(folder, local_files_only=True, trust_remote_code=trust, **options)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{source.key}: '{source.name}' is no {kind.__name__}: {_reason(error)}") from error

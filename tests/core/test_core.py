@@ -156,6 +156,8 @@ def test_redaction_by_key_and_by_value(monkeypatch: pytest.MonkeyPatch) -> None:
         "secretKey": REDACTED,
         "eos_token": "</s>",
     }
+    words = {"think_end_token": "</think>", "prefix_token_id": 1, "eot_token_id": 2, "suppress_tokens": [1, 2]}
+    assert redact(words) == words
     assert redact({"api_key_env": "MY_API_KEY"}) == {"api_key_env": "MY_API_KEY"}  # a name is no secret
     assert redact_text("not 'another-long-one'") == f"not '{REDACTED}'"
     assert redact_text(f"error: {os.environ['MY_API_KEY']}") == f"error: {REDACTED}"

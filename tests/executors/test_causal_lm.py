@@ -83,6 +83,15 @@ def test_what_does_not_fit_is_named(model, tmp_path):
         LanguageModel(other, "huggingface").load("cpu")
 
 
+def test_code_beside_the_weights_does_not_run_unasked(tmp_path):
+    folder = llama(tmp_path / "model", texts(3))
+    (tmp_path / "model" / "custom_generate").mkdir()
+    (tmp_path / "model" / "custom_generate" / "generate.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(UserError, match=r"generate\.py would run when the model is loaded: set trust_remote_code"):
+        LanguageModel(folder, "huggingface").load("cpu")
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_model_of_modelscopes_own_class(tiny_model):
     loaded = LanguageModel(str(tiny_model), "modelscope", max_length=16).load("cpu")
     first, second = loaded.losses([texts(1)[0], " ".join(texts(4))])
