@@ -2,7 +2,9 @@
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 import yaml
@@ -19,11 +21,13 @@ ADDRESS = ["first"]
 class ReadsMore(DataEvaluator):
     """Reads a file that stands in a list, and depends on an address."""
 
+    example: ClassVar[Mapping[str, Any]] = {"tasks": ["arc"]}
+
     tasks: list[str]
 
     @classmethod
     def more_inputs(cls, raw):
-        return [task for task in raw["tasks"] if "/" in task]
+        return [task for task in raw.get("tasks", []) if "/" in task]
 
     @classmethod
     def surroundings(cls, raw):
