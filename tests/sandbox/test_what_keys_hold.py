@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import pytest
 import yaml
+from pydantic import Field
 
 from raysandbox.api import check, run
 from raysandbox.core.registry import register
@@ -23,7 +24,7 @@ class ReadsMore(DataEvaluator):
 
     example: ClassVar[Mapping[str, Any]] = {"tasks": ["arc"]}
 
-    tasks: list[str]
+    tasks: list[str] = Field(description="names, and paths of files")
 
     @classmethod
     def more_inputs(cls, raw):
