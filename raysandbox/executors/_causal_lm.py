@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 from raysandbox.core.errors import JobFailed, MissingExtraError, UserError
 from raysandbox.executors.train._megatron_shim import import_plain_gpt3
 from raysandbox.executors.train._modelscope_hub import read_configuration, resolve_model
-from raysandbox.ops.pretrained import Source, load_part
+from raysandbox.ops.pretrained import Source, load_model, load_part, transformers_package
 
 __all__ = [
     "CausalLM",
@@ -22,9 +22,7 @@ __all__ = [
     "TextLoss",
     "Window",
     "gpu_error",
-    "load_whole",
     "located",
-    "transformers_or_extra",
     "windows",
 ]
 
@@ -71,10 +69,10 @@ class LanguageModel:
             folder = str(resolve_model(self.name, self.revision, allow_download=True, key="model"))
             if _is_plain_gpt3(Path(folder)):
                 return self._gpt3(folder, device)
-        transformers = transformers_or_extra("A language model")
+        transformers = transformers_package("A language model")
         source = Source("model", folder, device, self.batch_size, self.trust_remote_code)
         tokenizer = load_part(source, transformers.AutoTokenizer)
-        model = load_whole(source, transformers.AutoModelForCausalLM, self.dtype)
+        model = load_model(source, transformers.AutoModelForCausalLM, dtype=self.dtype).to(source.device)
         known = (getattr(model.config, "max_position_embeddings", None), tokenizer.model_max_length)
         context = min((length for length in known if length and length < _NO_LIMIT), default=_LONGEST_DEFAULT)
         return self._ready(
@@ -253,33 +251,6 @@ def located(name: str) -> str:
 def gpu_error(what: str) -> JobFailed:
     """What to say when a GPU cannot hold a batch."""
     return JobFailed(f"the GPU has no memory for {what} at once: set a smaller batch_size or max_length")
-
-
-def load_whole(source: Source, kind: Any, dtype: Dtype) -> Any:
-    """A model of a class of transformers, with all of its weights, in evaluation mode on its device.
-
-    Raises:
-        UserError: it cannot be had, or lacks weights that its class needs; transformers would make
-            them up.
-    """
-    model, found = load_part(source, kind, weights=True, dtype=dtype, output_loading_info=True)
-    if found["missing_keys"]:
-        shown = ", ".join(sorted(found["missing_keys"])[:3])
-        raise UserError(f"{source.key}: '{source.name}' is no {kind.__name__}: it has no weights for {shown}")
-    return model.eval().requires_grad_(False).to(source.device)
-
-
-def transformers_or_extra(purpose: str) -> Any:
-    """The package transformers, with torch.
-
-    Raises:
-        MissingExtraError: one of them is not installed.
-    """
-    try:
-        importlib.import_module("torch")
-        return importlib.import_module("transformers")
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(str(error.name), "models", purpose) from error
 
 
 def _require_modelscope() -> None:

@@ -21,6 +21,7 @@ __all__ = [
     "PictureScorer",
     "Source",
     "load_classifier",
+    "load_model",
     "load_network",
     "load_part",
     "missing_weights_of",
@@ -135,11 +136,26 @@ def load_network(source: Source, kind: Any) -> Network:
     # The slow processors work with PIL: the published thresholds were found with them, and their
     # results do not depend on whether torchvision is installed.
     processor = load_part(source, transformers_package().AutoImageProcessor, use_fast=False)
-    model, found = load_part(source, kind, weights=True, output_loading_info=True)
+    model = load_model(source, kind).to(source.device)
+    return Network(model, processor, source.device, source.batch_size)
+
+
+def load_model(source: Source, kind: Any, **options: Any) -> Any:
+    """A model with all of its weights, for evaluation; transformers would make up those that are missing.
+
+    Args:
+        source: what to load.
+        kind: a class of transformers.
+        options: for `from_pretrained`.
+
+    Raises:
+        UserError: it cannot be had, or lacks weights that its class needs.
+    """
+    model, found = load_part(source, kind, weights=True, output_loading_info=True, **options)
     if found["missing_keys"]:
         shown = ", ".join(sorted(found["missing_keys"])[:3])
         raise UserError(f"{source.key}: '{source.name}' is no {kind.__name__}: it has no weights for {shown}")
-    return Network(model.eval().requires_grad_(False).to(source.device), processor, source.device, source.batch_size)
+    return model.eval().requires_grad_(False)
 
 
 def load_part(source: Source, kind: Any, *, weights: bool = False, **options: Any) -> Any:
@@ -207,8 +223,11 @@ def missing_weights_of(name: object) -> FetchedLater | None:
     )
 
 
-def transformers_package() -> Any:
+def transformers_package(purpose: str = "An operator with a model") -> Any:
     """The package transformers, with torch.
+
+    Args:
+        purpose: what needs it, for the message.
 
     Raises:
         MissingExtraError: one of them is not installed.
@@ -217,7 +236,7 @@ def transformers_package() -> Any:
         importlib.import_module("torch")
         return importlib.import_module("transformers")
     except ModuleNotFoundError as error:
-        raise MissingExtraError(str(error.name), "models", "An operator with a model") from error
+        raise MissingExtraError(str(error.name), "models", purpose) from error
 
 
 def _reason(error: Exception) -> str:

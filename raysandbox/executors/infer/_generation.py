@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from raysandbox.core.errors import JobFailed, UserError, did_you_mean
-from raysandbox.executors._causal_lm import transformers_or_extra
 from raysandbox.executors.infer._answers import Answer, Fault
 from raysandbox.executors.infer._prompts import Prompt, seed_of
-from raysandbox.ops.pretrained import Source, load_part
+from raysandbox.ops.pretrained import Source, load_model, load_part, transformers_package
 
 __all__ = ["Generation", "Generator"]
 
@@ -46,14 +45,10 @@ class Generation:
             UserError: the model is not there, is no causal language model, or lacks weights; or a
                 sampling parameter is unknown.
         """
-        transformers = transformers_or_extra("A language model")
+        transformers = transformers_package("A language model")
         source = Source("model", self.model, device, 1, self.trust_remote_code)
         tokenizer = load_part(source, transformers.AutoTokenizer)
-        kind = transformers.AutoModelForCausalLM
-        model, found = load_part(source, kind, weights=True, output_loading_info=True, **self.model_params)
-        if found["missing_keys"]:
-            shown = ", ".join(sorted(found["missing_keys"])[:3])
-            raise UserError(f"model: '{self.model}' is no causal language model: it has no weights for {shown}")
+        model = load_model(source, transformers.AutoModelForCausalLM, **self.model_params)
         if "device_map" not in self.model_params:
             model = model.to(device)
         settings, warp = _settings(self.sampling_params, model.generation_config, transformers)
@@ -61,7 +56,7 @@ class Generation:
             (token for token in (tokenizer.pad_token_id, tokenizer.eos_token_id) if token is not None), 0
         )
         model.generation_config = settings
-        return Generator(model.eval().requires_grad_(False), tokenizer, warp, self.seed)
+        return Generator(model, tokenizer, warp, self.seed)
 
     def run(self, unit: Sequence[Prompt], state: Generator) -> list[Answer | Fault]:
         """One outcome per prompt."""

@@ -18,9 +18,7 @@ from raysandbox.executors._causal_lm import (
     Dtype,
     LanguageModel,
     gpu_error,
-    load_whole,
     located,
-    transformers_or_extra,
 )
 from raysandbox.executors._texts import texts_of
 from raysandbox.executors.probe._loss import (
@@ -33,7 +31,7 @@ from raysandbox.executors.probe._loss import (
 )
 from raysandbox.ops.batch import Batch
 from raysandbox.ops.fields import field_list
-from raysandbox.ops.pretrained import Source, load_part
+from raysandbox.ops.pretrained import Source, load_model, load_part, transformers_package
 
 __all__ = ["HuggingfaceProbe"]
 
@@ -102,7 +100,7 @@ class _EitherScorer:
     classes: _ClassScorer
 
     def load(self) -> tuple[RowScorer, Any]:
-        transformers = transformers_or_extra("A model probe")
+        transformers = transformers_package("A model probe")
         config = load_part(self.classes.source("cpu"), transformers.AutoConfig)
         kinds = config.architectures or []
         chosen = self.classes if any("SequenceClassification" in kind for kind in kinds) else self.losses
@@ -135,10 +133,10 @@ class _ClassScorer:
         Raises:
             UserError: it is not there, or no classifier.
         """
-        transformers = transformers_or_extra("A model probe")
+        transformers = transformers_package("A model probe")
         source = self.source(device_here())
         tokenizer = load_part(source, transformers.AutoTokenizer)
-        model = load_whole(source, transformers.AutoModelForSequenceClassification, self.dtype)
+        model = load_model(source, transformers.AutoModelForSequenceClassification, dtype=self.dtype).to(source.device)
         if model.config.num_labels < 2:
             raise UserError(f"model: '{self.model}' has one output and no classes to choose from")
         known = (getattr(model.config, "max_position_embeddings", None), tokenizer.model_max_length)
