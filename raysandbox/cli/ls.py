@@ -25,6 +25,7 @@ _KINDS = {
     "message-builders": ("raysandbox.executors.messages.base", "MESSAGE_BUILDERS"),
     "output-parsers": ("raysandbox.executors.parsers.base", "OUTPUT_PARSERS"),
     "probes": ("raysandbox.executors.base", "MODEL_PROBES"),
+    "data-executors": ("raysandbox.executors.base", "DATA_EXECUTORS"),
     "model-evaluators": ("raysandbox.executors.base", "MODEL_EVALUATORS"),
     "evaluators": ("raysandbox.evaluators.base", "DATA_EVALUATORS"),
     "stages": ("raysandbox.config.stages", "STAGES"),

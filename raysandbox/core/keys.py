@@ -72,11 +72,13 @@ class DigestMemo:
     def of(self, path: Path) -> str | None:
         """SHA-256 of a file's content, or of a directory's sorted (relative path, digest) pairs.
 
-        Returns None when nothing stands at the path.
+        Hidden files of a directory are notes about its content, not content. Returns None when nothing
+        stands at the path.
         """
         if path.is_dir():
-            files = sorted(item for item in path.rglob("*") if item.is_file())
-            return digest([[str(item.relative_to(path)), self._file(item)] for item in files])
+            names = sorted(str(item.relative_to(path)) for item in path.rglob("*") if item.is_file())
+            shown = [name for name in names if not name.startswith(".") and "/." not in name]
+            return digest([[name, self._file(path / name)] for name in shown])
         return self._file(path) if path.is_file() else None
 
     def _file(self, path: Path) -> str:

@@ -6,6 +6,7 @@ The implementations live in `recipe/` and `runtime/`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from raysandbox.core.progress import Progress
 
-__all__ = ["Report", "RowScorer", "Scorers", "TrainSession", "UnitWork", "WorkSession", "Workers"]
+__all__ = ["Emit", "Report", "RowScorer", "Scorers", "TrainSession", "UnitFailed", "UnitWork", "WorkSession", "Workers"]
 
 
 class Report(Protocol):
@@ -22,6 +23,14 @@ class Report(Protocol):
 
     def __call__(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Reports named values, at a step when they belong to one."""
+        ...
+
+
+class Emit(Protocol):
+    """Appends an event to the run's journal; it is on disk on return."""
+
+    def __call__(self, event: str, **fields: Any) -> None:
+        """Appends an event with its fields, JSON-like values."""
         ...
 
 
@@ -72,6 +81,21 @@ class TrainSession(Protocol):
         """Where the training may write logs of its own."""
         ...
 
+    @property
+    def prepared(self) -> Any:
+        """What `ModelTrainer.prepare` returned."""
+        ...
+
+    @property
+    def rank(self) -> int:
+        """Number of this worker, from 0; where there are several, torch.distributed is set up between them."""
+        ...
+
+    @property
+    def world_size(self) -> int:
+        """Number of workers that train together."""
+        ...
+
 
 class UnitWork(Protocol):
     """Work in units that do not depend on each other; pickled to the workers that do them."""
@@ -89,6 +113,17 @@ class UnitWork(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class UnitFailed:
+    """What `Workers.map` yields in place of the result of a unit that failed as often as it may.
+
+    Attributes:
+        reason: for the user, of the last try.
+    """
+
+    reason: str
+
+
 class Workers(Protocol):
     """The workers of a job: as many, with the CPUs and GPUs, as its `resources` ask for.
 
@@ -103,6 +138,8 @@ class Workers(Protocol):
         description: str = "",
         python: str | None = None,
         num_workers: int | None = None,
+        elastic: bool = False,
+        tries: int | None = None,
     ) -> Iterator[tuple[int, Any]]:
         """Does every unit once; a unit whose worker is lost is done again.
 
@@ -113,12 +150,18 @@ class Workers(Protocol):
             python: the interpreter of another environment to work in; it holds the same versions of
                 Python and Ray, and of this package only what needs nothing else (`raysandbox env create`).
             num_workers: how many workers where the job's `resources` do not say.
+            elastic: whether workers come and go with the cluster: the work begins with the first that
+                can be had, and others join, up to the number that is asked for; where nothing says how
+                many, one for each GPU of the cluster, whose number may change, or else one.
+            tries: how often a unit that raises is done, each time by another worker where there is one;
+                after the last its result is a `UnitFailed`. By default what a unit raises ends the work.
 
         Yields:
             (index, result) of the units as they end, in any order.
 
         Raises:
-            JobFailed: the resources cannot be had, a unit raised, or one lost its worker three times.
+            JobFailed: the resources cannot be had, a unit raised and `tries` is not given, or one lost
+                its worker three times and `tries` is not given.
         """
         ...
 
@@ -129,6 +172,11 @@ class WorkSession(Protocol):
     @property
     def report(self) -> Report:
         """Sends metrics to the watcher."""
+        ...
+
+    @property
+    def emit(self) -> Emit:
+        """Appends an event of the job to the run's journal."""
         ...
 
     @property

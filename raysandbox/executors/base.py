@@ -10,10 +10,12 @@ from raysandbox.core.registry import Registry
 from raysandbox.core.runner import RowScorer, TrainSession, WorkSession
 
 __all__ = [
+    "DATA_EXECUTORS",
     "INFERENCES",
     "MODEL_EVALUATORS",
     "MODEL_PROBES",
     "TRAINERS",
+    "DataExecutor",
     "ModelEvaluator",
     "ModelInference",
     "ModelProbe",
@@ -40,10 +42,39 @@ MODEL_PROBES = Registry(
 )
 
 
+DATA_EXECUTORS = Registry(
+    "general data executor",
+    ["raysandbox.executors.data"],
+)
+
+
+class DataExecutor(Component):
+    """Does something with data that no recipe does, e.g. writes them in a trainer's format."""
+
+    registry: ClassVar[Registry] = DATA_EXECUTORS
+
+    def execute(self, session: WorkSession) -> str | list[str]:
+        """Does it; returns the path or paths of what it wrote.
+
+        Raises:
+            JobFailed: the data are missing or unfit.
+        """
+        raise NotImplementedError
+
+
 class ModelTrainer(Component):
-    """Trains a model; runs inside one worker per bundle."""
+    """Trains a model; runs inside one worker per bundle.
+
+    Class attributes:
+        distributed: whether several workers may train together.
+    """
 
     registry: ClassVar[Registry] = TRAINERS
+    distributed: ClassVar[bool] = False
+
+    def prepare(self, session: WorkSession) -> Any:
+        """Does what comes before the training, outside of its workers; what it returns is sent to each of them."""
+        return None
 
     def train(self, session: TrainSession) -> str:
         """Trains and returns the checkpoint or model directory.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from raysandbox.core.progress import Progress
-from raysandbox.core.runner import Report, Scorers, Workers
+from raysandbox.core.runner import Emit, Report, Scorers, Workers
 from raysandbox.hooks.base import Job, JobContext
 from raysandbox.recipe.scoring import DatasetScorers
 from raysandbox.runtime.unit_workers import JobWorkers
@@ -19,6 +20,7 @@ class Session:
     """`core.runner.WorkSession` of a job."""
 
     report: Report
+    emit: Emit
     progress: Progress
     scorers: Scorers
     workers: Workers
@@ -33,6 +35,7 @@ def session_of(job: Job, context: JobContext) -> Session:
     """Row scorers on the recipe engine, units of work on the job's resources."""
     return Session(
         report=context.report,
+        emit=partial(context.emit, job=job.id),
         progress=context.progress,
         scorers=DatasetScorers(quarantine_dir=context.quarantine, progress=context.progress),
         workers=JobWorkers(job, context.log, context.progress),

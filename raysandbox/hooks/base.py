@@ -17,6 +17,7 @@ from raysandbox.core.component import Component, PathRole, path_refs
 from raysandbox.core.errors import UnknownNameError
 from raysandbox.core.progress import Progress
 from raysandbox.core.registry import Registry
+from raysandbox.core.runner import Emit
 from raysandbox.runtime.placement import Resources
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ HOOKS = Registry(
         "GeneralProbeHook",
         "RefineRecipeViaModelFeedbackHook",
         "DataPoolManipulationHook",
-        "GeneralDataExecutorHook",
     ],
 )
 
@@ -86,6 +86,10 @@ class Job:
     runtime_env: Mapping[str, Any] = field(default_factory=dict)
 
 
+def _to_nowhere(event: str, **fields: Any) -> None:
+    """For jobs outside of a run, which have no journal."""
+
+
 @dataclass(frozen=True)
 class JobContext:
     """What a running job gets from the experiment.
@@ -100,6 +104,7 @@ class JobContext:
         cache_dir: what runs share.
         use_cache: whether caches may be read.
         allow_user_code: whether code that a recipe names may run.
+        emit: appends an event to the run's journal.
     """
 
     artifacts: Path
@@ -111,6 +116,7 @@ class JobContext:
     cache_dir: Path
     use_cache: bool = True
     allow_user_code: bool = False
+    emit: Emit = _to_nowhere
 
 
 class Hook:

@@ -7,6 +7,7 @@ from typing import Any
 
 from raysandbox.core.registry import register
 from raysandbox.executors.base import TRAINERS
+from raysandbox.hooks._session import session_of
 from raysandbox.hooks.base import Hook, Job, JobContext
 from raysandbox.runtime.workers import run_in_worker
 
@@ -23,4 +24,5 @@ class TrainModelHook(Hook):
 
     def run(self, job: Job, context: JobContext) -> Sequence[Any]:
         """Trains on the bundles that `resources` asks for; losses are reported while it runs."""
-        return [run_in_worker(self.component(job.extra), job, context)]
+        trainer = self.component(job.extra)
+        return [run_in_worker(trainer, job, context, trainer.prepare(session_of(job, context)))]

@@ -45,14 +45,20 @@ class Session:
         report: sends metrics to the watcher.
         device: "cuda" when the bundle holds a GPU that torch can use, else "cpu".
         log_dir: for log files of the training's own.
+        prepared: what the trainer prepared.
+        rank: number of this worker, from 0.
+        world_size: number of workers.
     """
 
     report: Report
     device: str
     log_dir: Path
+    prepared: Any = None
+    rank: int = 0
+    world_size: int = 1
 
 
-def run_in_worker(trainer: ModelTrainer, job: WorkerJob, context: WorkerContext) -> str:
+def run_in_worker(trainer: ModelTrainer, job: WorkerJob, context: WorkerContext, prepared: Any = None) -> str:
     """Trains in an actor that holds the job's resources; returns the checkpoint or model directory.
 
     The actor's output goes to `context.log`. A lost worker is replaced twice. Whatever ends this
@@ -70,14 +76,14 @@ def run_in_worker(trainer: ModelTrainer, job: WorkerJob, context: WorkerContext)
     while len(lost) <= LOST_TRIES:
         try:
             with placement_group_for(job.resources) as group:
-                return _run_once(trainer, job, context, group)
+                return _run_once(trainer, job, context, prepared, group)
         except WorkerLost as error:
             logger.warning("job %s lost its worker: %s", job.id, str(error).splitlines()[0])
             lost.append(error)
     raise JobFailed(f"the worker died {len(lost)} times: {lost[-1]}") from lost[-1]
 
 
-def _run_once(trainer: ModelTrainer, job: WorkerJob, context: WorkerContext, group: Any) -> str:
+def _run_once(trainer: ModelTrainer, job: WorkerJob, context: WorkerContext, prepared: Any, group: Any) -> str:
     import ray
     from ray.exceptions import RayError
 
@@ -86,7 +92,8 @@ def _run_once(trainer: ModelTrainer, job: WorkerJob, context: WorkerContext, gro
     try:
         address: Any = ray.get(worker.start.remote(), timeout=START_S)
         follower = LogFollower(address, context.log)
-        result = worker.train.remote(trainer, context.report, job.resources.num_gpus > 0, context.log.with_suffix(""))
+        has_gpu, log_dir = job.resources.num_gpus > 0, context.log.with_suffix("")
+        result = worker.train.remote(trainer, context.report, has_gpu, log_dir, prepared)
         while not ray.wait([result], timeout=PULL_S)[0]:
             follower.pull()
         return ray.get(result)
@@ -110,11 +117,11 @@ class _Worker:
 
         return WorkerAddress(ray.get_runtime_context().get_node_id(), os.getpid(), redirect_output())
 
-    def train(self, trainer: ModelTrainer, report: Reporter, has_gpu: bool, log_dir: Path) -> str:
+    def train(self, trainer: ModelTrainer, report: Reporter, has_gpu: bool, log_dir: Path, prepared: Any) -> str:
         """Trains; the metrics are with the watcher when it returns."""
         log_dir.mkdir(parents=True, exist_ok=True)
         try:
-            return trainer.train(Session(report, device_for(has_gpu), log_dir))
+            return trainer.train(Session(report, device_for(has_gpu), log_dir, prepared))
         except SystemExit as error:  # Ray would take it for the wish to end the actor
             raise JobFailed(f"the training ended its process with status {error.code}") from error
         except Exception:

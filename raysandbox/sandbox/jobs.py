@@ -120,6 +120,7 @@ class JobRunner:
             cache_dir=self.cache_dir,
             use_cache=self.use_cache,
             allow_user_code=self.resolver.plan.config.allow_user_code,
+            emit=self.journal.emit,
         )
         configurations = {"dj_configs": ready.job.recipe, "extra_configs": ready.job.extra}
         self.watcher.watch_cfgs([(config, f"{entry.id}.{part}") for part, config in configurations.items() if config])

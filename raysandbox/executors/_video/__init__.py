@@ -1,0 +1,1 @@
+"""Text-to-video: what training, generation and evaluation share."""

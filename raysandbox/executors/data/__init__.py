@@ -1,0 +1,1 @@
+"""General data executors, one file each."""
