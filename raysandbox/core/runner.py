@@ -49,13 +49,16 @@ class RowScorer(Protocol):
 class Scorers(Protocol):
     """Applies a scorer to a data set, on as many nodes as there are."""
 
-    def score(self, dataset_path: str, scorer: RowScorer, export_path: Path | None = None) -> pa.Table:
+    def score(
+        self, dataset_path: str, scorer: RowScorer, export_path: Path | None = None, *, on_device: bool = False
+    ) -> pa.Table:
         """Scores every row.
 
         Args:
             dataset_path: file, folder, glob or weighted mix.
             scorer: what to apply to each block of rows.
             export_path: where to write the rows with the new columns, if at all.
+            on_device: whether the scorer works with a model on the devices that the job's `resources` ask for.
 
         Returns:
             the scorer's columns, in input order.

@@ -9,7 +9,9 @@ from pathlib import Path
 from raysandbox.core.progress import Progress
 from raysandbox.core.runner import Emit, Report, Scorers, Workers
 from raysandbox.hooks.base import Job, JobContext
+from raysandbox.ops.base import OpResources
 from raysandbox.recipe.scoring import DatasetScorers
+from raysandbox.runtime.placement import Resources
 from raysandbox.runtime.unit_workers import JobWorkers
 
 __all__ = ["Session", "session_of"]
@@ -37,7 +39,9 @@ def session_of(job: Job, context: JobContext) -> Session:
         report=context.report,
         emit=partial(context.emit, job=job.id),
         progress=context.progress,
-        scorers=DatasetScorers(quarantine_dir=context.quarantine, progress=context.progress),
+        scorers=DatasetScorers(
+            quarantine_dir=context.quarantine, progress=context.progress, device=_device_of(job.resources)
+        ),
         workers=JobWorkers(job, context.log, context.progress),
         artifacts=context.artifacts,
         quarantine=context.quarantine,
@@ -45,3 +49,8 @@ def session_of(job: Job, context: JobContext) -> Session:
         use_cache=context.use_cache,
         allow_user_code=context.allow_user_code,
     )
+
+
+def _device_of(resources: Resources) -> OpResources:
+    """What a scorer with a model gets: as many workers as the job has, each with what one of them holds."""
+    return OpResources(resources.num_cpus, resources.num_gpus, workers=resources.num_workers)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from raysandbox.recipe.writers import Target, write_output
 
 __all__ = ["DatasetScorers"]
 
+_DEVICE_UNITS = 64  # pieces of a data set that a model works on: workers stay busy, and a lost one costs little
 _STATES: dict[str, Any] = {}  # of the scorer that this process ran last
 
 
@@ -33,7 +35,8 @@ class _ScoreWork:
 
     Attributes:
         token: names this scorer's state in a worker.
-        resources: a scorer asks for no worker of its own.
+        resources: what the scorer's workers hold; empty when any worker will do.
+        hide_gpus: whether its workers must not see the machine's GPUs: Ray shows them to all.
     """
 
     scorer: RowScorer
@@ -41,11 +44,14 @@ class _ScoreWork:
     sink: Sink
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
     resources: tuple[OpResources, ...] = ()
+    hide_gpus: bool = False
 
     def run(self, unit: Unit) -> UnitReport:
         """Does one unit."""
         if self.token not in _STATES:
             _STATES.clear()
+            if self.hide_gpus:
+                os.environ["CUDA_VISIBLE_DEVICES"] = ""
             _STATES[self.token] = self.scorer.load()
         report = UnitReport(unit.index, [], [])
         with PartWriter(self.staging, self.sink, report) as writer:
@@ -73,6 +79,7 @@ class DatasetScorers:
         quarantine_dir: folder for lines that cannot be read; by default that of the output.
         progress: receives progress.
         block_bytes: bytes of input per unit of work, for scorers that take their time.
+        device: what each worker of a scorer `on_device` holds, and how many there are.
     """
 
     def __init__(
@@ -81,19 +88,25 @@ class DatasetScorers:
         quarantine_dir: Path | None = None,
         progress: Progress | None = None,
         block_bytes: int | None = None,
+        device: OpResources | None = None,
     ) -> None:
         self._engine = engine
+        self._device = device or OpResources()
         self._block_bytes = block_bytes
         self._quarantine_dir = quarantine_dir
         self._progress = progress or Progress()
 
-    def score(self, dataset_path: str, scorer: RowScorer, export_path: Path | None = None) -> pa.Table:
+    def score(
+        self, dataset_path: str, scorer: RowScorer, export_path: Path | None = None, *, on_device: bool = False
+    ) -> pa.Table:
         """Scores every row of a data set.
 
         Args:
             dataset_path: file, folder, glob or weighted mix.
             scorer: what to apply to each block of rows.
             export_path: where to write the rows with the new columns, if at all.
+            on_device: whether the scorer works with a model on the job's devices: units of few rows on Ray
+                Data, in a pool of workers that keep the model; whatever the size, unless the engine is set.
 
         Returns:
             the scorer's columns, in input order; no columns when there are no rows.
@@ -101,8 +114,12 @@ class DatasetScorers:
         Raises:
             ConfigError: there is no such data set, or no format of that suffix.
             BadRowsError: a line cannot be read.
+            UserError: the cluster does not hold the workers that a scorer on devices needs.
         """
         plan = plan_input(Recipe.model_validate({"dataset_path": dataset_path}), self._block_bytes)
+        if on_device:
+            few = max(1, plan.size // _DEVICE_UNITS)
+            plan = plan_input(Recipe.model_validate({"dataset_path": dataset_path}), self._block_bytes or few)
         target = None
         if export_path is not None:
             target = Target(export_path.absolute(), *export_format(str(export_path)))
@@ -111,10 +128,13 @@ class DatasetScorers:
             quarantine = quarantine_file(target.path if target else Path("scores"), self._quarantine_dir)
         engine = self._engine
         if isinstance(engine, str):
-            engine = engine_named(choose_engine(engine, plan.size))
+            wanted = "ray" if on_device and engine == "auto" else engine
+            engine = engine_named(choose_engine(wanted, plan.size))
         run = Run(engine, 0, quarantine, self._progress)
         with staging_folder(target.path if target else None) as staging:
             work = _ScoreWork(scorer, staging, target.sink if target else "nothing")
+            if on_device and engine.name == "ray":
+                work = replace(work, resources=(self._device,), hide_gpus=self._device.num_gpus == 0)
             reports = run.run(work, units_of(plan))
             if target:
                 write_output(target, reports)
