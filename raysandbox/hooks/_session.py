@@ -35,14 +35,15 @@ class Session:
 
 def session_of(job: Job, context: JobContext) -> Session:
     """Row scorers on the recipe engine, units of work on the job's resources."""
+    emit = partial(context.emit, job=job.id)
     return Session(
         report=context.report,
-        emit=partial(context.emit, job=job.id),
+        emit=emit,
         progress=context.progress,
         scorers=DatasetScorers(
             quarantine_dir=context.quarantine, progress=context.progress, device=_device_of(job.resources)
         ),
-        workers=JobWorkers(job, context.log, context.progress),
+        workers=JobWorkers(job, context.log, context.progress, emit, context.report),
         artifacts=context.artifacts,
         quarantine=context.quarantine,
         cache_dir=context.cache_dir,

@@ -15,7 +15,16 @@ from raysandbox.runtime.session import Cluster, Node, cluster_summary
 if TYPE_CHECKING:
     from ray.util.placement_group import PlacementGroup
 
-__all__ = ["Resources", "bundle", "how_many", "placement_group_for", "resources_problem"]
+__all__ = [
+    "Resources",
+    "ask_for",
+    "bundle",
+    "how_many",
+    "most_workers",
+    "placement_group_for",
+    "resources_problem",
+    "waited_in_vain",
+]
 
 _POLL_S = 0.5  # waiting inside Ray cannot be interrupted
 
@@ -110,15 +119,7 @@ def placement_group_for(resources: Resources, timeout_s: float | None = None) ->
     """
     import ray.util
 
-    cluster = cluster_summary()
-    problem = resources_problem(resources, cluster)
-    if problem and cluster.local:
-        raise JobFailed(_refusal(resources, cluster, problem))
-    group = ray.util.placement_group(
-        [bundle(resources)] * resources.num_workers,
-        strategy=resources.strategy,
-        bundle_label_selector=[resources.label_selector] * resources.num_workers,
-    )
+    group = ask_for(resources)
     try:
         _wait(group, resources, timeout_s or resources.timeout_s)
         yield group
@@ -126,13 +127,43 @@ def placement_group_for(resources: Resources, timeout_s: float | None = None) ->
         ray.util.remove_placement_group(group)
 
 
+def ask_for(resources: Resources) -> PlacementGroup:
+    """A placement group that may still wait for its bundles; the caller removes it.
+
+    Raises:
+        JobFailed: a local Ray can never hold it.
+    """
+    import ray.util
+
+    cluster = cluster_summary()
+    problem = resources_problem(resources, cluster)
+    if problem and cluster.local:
+        raise JobFailed(_refusal(resources, cluster, problem))
+    return ray.util.placement_group(
+        [bundle(resources)] * resources.num_workers,
+        strategy=resources.strategy,
+        bundle_label_selector=[resources.label_selector] * resources.num_workers,
+    )
+
+
+def waited_in_vain(resources: Resources, timeout_s: float) -> JobFailed:
+    """The error after a wait: what is asked, what there is, what is free and what is missing."""
+    cluster = cluster_summary()
+    problem = resources_problem(resources, cluster) or "other work holds what is missing"
+    return JobFailed(_refusal(resources, cluster, f"{problem} (waited {timeout_s:g} s)"))
+
+
+def most_workers(resources: Resources, cluster: Cluster) -> int:
+    """How many workers a cluster, all of it free, holds."""
+    one = bundle(resources)
+    return sum(how_many(node, one) for node in cluster.nodes if _labels_fit(node, resources))
+
+
 def _wait(group: Any, resources: Resources, timeout_s: float) -> None:
     end = time.monotonic() + timeout_s
     while not group.wait(_POLL_S):
         if time.monotonic() > end:
-            cluster = cluster_summary()
-            problem = resources_problem(resources, cluster) or "other work holds what is missing"
-            raise JobFailed(_refusal(resources, cluster, f"{problem} (waited {timeout_s:g} s)"))
+            raise waited_in_vain(resources, timeout_s)
 
 
 def _refusal(resources: Resources, cluster: Cluster, problem: str) -> str:

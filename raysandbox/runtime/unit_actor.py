@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
+import time
 import traceback
 from typing import Any
 
 from raysandbox.core.errors import JobFailed, UserError
 from raysandbox.runtime.worker_log import WorkerAddress, redirect_output
 
-__all__ = ["UnitActor", "device_for"]
+__all__ = ["UnitActor", "device_for", "guarded"]
 
 
 class UnitActor:
@@ -21,6 +23,7 @@ class UnitActor:
 
     _work: Any
     _state: Any
+    _device: str
 
     def start(self) -> WorkerAddress:
         """Redirects the output; returns where the worker is."""
@@ -31,14 +34,28 @@ class UnitActor:
     def load(self, work: Any, has_gpu: bool) -> None:
         """Takes the work and loads its models."""
         self._work = work
-        self._state = _guarded(work.load, device_for(has_gpu))
+        self._device = device_for(has_gpu)
+        self._state = guarded(work.load, self._device)
 
-    def run(self, unit: Any) -> Any:
-        """Does a unit."""
-        return _guarded(self._work.run, unit, self._state)
+    def run(self, unit: Any) -> tuple[Any, float, float | None]:
+        """Does a unit.
+
+        Returns:
+            the result, the seconds that it took, and how busy the GPU was in the last second, in
+            percent, where that is known.
+        """
+        started = time.perf_counter()
+        result = guarded(self._work.run, unit, self._state)
+        return result, time.perf_counter() - started, gpu_utilization() if self._device == "cuda" else None
 
 
-def _guarded(function: Any, *arguments: Any) -> Any:
+def guarded(function: Any, *arguments: Any) -> Any:
+    """Calls a function; whatever it raises becomes an error that every driver can read.
+
+    Raises:
+        UserError: as the function raised it.
+        JobFailed: it raised something else, or ended its process.
+    """
     try:
         return function(*arguments)
     except SystemExit as error:  # Ray would take it for the wish to end the actor
@@ -58,3 +75,14 @@ def device_for(has_gpu: bool) -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def gpu_utilization() -> float | None:
+    """How busy this process's GPU was in the last second, in percent; None where nothing tells."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return None
+    try:
+        return float(torch.cuda.utilization())
+    except Exception:  # noqa: BLE001 - no pynvml, no driver, no permission: a number less, no failure
+        return None

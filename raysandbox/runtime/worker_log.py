@@ -20,7 +20,7 @@ __all__ = ["LogFollower", "WorkerAddress", "redirect_output"]
 
 _CHUNK = 4 << 20  # bytes fetched at a time
 _TAIL_LINES = 20
-_FETCH_S = 30.0
+_FETCH_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,9 @@ def remove_file(path: str) -> None:
 class LogFollower:
     """Copies a worker's output to the job's log, redacted, whole lines at a time.
 
+    Nothing here waits for another node, apart from the last pull: a node that just went away would
+    hold up the work on all others.
+
     Args:
         address: where the worker lives.
         log: the job's log; the output is appended.
@@ -78,10 +81,11 @@ class LogFollower:
         self._offset = 0
         self._part = b""
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._fetch: Any = None  # what is on its way from another node
 
     def pull(self, *, last: bool = False) -> None:
-        """Copies what is new; with `last` also a line without its end."""
-        while data := self._call(read_from, self._address.output, self._offset):
+        """Copies what is new; with `last` all that there is, also a line without its end."""
+        while data := self._read(_FETCH_S if last else 0.0):
             self._offset += len(data)
             lines, end, part = (self._part + data).rpartition(b"\n")
             self._part = part
@@ -90,9 +94,16 @@ class LogFollower:
             self._write(self._part)
             self._part = b""
 
-    def close(self) -> None:
-        """Removes the worker's file."""
-        self._call(remove_file, self._address.output)
+    def close(self, *, wait: bool = True) -> None:
+        """Removes the worker's file; without `wait` on another node a little later."""
+        import ray
+
+        if self._is_here():
+            remove_file(self._address.output)
+            return
+        removed = self._call_there(remove_file, self._address.output)
+        if wait:
+            ray.wait([removed], timeout=_FETCH_S)
 
     @property
     def tail(self) -> str:
@@ -107,18 +118,32 @@ class LogFollower:
             with self._log.open("a", encoding="utf-8") as file:
                 file.write(text)
 
-    def _call(self, function: Any, *args: Any) -> Any:
+    def _read(self, patience: float) -> bytes:
+        """New bytes; empty when there are none, or none within the time."""
         import ray
         from ray.exceptions import RayError
+
+        if self._is_here():
+            return read_from(self._address.output, self._offset)
+        if self._fetch is None:
+            self._fetch = self._call_there(read_from, self._address.output, self._offset)
+        if not ray.wait([self._fetch], timeout=patience)[0]:
+            return b""
+        fetch, self._fetch = self._fetch, None
+        try:
+            return ray.get(fetch)
+        except RayError:
+            return b""  # the node is gone, and the file with it
+
+    def _is_here(self) -> bool:
+        import ray
+
+        return self._address.node_id == ray.get_runtime_context().get_node_id()
+
+    def _call_there(self, function: Any, *args: Any) -> Any:
+        import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        node = self._address.node_id
-        if node == ray.get_runtime_context().get_node_id():
-            return function(*args)
-        there = NodeAffinitySchedulingStrategy(node, soft=False)
-        try:
-            return ray.get(
-                ray.remote(function).options(num_cpus=0, scheduling_strategy=there).remote(*args), timeout=_FETCH_S
-            )
-        except RayError:
-            return None  # the node is gone, and the file with it
+        there = NodeAffinitySchedulingStrategy(self._address.node_id, soft=False)
+        options = {"num_cpus": 0, "scheduling_strategy": there, "max_retries": 0}
+        return ray.remote(function).options(**options).remote(*args)

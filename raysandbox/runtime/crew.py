@@ -1,0 +1,314 @@
+"""The workers of one `Workers.map`: who does which unit, and what happens when one is lost or fails.
+
+One loop waits for whatever ends next, a bundle that is held at last, a worker that has started or
+loaded, a unit, and never for one particular thing, so that nothing that hangs keeps the others from
+working.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import defaultdict, deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from raysandbox.core.errors import JobFailed
+from raysandbox.core.runner import Emit, UnitFailed, UnitWork
+from raysandbox.runtime.actors import LOST_TRIES, PULL_S, START_S, WorkerJob, WorkerLost, failure, start_actor
+from raysandbox.runtime.meter import Meter
+from raysandbox.runtime.places import Place, Places
+from raysandbox.runtime.unit_actor import UnitActor
+from raysandbox.runtime.worker_log import LogFollower, WorkerAddress
+
+__all__ = ["Crew", "Task"]
+
+logger = logging.getLogger(__name__)
+_IDLE_S = 0.1
+_BACK_OFF_S = 2.0  # after a worker that did not come up; doubled with each
+_LONGEST_BACK_OFF_S = 60.0
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a crew does.
+
+    Attributes:
+        job: whose it is.
+        work: what is done with each unit.
+        units: the units.
+        log: the job's log; the output of worker 2 goes to `LOG.2.log`, and so on.
+        python: the interpreter of another environment.
+        tries: how often a unit that raises is done; None where that ends the work.
+        has_gpu: whether each worker holds a GPU, or a share of one.
+    """
+
+    job: WorkerJob
+    work: UnitWork
+    units: Sequence[Any]
+    log: Path
+    python: str | None
+    tries: int | None
+    has_gpu: bool
+
+    def log_of(self, number: int) -> Path:
+        """The log of a worker."""
+        return self.log.with_suffix(f".{number}{self.log.suffix}") if number else self.log
+
+
+@dataclass(eq=False)
+class _Slot:
+    """A worker, from the wish for it to its end.
+
+    Attributes:
+        place: where it works.
+        call: what is waited for: its bundle, its start, its loading, a unit; None when it has nothing to do.
+        actor: None until it has a bundle.
+        address: None until it has started.
+        loaded: whether it can do units.
+        unit: index of the unit that it does.
+        began: when its latest call was made, in seconds.
+    """
+
+    place: Place
+    call: Any = None
+    actor: Any = None
+    address: WorkerAddress | None = None
+    follower: LogFollower | None = None
+    loaded: bool = False
+    unit: int | None = None
+    began: float = field(default_factory=time.monotonic)
+
+
+class Crew:
+    """Does the units of a task.
+
+    Args:
+        task: what is done.
+        places: where workers may start.
+        emit: the job's journal.
+        meter: how much the workers do.
+    """
+
+    def __init__(self, task: Task, places: Places, emit: Emit, meter: Meter) -> None:
+        self._task, self._places, self._emit, self._meter = task, places, emit, meter
+        self._waiting = deque(range(len(task.units)))
+        self._left = len(task.units)
+        self._slots: list[_Slot] = []
+        self._losses: defaultdict[int, list[str]] = defaultdict(list)  # unit -> nodes where its worker was lost
+        self._failed_on: defaultdict[int, list[_Slot]] = defaultdict(list)  # unit -> workers on which it failed
+        self._false_starts: defaultdict[int, list[str]] = defaultdict(list)  # the same for workers that did not load
+        self._not_before = 0.0
+        self._looked = 0.0
+
+    def run(self) -> Iterator[tuple[int, Any]]:
+        """Yields (index, result) as units end."""
+        import ray
+
+        while self._left:
+            self._hand_out()
+            self._enlist()
+            calls = {slot.call: slot for slot in self._slots if slot.call is not None}
+            ready = ray.wait(list(calls), num_returns=1, timeout=PULL_S)[0] if calls else time.sleep(_IDLE_S)
+            for call in ready or ():
+                for index, result in self._ended(calls[call]):
+                    self._left -= 1
+                    self._hand_out()  # before whoever takes the result has had a look at it
+                    yield index, result
+            self._look_around()
+
+    def end(self) -> None:
+        """Ends the actors; the last words of each are in the logs."""
+        while self._slots:
+            self._dismiss(self._slots[-1])
+
+    def _look_around(self) -> None:
+        """What is due every half a second: logs, workers that do not come up, the time without any."""
+        if time.monotonic() < self._looked + PULL_S:
+            return
+        self._looked = time.monotonic()
+        for slot in list(self._slots):
+            if slot.follower:
+                slot.follower.pull()
+            elif slot.actor is not None:
+                self._check_start(slot)
+        self._places.check(any(slot.actor is not None for slot in self._slots))
+        self._meter.tick([slot.began for slot in self._slots if slot.unit is not None])
+
+    def _check_start(self, slot: _Slot) -> None:
+        if not self._places.stands(slot.place):
+            self._remove(slot)  # its node went before it came up
+        elif time.monotonic() > slot.began + START_S:
+            reason = f"a worker did not start within {START_S:g} s"
+            if not self._places.elastic:
+                raise JobFailed(reason)
+            self._lost_at_start(slot, JobFailed(reason))
+
+    # Workers come and go
+
+    def _enlist(self) -> None:
+        """Asks for as many workers as are wanted and have something to do."""
+        working = sum(slot.unit is not None for slot in self._slots)
+        missing = min(self._places.wanted(), working + len(self._waiting)) - len(self._slots)
+        for slot in [slot for slot in reversed(self._slots) if slot.actor is None][: max(-missing, 0)]:
+            self._remove(slot)
+        if missing <= 0 or time.monotonic() < self._not_before:
+            return
+        for _ in range(missing):
+            place = self._places.take()
+            slot = _Slot(place, place.ready)
+            self._slots.append(slot)
+            if slot.call is None:
+                self._start(slot)
+
+    def _start(self, slot: _Slot) -> None:
+        slot.actor = start_actor(UnitActor, self._task.job, slot.place.group, slot.place.bundle, self._task.python)
+        slot.call, slot.began = slot.actor.start.remote(), time.monotonic()
+
+    def _came_up(self, slot: _Slot, address: WorkerAddress) -> None:
+        slot.address = address
+        slot.follower = LogFollower(address, self._task.log_of(slot.place.number))
+        slot.call = slot.actor.load.remote(self._task.work, self._task.has_gpu)
+        self._tell("worker_started", slot)
+
+    def _dismiss(self, slot: _Slot) -> None:
+        """Ends a worker that has nothing more to do."""
+        self._remove(slot, last_words=True)
+        if slot.address:
+            self._tell("worker_ended", slot)
+
+    def _remove(self, slot: _Slot, *, last_words: bool = False) -> None:
+        """Ends the actor, if there is one, and frees its place."""
+        import ray
+
+        self._slots.remove(slot)
+        if slot.actor is not None:
+            ray.kill(slot.actor)
+        if slot.follower:
+            slot.follower.pull(last=last_words)
+            slot.follower.close(wait=last_words)
+        if slot.loaded:
+            self._meter.left()
+        self._places.give_back(slot.place)
+
+    def _tell(self, event: str, slot: _Slot, **more: Any) -> None:
+        node = _nodes().get(slot.address.node_id) if slot.address else None
+        self._emit(event, worker=slot.place.number, node=node["NodeManagerAddress"] if node else None, **more)
+
+    # Units
+
+    def _hand_out(self) -> None:
+        """Gives a unit to each worker that has none; ends those for which there will be none."""
+        for slot in [slot for slot in self._slots if slot.loaded and slot.unit is None]:
+            unit = self._next_for(slot)
+            if unit is not None:
+                self._waiting.remove(unit)
+                slot.unit, slot.began = unit, time.monotonic()
+                slot.call = slot.actor.run.remote(self._task.units[unit])
+            elif self._places.elastic and not self._waiting:
+                self._dismiss(slot)
+
+    def _next_for(self, slot: _Slot) -> int | None:
+        """The first unit that has not failed on this worker, or on all others too."""
+        if not self._failed_on:
+            return self._waiting[0] if self._waiting else None
+        for unit in self._waiting:
+            failed = self._failed_on.get(unit, [])
+            if slot not in failed or all(other in failed for other in self._slots if other.loaded):
+                return unit
+        return None
+
+    def _ended(self, slot: _Slot) -> Iterator[tuple[int, Any]]:
+        """Takes what a call returned; yields the unit and its result when that was the last of it."""
+        import ray
+        from ray.exceptions import RayError
+
+        call, slot.call = slot.call, None
+        try:
+            result: Any = ray.get(call)
+        except RayError as error:
+            outcome = self._went_wrong(slot, error)
+            if outcome is not None:
+                yield outcome
+            return
+        if slot.actor is None:
+            self._start(slot)
+        elif slot.address is None:
+            self._came_up(slot, result)
+        elif not slot.loaded:
+            slot.loaded = True
+            self._false_starts.pop(slot.place.number, None)
+            self._meter.joined()
+        else:
+            unit, slot.unit = slot.unit, None
+            value, seconds, utilization = result
+            self._meter.did(seconds, utilization)
+            yield unit, value  # type: ignore[misc]  # a call of `run` has a unit
+
+    def _went_wrong(self, slot: _Slot, error: Exception) -> tuple[int, Any] | None:
+        """Tries again elsewhere what a worker failed at or was lost with; returns what is not tried again."""
+        log = self._task.log_of(slot.place.number)
+        reason = failure(error, "", log)
+        if isinstance(reason, WorkerLost):
+            return self._lost(slot, reason, error)
+        unit = slot.unit
+        if unit is None or self._task.tries is None:
+            raise self._with_last_words(slot, error) from error
+        slot.unit = None
+        self._failed_on[unit].append(slot)
+        if len(self._failed_on[unit]) >= self._task.tries:
+            return unit, UnitFailed(str(reason))
+        logger.warning("job %s: unit %d is tried again: %s", self._task.job.id, unit, str(reason).splitlines()[0])
+        self._waiting.append(unit)
+        return None
+
+    def _lost(self, slot: _Slot, reason: WorkerLost, error: Exception) -> tuple[int, Any] | None:
+        logger.warning("job %s lost a worker: %s", self._task.job.id, str(reason).splitlines()[0])
+        unit = slot.unit
+        self._tell("worker_lost", slot, unit=unit, reason=str(reason).splitlines()[0])
+        if unit is None:
+            self._lost_at_start(slot, error)
+            return None
+        times = self._count(self._losses[unit], slot)
+        if times <= LOST_TRIES:
+            self._remove(slot)
+            self._waiting.appendleft(unit)
+            return None
+        text = f"the worker died {times} times on unit {unit}"
+        if self._task.tries is None:
+            raise JobFailed(f"{text}: {self._with_last_words(slot, error)}") from error
+        self._remove(slot)
+        return unit, UnitFailed(f"{text}: {reason}")
+
+    def _lost_at_start(self, slot: _Slot, error: Exception) -> None:
+        """Another one is tried, a few times; where places come and go, later and later while others work."""
+        times = self._count(self._false_starts[slot.place.number], slot)
+        if times > LOST_TRIES and not (self._places.elastic and any(other.loaded for other in self._slots)):
+            reason = self._with_last_words(slot, error)
+            raise JobFailed(f"the worker died {times} times while starting: {reason}") from error
+        self._remove(slot)
+        if self._places.elastic and times:
+            self._not_before = time.monotonic() + min(_BACK_OFF_S * 2 ** (times - 1), _LONGEST_BACK_OFF_S)
+
+    def _count(self, losses: list[str], slot: _Slot) -> int:
+        """Notes a lost worker; returns how many were lost on nodes that live: a lost node is nobody's fault."""
+        losses.append(slot.address.node_id if slot.address else "")
+        nodes = _nodes()
+        losses[:] = [node for node in losses if node not in nodes or nodes[node]["Alive"]]
+        return len(losses)
+
+    def _with_last_words(self, slot: _Slot, error: Exception) -> Exception:
+        """The error with the last lines of the worker's log."""
+        if slot.follower:
+            slot.follower.pull(last=True)
+        tail = slot.follower.tail if slot.follower else ""
+        return failure(error, tail, self._task.log_of(slot.place.number))
+
+
+def _nodes() -> Mapping[str, Mapping[str, Any]]:
+    """The nodes by their ids, those that went too."""
+    import ray
+
+    return {node["NodeID"]: node for node in ray.nodes()}
