@@ -23,8 +23,8 @@ def write_report(work_dir: Path) -> Path:
     parts += [f"- {note}" for note in status.get("notes", [])]
     parts += [_table(table) for table in summary.tables()]
     pictures = [_plot_curves(summary.curves, work_dir / "artifacts" / "curves.png")] if summary.curves else []
-    for name in ("overview", "contact_sheet"):
-        pictures += sorted(work_dir.glob(f"artifacts/**/{name}.png"))
+    for kind in ("overview", "contact_sheet"):
+        pictures += sorted(work_dir.glob(f"artifacts/**/{kind}.png"))
     for picture in pictures:
         name = picture.relative_to(work_dir)
         parts.append(f"## {name.parent.name}: {name.stem}\n\n![{name.stem}]({name})")
