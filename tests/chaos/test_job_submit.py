@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import shutil
-import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from raysandbox.core.events import read_events
+from tests.chaos.raylets import RAY, Raylets, raylets
 
 ROOT = Path(__file__).parents[2]
-RAY = Path(sys.executable).with_name("ray")
 CONFIG = "configs/demo/sandbox.yaml"
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
@@ -27,23 +23,29 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 
 @dataclass(frozen=True)
 class Cluster:
-    """A head and a second raylet on loopback, and the submitted folder."""
+    """Two raylets, and the submitted folder."""
 
-    dashboard: str
-    environment: dict[str, str]
+    raylets: Raylets
     folder: Path
-    outputs: Path
+
+    @property
+    def outputs(self) -> Path:
+        return self.raylets.folder / "home/raysandbox/outputs/demo-sandbox"
 
     def ray(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [RAY, *arguments],
             cwd=self.folder,
-            env=self.environment,
+            env=self.raylets.environment,
             capture_output=True,
             text=True,
             timeout=400,
             check=False,
         )
+
+    @property
+    def dashboard(self) -> str:
+        return self.raylets.dashboard
 
     def submit(self, *more: str) -> subprocess.CompletedProcess[str]:
         """Submits until the job server, which starts after the raylet, has an agent for it."""
@@ -56,44 +58,15 @@ class Cluster:
         raise AssertionError(done.stderr)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    gcs, dashboard = free_port(), free_port()
-    environment = {
-        **os.environ,
-        "PATH": f"{RAY.parent}{os.pathsep}{os.environ['PATH']}",
-        "HOME": str(tmp_path / "home"),
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": "0123456789abcdef0123456789abcdef",
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
     folder = tmp_path / "submitted"
-    (tmp_path / "home").mkdir()
     shutil.copytree(ROOT / "configs/demo", folder / "configs/demo")
     shutil.copytree(ROOT / "raysandbox", folder / "raysandbox", ignore=shutil.ignore_patterns("__pycache__"))
     if not (folder / "configs/demo/data/.complete").exists():
         subprocess.run([ROOT / "scripts/make_demo_inputs", str(folder / "configs/demo/data")], check=True, timeout=300)
-    common = ["--block", "--num-cpus=2", "--disable-usage-stats"]
-    head = ["--head", "--node-ip-address=127.0.0.2", f"--port={gcs}", "--dashboard-host=127.0.0.1"]
-    head += [f"--dashboard-port={dashboard}"]
-    second = [f"--address=127.0.0.2:{gcs}", "--node-ip-address=127.0.0.3"]
-    with contextlib.ExitStack() as stack:
-        for name, arguments in (("head", head), ("second", second)):
-            log = stack.enter_context((tmp_path / f"{name}.log").open("wb"))
-            command = [str(RAY), "start", *arguments, *common, f"--dashboard-agent-listen-port={free_port()}"]
-            raylet = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-            stack.callback(raylet.wait, timeout=60)
-            stack.callback(raylet.terminate)
-            time.sleep(10)
-        yield Cluster(
-            f"http://127.0.0.1:{dashboard}", environment, folder, tmp_path / "home/raysandbox/outputs/demo-sandbox"
-        )
+    with raylets(tmp_path, 2, 3) as running:
+        yield Cluster(running, folder)
 
 
 def test_submitted_stopped_and_resumed(cluster: Cluster) -> None:

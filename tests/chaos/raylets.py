@@ -1,0 +1,125 @@
+"""Raylets on loopback addresses of this machine, started and killed one by one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+RAY = Path(sys.executable).with_name("ray")
+START_S = 60.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@dataclass
+class Raylets:
+    """A cluster; the head is 127.0.0.2, other nodes are named by the last number of their address.
+
+    Attributes:
+        folder: for logs and the home folder.
+        cpus: logical CPUs of a node.
+        gpus: logical GPUs of a node.
+    """
+
+    folder: Path
+    cpus: int = 2
+    gpus: int = 0
+    port: int = field(default_factory=free_port)
+    dashboard_port: int = field(default_factory=free_port)
+    nodes: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @property
+    def dashboard(self) -> str:
+        """Address of the job server."""
+        return f"http://127.0.0.1:{self.dashboard_port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For drivers; RAY_ADDRESS is not in it, since a submitted job gets it from its node."""
+        home = self.folder / "home"
+        home.mkdir(exist_ok=True)
+        return {
+            **os.environ,
+            "PATH": f"{RAY.parent}{os.pathsep}{os.environ['PATH']}",
+            "HOME": str(home),
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": "0123456789abcdef0123456789abcdef",
+            "RAY_USAGE_STATS_ENABLED": "0",
+        }
+
+    @property
+    def address(self) -> str:
+        """RAY_ADDRESS of a driver on this machine."""
+        return f"127.0.0.2:{self.port}"
+
+    def start(self, number: int) -> None:
+        """Starts a node; 2 is the head."""
+        own = [f"--node-ip-address=127.0.0.{number}", f"--num-cpus={self.cpus}", f"--num-gpus={self.gpus}"]
+        head = [
+            "--head",
+            f"--port={self.port}",
+            "--dashboard-host=127.0.0.1",
+            f"--dashboard-port={self.dashboard_port}",
+        ]
+        role = head if number == 2 else [f"--address={self.address}"]
+        command = [str(RAY), "start", *role, *own, "--block", "--disable-usage-stats"]
+        command.append(f"--dashboard-agent-listen-port={free_port()}")
+        log = self.folder / f"node-{number}.log"
+        with log.open("wb") as output:
+            self.nodes[number] = subprocess.Popen(
+                command, env=self.environment, stdout=output, stderr=output, start_new_session=True
+            )
+        end = time.monotonic() + START_S
+        while b"Ray runtime started" not in log.read_bytes():
+            assert time.monotonic() < end, log.read_text()
+            time.sleep(0.2)
+
+    def kill(self, number: int) -> None:
+        """Ends a node and all of its processes at once, as a power failure does."""
+        node = self.nodes.pop(number)
+        doomed = [psutil.Process(node.pid), *psutil.Process(node.pid).children(recursive=True)]
+        for process in doomed:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGKILL)
+        node.wait(timeout=30)
+
+    def workers(self, name: str) -> list[psutil.Process]:
+        """Processes of actors of a class, on all nodes."""
+        found = []
+        for node in self.nodes.values():
+            for process in psutil.Process(node.pid).children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    if f"ray::{name}" in " ".join(process.cmdline()):
+                        found.append(process)
+        return found
+
+    def end(self) -> None:
+        """Ends all nodes."""
+        for number in sorted(self.nodes, reverse=True):
+            self.kill(number)
+
+
+@contextlib.contextmanager
+def raylets(folder: Path, *numbers: int, cpus: int = 2, gpus: int = 0) -> Iterator[Raylets]:
+    """A running cluster of the nodes of these numbers; 2 is the head."""
+    cluster = Raylets(folder, cpus, gpus)
+    try:
+        for number in numbers:
+            cluster.start(number)
+        yield cluster
+    finally:
+        cluster.end()
