@@ -30,6 +30,10 @@ def create(
         bool,
         typer.Option("--with-detectron2", help="vbench: all sixteen dimensions; builds detectron2 from its source."),
     ] = False,
+    source: Annotated[
+        str | None,
+        typer.Option("--source", metavar="PATH", help="easyanimate: your checkout, whose requirements it holds."),
+    ] = None,
     python: Annotated[
         str | None, typer.Option("--python", metavar="PY", help="Interpreter to make it with; by default this one.")
     ] = None,
@@ -54,9 +58,8 @@ def create(
             def line(self, text: str) -> None:
                 _update(status, text)
 
-        made = build(
-            name, variant="detectron2" if with_detectron2 else "", python=python, recreate=recreate, view=Shown()
-        )
+        variant = "detectron2" if with_detectron2 else ""
+        made = build(name, variant=variant, source=source, python=python, recreate=recreate, view=Shown())
     size, seconds = made.manifest["bytes"] / 1e9, made.manifest["seconds"]
     console.print(f"{made.path}: {size:.1f} GB, built in {seconds:.0f} s; ray {made.manifest['ray']}", markup=False)
 
@@ -87,7 +90,7 @@ def remove(name: Name) -> None:
 
 def rows() -> Iterator[tuple[str, str, str]]:
     """Environments as (name, state, what there is to say), for lists."""
-    from raysandbox.provision.environments import environments_dir, find, known
+    from raysandbox.provision.environments import environments_dir, find, known, pins_of
 
     root = environments_dir()
     there = [path.name for path in root.iterdir() if path.is_symlink()] if root.is_dir() else []
@@ -96,13 +99,15 @@ def rows() -> Iterator[tuple[str, str, str]]:
         if built is None and name in there:
             yield name, "broken", f"raysandbox env remove {name}"
         elif built is None:
-            yield name, "absent", f"{known()[name]}: raysandbox env create {name}"
+            source = " --source CHECKOUT" if pins_of(name).source_files else ""
+            yield name, "absent", f"{known()[name]}: raysandbox env create {name}{source}"
         elif built.misfit():
             yield name, "unusable", f"{built.misfit()}: {built.command}"
         else:
             what = built.differences() or f"Python {built.manifest['python']}, ray {built.manifest['ray']}"
             variant = f"with {built.variant}, " if built.variant else ""
-            yield name, "old" if built.differences() else "ok", f"{variant}{what}"
+            source = f"for {built.source}, " if built.source else ""
+            yield name, "old" if built.differences() else "ok", f"{variant}{source}{what}"
 
 
 def _update(status: Status, text: str) -> None:

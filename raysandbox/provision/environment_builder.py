@@ -21,6 +21,7 @@ from typing import IO, Any
 
 from raysandbox.core.errors import UserError
 from raysandbox.core.files import atomic_write, remove
+from raysandbox.provision.environment_source import checked_source, described, torch_of
 from raysandbox.provision.environments import (
     MANIFEST,
     Environment,
@@ -51,7 +52,13 @@ class BuildView:
 
 
 def create(
-    name: str, *, variant: str = "", python: str | None = None, recreate: bool = False, view: BuildView | None = None
+    name: str,
+    *,
+    variant: str = "",
+    source: str | None = None,
+    python: str | None = None,
+    recreate: bool = False,
+    view: BuildView | None = None,
 ) -> Environment:
     """Builds an environment, unless it is there as it would be built.
 
@@ -61,6 +68,7 @@ def create(
     Args:
         name: of the environment.
         variant: of its pins; "" for the plain ones, or whichever is there.
+        source: checkout that it is made for, where its pins need one; by default the earlier one.
         python: the interpreter to make it with, of this driver's minor version; by default this one.
         recreate: build it in any case.
         view: receives how it goes on.
@@ -69,6 +77,7 @@ def create(
         UserError: the name is unknown, the interpreter does not fit, or a step failed; with pip's last lines.
     """
     pins, root, view = pins_of(name, variant), environments_dir(), view or BuildView()
+    checkout = checked_source(pins, source)
     base = _checked_python(python)
     if not driver_ray():
         raise UserError("Ray is not installed in this environment: an isolated environment holds the same version")
@@ -76,7 +85,7 @@ def create(
         _sweep(root, name)
         found = find(name)
         if found and not recreate:
-            there = _is_there(found, variant)
+            there = _is_there(found, variant, checkout)
             if there:
                 view.step(there)
                 return found
@@ -88,7 +97,7 @@ def create(
         build = root / _BUILDS / f"{name}-{uuid.uuid4().hex[:8]}"
         try:
             with (root / f"{name}.log").open("w", encoding="utf-8") as log:
-                _Build(pins, build, base, log, view, lock).run()
+                _Build(pins, build, base, log, view, lock, checkout).run()
             old = target.resolve() if target.is_symlink() else None
             link = build.with_name(f"{build.name}.link")
             link.symlink_to(build)
@@ -119,8 +128,10 @@ def delete(name: str) -> Path:
     return target
 
 
-def _is_there(found: Environment, variant: str) -> str:
-    """Why nothing is to be built for a variant; "" when something is."""
+def _is_there(found: Environment, variant: str, source: Path | None) -> str:
+    """Why nothing is to be built for a variant and a checkout; "" when something is."""
+    if found.source != source:
+        return ""
     if _is_current(found) and found.variant == variant:
         return f"{found.path} is there already"
     if variant or not found.variant or found.misfit():
@@ -190,6 +201,7 @@ class _Build:
         view: receives how it goes on.
         lock: descriptor of the lock's file; programs inherit it, so that one that outlives a killed build
             keeps the next build out of its folder.
+        source: checkout that it is made for, if any.
     """
 
     pins: Pins
@@ -198,6 +210,7 @@ class _Build:
     log: IO[str]
     view: BuildView
     lock: int
+    source: Path | None = None
 
     @property
     def _python(self) -> str:
@@ -214,8 +227,13 @@ class _Build:
             if "torch" in step:
                 self._step(number, steps, f"torch {step['torch']}")
                 self._torch(str(step["torch"]))
+            elif "torch_of" in step:
+                asked = torch_of(Path(f"{self.source}/{step['torch_of']}"))
+                self._step(number, steps, asked or f"no torch ({step['torch_of']} names none)")
+                self._torch_as(asked)
             else:
-                requirements = [str(item).format(ray=driver_ray()) for item in step["requirements"]]
+                values = {"ray": driver_ray(), "source": self.source}
+                requirements = [str(item).format_map(values) for item in step["requirements"]]
                 self._step(number, steps, ", ".join(requirements))
                 self._pip([*step.get("options", ()), *requirements])
         _link_package(self.path)
@@ -237,6 +255,18 @@ class _Build:
                 self._pip(arguments)
                 return
         self._pip(tries[-1])
+
+    def _torch_as(self, requirement: str) -> None:
+        """Installs torch as a checkout asks for it, if it does."""
+        exact = requirement.partition("==")[2]
+        if exact and exact.replace(".", "").isdecimal():
+            self._torch(exact)
+        elif requirement:
+            quick = ["--retries", "1", "--timeout", "20", "--index-url", _CPU_TORCH]
+            if not _has_nvidia_driver():
+                with contextlib.suppress(UserError):
+                    self._pip([*quick, requirement])
+            self._pip([requirement])  # nothing is left to do where the line before was enough
 
     def _pip(self, arguments: Sequence[str]) -> None:
         options = ["--disable-pip-version-check", "--no-input", "--progress-bar", "off"]
@@ -283,6 +313,7 @@ class _Build:
             "name": self.pins.name,
             "variant": self.pins.variant,
             "pins": self.pins.digest,
+            **({"source": described(self.source, self.pins)} if self.source else {}),
             "python": python,
             "ray": packages.get("ray"),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import platform
+import shlex
 import shutil
 import tomllib
 from collections.abc import Mapping
@@ -26,7 +27,6 @@ from raysandbox.core.keys import digest
 
 __all__ = [
     "MANIFEST",
-    "PLANNED",
     "Environment",
     "Pins",
     "driver_ray",
@@ -37,12 +37,12 @@ __all__ = [
     "link_of",
     "package_folder",
     "pins_of",
+    "source_digest",
 ]
 
 logger = logging.getLogger(__name__)
 
 MANIFEST = "raysandbox-environment.json"
-PLANNED = frozenset({"easyanimate"})
 _PINS = Path(__file__).parent / "pins"
 
 
@@ -55,7 +55,11 @@ class Pins:
         variant: of its pins, "" or e.g. "detectron2".
         summary: what it is for.
         check: Python code that must run in it.
-        steps: calls of pip in order: `requirements` with `options`, or a version of `torch`.
+        steps: calls of pip in order: `requirements` with `options`, a version of `torch`, or `torch_of`: a file
+            of the checkout whose line on torch counts, if it has one.
+        source_files: what a checkout of the user's must hold that the environment is made for; empty where
+            none is needed.
+        source_hint: where such a checkout comes from.
     """
 
     name: str
@@ -63,6 +67,8 @@ class Pins:
     summary: str
     check: str
     steps: tuple[Mapping[str, Any], ...]
+    source_files: tuple[str, ...] = ()
+    source_hint: str = ""
 
     @property
     def digest(self) -> str:
@@ -77,7 +83,8 @@ class Environment:
     Attributes:
         name: its name.
         path: its folder.
-        manifest: what it holds: `variant`, `pins` (digest), `python`, `ray`, `bytes`, `seconds`, `packages`.
+        manifest: what it holds: `variant`, `pins` (digest), `python`, `ray`, `bytes`, `seconds`, `packages`,
+            `source` (see `environment_source.described`) where it was made for a checkout.
     """
 
     name: str
@@ -95,9 +102,17 @@ class Environment:
         return str(self.manifest.get("variant", ""))
 
     @property
+    def source(self) -> Path | None:
+        """The checkout that it was made for, if any."""
+        given = self.manifest.get("source")
+        return Path(given["path"]) if given else None
+
+    @property
     def command(self) -> str:
-        """The command that builds it again, with its variant."""
-        return f"raysandbox env create {self.name}" + (f" --with-{self.variant}" if self.variant else "")
+        """The command that builds it again, with its variant and checkout."""
+        variant = f" --with-{self.variant}" if self.variant else ""
+        source = f" --source {shlex.quote(str(self.source))}" if self.source else ""
+        return f"raysandbox env create {self.name}{variant}{source}"
 
     def misfit(self) -> str:
         """Why actors of this driver cannot run in it; "" when they can."""
@@ -121,6 +136,10 @@ class Environment:
             return "this version of raysandbox holds no pins for it"
         if self.manifest.get("pins") != pins.digest:
             return "it was built from other pins"
+        if self.source and not self.source.is_dir():
+            return f"its checkout {self.source} is gone"
+        if self.source and source_digest(self.source, pins) != self.manifest["source"]["requirements"]:
+            return f"what {self.source} requires has changed"
         if link_of(self.path).resolve() != package_folder():
             return f"it uses the raysandbox of {link_of(self.path).resolve()}"
         return ""
@@ -145,16 +164,29 @@ def pins_of(name: str, variant: str = "") -> Pins:
         UnknownNameError: there are none of that name or variant.
     """
     file = _PINS / (f"{name}-{variant}.toml" if variant else f"{name}.toml")
-    if name in PLANNED:
-        raise UnknownNameError(f"environment '{name}' is not in this version of raysandbox")
     if "-" in name or os.sep in name or not file.exists():
         names = [path.stem for path in sorted(_PINS.glob("*.toml")) if "-" not in path.stem]
         if name in names:
             raise UnknownNameError(f"environment '{name}' has no variant '{variant}'")
-        hint = did_you_mean(name, [*names, *PLANNED]) or f"known: {', '.join(names)}"
+        hint = did_you_mean(name, names) or f"known: {', '.join(names)}"
         raise UnknownNameError(f"unknown environment '{name}'; {hint}")
     content = tomllib.loads(file.read_text(encoding="utf-8"))
-    return Pins(name, variant, content["summary"], content["check"], tuple(content["step"]))
+    source = content.get("source", {"files": (), "hint": ""})
+    return Pins(
+        name,
+        variant,
+        content["summary"],
+        content["check"],
+        tuple(content["step"]),
+        tuple(source["files"]),
+        source["hint"],
+    )
+
+
+def source_digest(source: Path, pins: Pins) -> str:
+    """Digest of the files of a checkout that say what pip installs for it."""
+    files = [source / name for name in pins.source_files if name.endswith(".txt")]
+    return digest([file.read_text(errors="replace") if file.is_file() else None for file in files])
 
 
 def find(name: str) -> Environment | None:
@@ -182,10 +214,11 @@ def interpreter(name: str) -> str:
         raise UserError(f"there is no Python interpreter at {name}: correct the path, or name an environment")
     found = find(name)
     if found is None:
-        pins_of(name)  # an unknown name is the user's first mistake
+        # An unknown name is the user's first mistake.
+        source = " --source CHECKOUT" if pins_of(name).source_files else ""
         raise UserError(
             f"the environment '{name}' is not built on this machine ({environments_dir() / name}): "
-            f"raysandbox env create {name}"
+            f"raysandbox env create {name}{source}"
         )
     misfit = found.misfit()
     if misfit:

@@ -7,7 +7,7 @@ import pytest
 from raysandbox.cli.main import main
 from raysandbox.core.errors import UserError
 from raysandbox.provision import environment_builder
-from raysandbox.provision.environments import MANIFEST, Environment, driver_ray, pins_of
+from raysandbox.provision.environments import MANIFEST, Environment, driver_ray, pins_of, source_digest
 
 
 @pytest.fixture
@@ -57,6 +57,20 @@ def test_list_names_the_variant_to_rebuild(root, capsys):
     assert ": raysandbox env create vbench --with-detectron2 │" in found
 
 
+def test_list_names_the_checkout(root, capsys, tmp_path_factory):
+    source = tmp_path_factory.mktemp("EasyAnimate")
+    (source / "requirements.txt").touch()
+    pins = pins_of("easyanimate")
+    described = {"path": str(source), "commit": None, "changed": None, "requirements": source_digest(source, pins)}
+    built(root, "easyanimate", source=described, pins=pins.digest)
+    assert f"│ easyanimate │ ok │ for {source}, Python 3.11.7" in " ".join(ended(capsys, "env", "list")[1].split())
+
+
+def test_list_says_that_a_checkout_is_needed(root, capsys):
+    found = " ".join(ended(capsys, "env", "list")[1].split())
+    assert "raysandbox env create easyanimate --source CHECKOUT │" in found
+
+
 def test_create_keeps_a_variant_that_can_be_used(root, capsys):
     built(root, "vbench", variant="detectron2", pins=pins_of("vbench", "detectron2").digest)
     status, out, _ = ended(capsys, "env", "create", "vbench")
@@ -83,7 +97,7 @@ def test_create_hands_its_options_on(root, capsys, monkeypatch):
     monkeypatch.setattr(environment_builder, "create", create)
     status, out, _ = ended(capsys, "env", "create", "vbench", "--with-detectron2", "--python", "py", "--recreate")
     assert status == 0
-    assert asked == {"name": "vbench", "variant": "detectron2", "python": "py", "recreate": True}
+    assert asked == {"name": "vbench", "variant": "detectron2", "source": None, "python": "py", "recreate": True}
     assert "[1/2] a step" in out
     assert "2.0 GB, built in 60 s" in out
 
@@ -97,7 +111,12 @@ def test_remove(root, capsys):
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["create", "easyanimate"], 2, "error: environment 'easyanimate' is not in this version"),
+        (
+            ["create", "easyanimate"],
+            1,
+            "is made for a checkout that you have: raysandbox env create easyanimate --source",
+        ),
+        (["create", "vllm", "--source", "."], 1, "error: --source: the environment 'vllm' is made from packages alone"),
         (["create", "vbnch"], 2, "did you mean 'vbench'?"),
         (["create", "vllm", "--with-detectron2"], 2, "environment 'vllm' has no variant 'detectron2'"),
         (["remove", "vbench"], 1, "error: there is no environment 'vbench'"),

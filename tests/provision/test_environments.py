@@ -19,6 +19,7 @@ from raysandbox.core.errors import UnknownNameError, UserError
 from raysandbox.provision import environment_builder as builder
 from raysandbox.provision import environments as module
 from raysandbox.provision.environment_builder import BuildView, create, delete
+from raysandbox.provision.environment_source import torch_of
 from raysandbox.provision.environments import driver_ray, find, interpreter, known, pins_of
 
 PINS = """
@@ -111,20 +112,20 @@ class Seen(BuildView):
 
 
 def test_shipped_pins_can_be_read():
-    assert set(known()) == {"vbench", "vllm"}
-    for name, variant in [("vbench", ""), ("vbench", "detectron2"), ("vllm", "")]:
+    assert set(known()) == {"easyanimate", "vbench", "vllm"}
+    for name, variant in [("vbench", ""), ("vbench", "detectron2"), ("vllm", ""), ("easyanimate", "")]:
         pins = pins_of(name, variant)
         compile(pins.check, name, "exec")
         asked = [item for step in pins.steps for item in step.get("requirements", ())]
         assert any(item.startswith("ray[") and item.endswith("=={ray}") for item in asked)
-        assert all(set(step) <= {"requirements", "options", "torch"} for step in pins.steps)
+        assert all(set(step) <= {"requirements", "options", "torch", "torch_of"} for step in pins.steps)
 
 
 @pytest.mark.parametrize(
     ("name", "variant", "message"),
     [
         ("vbnch", "", "unknown environment 'vbnch'; did you mean 'vbench'"),
-        ("easyanimate", "", "'easyanimate' is not in this version"),
+        ("easyanimat", "", "did you mean 'easyanimate'"),
         ("vllm", "detectron2", "'vllm' has no variant 'detectron2'"),
         ("vbench-detectron2", "", "unknown environment"),
         ("../x", "", "unknown environment"),
@@ -390,6 +391,123 @@ def test_the_driver_does_not_shine_through(monkeypatch):
     assert "PYTHONPATH" not in found
     assert "PIP_TARGET" not in found
     assert found["PIP_INDEX_URL"] == "https://mirror/simple"
+
+
+SOURCE_PINS = """
+summary = "a test"
+check = "import tiny"
+[source]
+files = ["requirements.txt", "train.py"]
+hint = "a hint"
+[[step]]
+torch_of = "requirements.txt"
+[[step]]
+options = ["--no-index", "--no-deps", "--find-links", "{wheels}"]
+requirements = ["-r", "{{source}}/requirements.txt", "ray=={{ray}}"]
+"""
+
+
+@pytest.fixture
+def checkout(pins, root, tmp_path):
+    """A checkout that asks for tiny, and pins that are made for it."""
+    (tmp_path / "tiny.toml").write_text(SOURCE_PINS.format(wheels=tmp_path / "wheels"))
+    pins_of.cache_clear()
+    folder = tmp_path / "a checkout"
+    folder.mkdir()
+    (folder / "requirements.txt").write_text("tiny==1\n")
+    (folder / "train.py").touch()
+    return folder
+
+
+def git(folder, *arguments):
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+    done = subprocess.run(["git", *identity, "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_an_environment_for_a_checkout(checkout, drivers_pip, caplog):
+    git(checkout, "init", "-q")
+    git(checkout, "add", ".")
+    git(checkout, "commit", "-q", "-m", "first")
+    (checkout / "train.py").write_text("print()")
+    made = create("tiny", source=str(checkout))
+    assert made.manifest["packages"]["tiny"] == "1"
+    assert made.source == checkout
+    assert made.manifest["source"]["commit"] == git(checkout, "rev-parse", "HEAD")
+    assert made.manifest["source"]["changed"] is True
+    assert made.command == f"raysandbox env create tiny --source '{checkout}'"
+    view = Seen()
+    assert create("tiny", view=view).manifest == made.manifest  # the checkout is known
+    assert view.steps == [f"{made.path} is there already"]
+    (checkout / "requirements.txt").write_text("tiny==2\n")
+    assert interpreter("tiny")
+    assert f"what {checkout} requires has changed; renew it with `{made.command}`" in caplog.text
+    assert create("tiny").manifest["packages"]["tiny"] == "2"
+    (checkout / "requirements.txt").unlink()
+    assert "requires has changed" in find("tiny").differences()
+
+
+def test_a_checkout_without_git_and_another_one(checkout, quick, tmp_path):
+    made = create("tiny", source=str(checkout))
+    assert made.manifest["source"]["commit"] is None
+    other = tmp_path / "other"
+    checkout.rename(other)
+    assert find("tiny").differences() == f"its checkout {checkout} is gone"
+    with pytest.raises(UserError, match=r"--source .*: there is no such folder"):
+        create("tiny")
+    assert create("tiny", source=str(other)).source == other
+
+
+def test_checkouts_that_are_none(checkout, quick, tmp_path):
+    with pytest.raises(UserError, match="raysandbox env create tiny --source CHECKOUT"):
+        create("tiny")
+    with pytest.raises(UserError, match=r"not built on this machine .*raysandbox env create tiny --source CHECKOUT"):
+        interpreter("tiny")
+    (checkout / "train.py").unlink()
+    with pytest.raises(UserError, match=r"lacks train\.py: a hint"):
+        create("tiny", source=str(checkout))
+    with pytest.raises(UserError, match="there is no such folder"):
+        create("tiny", source=str(tmp_path / "none"))
+
+
+def test_a_source_where_none_is_needed(pins, root):
+    with pytest.raises(UserError, match="'tiny' is made from packages alone"):
+        create("tiny", source="x")
+
+
+@pytest.mark.parametrize(
+    ("line", "asked"),
+    [
+        ("torch", "torch"),
+        ("torch>=2.1.2", "torch>=2.1.2"),
+        ("torch == 2.2.0  # the newest", "torch==2.2.0"),
+        ("torchvision", ""),
+        ("torch>=2; python_version>'3'", "torch>=2"),
+    ],
+)
+def test_torch_of_a_requirements_file(tmp_path, line, asked):
+    (tmp_path / "requirements.txt").write_text(f"timm\n{line}\n")
+    assert torch_of(tmp_path / "requirements.txt") == asked
+
+
+@pytest.mark.parametrize(
+    ("driver", "asked", "calls"),
+    [
+        (False, "torch>=2", ["index torch>=2", "torch>=2"]),
+        (True, "torch>=2", ["torch>=2"]),
+        (False, "torch==2.1", ["torch==2.1+cpu"]),
+        (False, "", []),
+    ],
+)
+def test_torch_as_a_checkout_asks_for_it(monkeypatch, driver, asked, calls):
+    made = []
+    monkeypatch.setattr(
+        builder._Build, "_pip", lambda self, a: made.append(f"{'index ' if '--index-url' in a else ''}{a[-1]}")
+    )
+    monkeypatch.setattr(builder, "_has_nvidia_driver", lambda: driver)
+    build = builder._Build(pins_of("easyanimate"), Path("x"), sys.executable, sys.stdout, BuildView(), 0)
+    build._torch_as(asked)
+    assert made == calls
 
 
 def test_digests_follow_what_is_asked_for(pins):
