@@ -20,6 +20,7 @@ from raysandbox.executors._video.layout import (
     read_layout,
     reason,
 )
+from raysandbox.executors._video.lora import load_lora
 from raysandbox.executors._video.options import Dtype, MemoryOptions
 from raysandbox.executors._video.prompts_encoding import encode_prompts
 
@@ -42,7 +43,14 @@ logger = logging.getLogger(__name__)
 _TRANSFORMER_KEY = "transformer_path"
 
 
-def load_pipeline(source: PipelineSource, device: str, memory: MemoryOptions, *, encoders: bool = True) -> Any:
+def load_pipeline(
+    source: PipelineSource,
+    device: str,
+    memory: MemoryOptions,
+    *,
+    encoders: bool = True,
+    lora: tuple[Path, float] | None = None,
+) -> Any:
     """A pipeline, ready to generate: for evaluation, without gradients, silent.
 
     Args:
@@ -50,9 +58,11 @@ def load_pipeline(source: PipelineSource, device: str, memory: MemoryOptions, *,
         device: "cuda" or "cpu".
         memory: dtype, offload, tiling and the like.
         encoders: whether it gets its text encoders and tokenizers; without them it needs encoded prompts.
+        lora: file and weight of a LoRA for the transformer.
 
     Raises:
-        UserError: the model cannot be had, is damaged, or generates no videos from text.
+        UserError: the model cannot be had, is damaged, or generates no videos from text; the LoRA is not understood
+            or of another model.
         MissingExtraError: a package is not installed.
     """
     layout = _whole_layout(source)
@@ -61,6 +71,8 @@ def load_pipeline(source: PipelineSource, device: str, memory: MemoryOptions, *,
     parts = {name: None if name in left_out else _part(layout, source, name, memory, family) for name in layout.parts}
     pipe = _assemble(layout, source, parts)
     check_pipeline(type(pipe), source.key)
+    if lora is not None:
+        load_lora(pipe.transformer, *lora)
     _speed_up(pipe, family, memory)
     _place(pipe, device, memory)
     return pipe
@@ -122,7 +134,7 @@ def peak_memory(device: str) -> int | None:
 
 
 def torch_dtype(dtype: Dtype) -> Any:
-    """torch's name of a dtype."""
+    """Torch's name of a dtype."""
     import torch
 
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[dtype]
