@@ -22,7 +22,14 @@ from raysandbox.evaluators._vbench.environment import ADVICE, Environment, inspe
 from raysandbox.evaluators._vbench.outputs import write_outputs
 from raysandbox.evaluators._vbench.scores import Totals, score_of, totals_of
 from raysandbox.evaluators._vbench.shards import ClipKeys, score_clips
-from raysandbox.evaluators._vbench.suite import VIDEOS_PER_PROMPT, Clip, custom_clips, read_prompts, standard_clips
+from raysandbox.evaluators._vbench.suite import (
+    VIDEOS_PER_PROMPT,
+    Clip,
+    Prompt,
+    custom_clips,
+    read_prompts,
+    standard_clips,
+)
 from raysandbox.evaluators._vbench.worker import ShardWork
 from raysandbox.evaluators.base import DataEvaluator
 from raysandbox.provision.environments import interpreter
@@ -146,6 +153,21 @@ class VbenchVideoEvaluator(DataEvaluator):
         session.report(_metrics(scores, totals, mean_score))
         return mean_score
 
+    def prompts(self) -> list[Prompt]:
+        """Those whose videos are scored: the prompts of the dimensions, from the prompt information.
+
+        Raises:
+            UserError: the environment is not built, or lacks what a dimension needs; there is no such file.
+        """
+        environment = inspect_environment(interpreter(_environment_of(self.model_dump())))
+        dimensions = set(self._dimensions(environment))
+        return [
+            prompt for prompt in read_prompts(self._prompt_file(environment)) if dimensions & set(prompt.dimensions)
+        ]
+
+    def _prompt_file(self, environment: Environment) -> Path:
+        return Path(self.full_json_dir) if self.full_json_dir else environment.prompts
+
     def _dimensions(self, environment: Environment) -> list[str]:
         """Those of `dimension_list`; by default all of the mode that the environment can compute.
 
@@ -174,7 +196,7 @@ class VbenchVideoEvaluator(DataEvaluator):
         folder = Path(self.videos_path)
         if self.mode == "custom_input":
             return custom_clips(folder, dimensions), {}
-        source = Path(self.full_json_dir) if self.full_json_dir else environment.prompts
+        source = self._prompt_file(environment)
         prompts = read_prompts(source)
         wanted = {
             dimension: VIDEOS_PER_PROMPT * sum(dimension in prompt.dimensions for prompt in prompts)

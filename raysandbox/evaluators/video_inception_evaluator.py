@@ -104,7 +104,7 @@ class VideoInceptionEvaluator(DataEvaluator):
         """
         started = time.monotonic()
         logger.setLevel(logging.INFO if self.verbose else logging.NOTSET)
-        self._require()
+        self.require()
         metric, cache = METRICS[self.metric], self._cache(session)
         sets = self._sets(session, cache)
         for each in sets:
@@ -129,8 +129,13 @@ class VideoInceptionEvaluator(DataEvaluator):
         session.report({**scores, **sizes})
         return scores
 
-    def _require(self) -> None:
-        """Looks at what can be looked at before the work."""
+    def require(self) -> None:
+        """Looks at what can be looked at before the work.
+
+        Raises:
+            MissingExtraError: a package is not installed.
+            JobFailed: there is no detector, or it is none; the results have no place.
+        """
         for module, package, extra in _NEEDED:
             if find_spec(module) is None:
                 raise MissingExtraError(package, extra, "video_inception_evaluator")
