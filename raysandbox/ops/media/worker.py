@@ -11,11 +11,12 @@ from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any
 
-from raysandbox.ops.media import decoding, editing
+from raysandbox.ops.media import decoding, editing, sampling
 
 JOBS = {
     "audio_info": decoding.audio_info,
     "resize": editing.resize,
+    "sampled_clip": sampling.sampled_clip,
     "split": editing.split,
     "video_digest": decoding.video_digest,
     "video_frames": decoding.video_frames,

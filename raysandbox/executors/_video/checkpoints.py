@@ -1,0 +1,172 @@
+"""What a training leaves: checkpoints, the states to go on from, and a marker at the end.
+
+In `output_dir`: `checkpoint-{step}.safetensors` (the LoRA), `training.json` once it has finished, and the
+hidden folder `.state` with the weights and moments of the optimizer after the last checkpoints. A state
+is written before its checkpoint, each by rename, so that a checkpoint can always be gone on from.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raysandbox.core.files import atomic_path, atomic_write, remove
+from raysandbox.executors.train._staging import MARKER
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["FINISHED", "Checkpoints", "Progressed", "checkpoint_name"]
+
+logger = logging.getLogger(__name__)
+
+FINISHED = -1
+_STATES = ".state"
+_OWN = "own.json"  # names the training that the folder belongs to, and its files
+
+
+def checkpoint_name(step: int) -> str:
+    """The file of a checkpoint, named as the original's."""
+    return f"checkpoint-{step}.safetensors"
+
+
+@dataclass
+class Progressed:
+    """How far a training is.
+
+    Attributes:
+        step: steps that are done.
+        losses: of each of them.
+        validation: held-out losses, by step.
+        seconds: spent on them.
+        extra: numbers of the optimizer that are no tensors.
+    """
+
+    step: int = 0
+    losses: list[float] = field(default_factory=list)
+    validation: dict[int, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    extra: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The folder of one training.
+
+    Attributes:
+        folder: `output_dir`.
+        key: names everything that the weights depend on.
+        keep_last: how many states stay.
+    """
+
+    folder: Path
+    key: str
+    keep_last: int
+
+    def open(self) -> int:
+        """Takes the folder over; what a training of another key left goes, files of others stay.
+
+        Returns:
+            the step to go on from, 0 for a training from the beginning, or `FINISHED`.
+        """
+        marker = _read(self.folder / MARKER)
+        own = _read(self.folder / _STATES / _OWN)
+        if (own or marker).get("key") != self.key:
+            self._clear([*own.get("files", []), *marker.get("files", []), _STATES, MARKER])
+            self._claim([])
+            return 0
+        if marker and all((self.folder / name).exists() for name in marker["files"]):
+            return FINISHED
+        (self.folder / MARKER).unlink(missing_ok=True)
+        return self._newest_whole()
+
+    def write(self, state: Mapping[str, torch.Tensor], progress: Progressed) -> None:
+        """Writes the state of the optimizer after a step; those before the last ones go."""
+        import torch
+        from safetensors.torch import save
+
+        notes = {"step": progress.step, "validation": progress.validation, "seconds": progress.seconds}
+        about = {"key": self.key, "notes": json.dumps({**notes, "extra": progress.extra})}
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+        tensors["losses"] = torch.tensor(progress.losses, dtype=torch.float64)
+        self.own(checkpoint_name(progress.step))
+        with atomic_path(self._state(progress.step)) as temporary:
+            temporary.write_bytes(save(tensors, about))
+
+    def forget(self) -> None:
+        """Removes the states before the last ones; to be called once a new checkpoint stands."""
+        for step in self._steps()[: -self.keep_last]:
+            self._state(step).unlink()
+
+    def read(self, step: int) -> tuple[dict[str, torch.Tensor], Progressed]:
+        """The state after a step: tensors of the optimizer, and how far the training was."""
+        from safetensors import safe_open
+
+        with safe_open(self._state(step), "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+            notes = json.loads(file.metadata()["notes"])
+        losses = tensors.pop("losses").tolist()
+        validation = {int(number): loss for number, loss in notes["validation"].items()}
+        return tensors, Progressed(step, losses, validation, notes["seconds"], notes["extra"])
+
+    def own(self, name: str) -> None:
+        """Notes a file or folder as the training's, before it is written."""
+        files = _read(self.folder / _STATES / _OWN).get("files", [])
+        if name not in files:
+            self._claim([*files, name])
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Writes the marker: the training is complete."""
+        files = _read(self.folder / _STATES / _OWN).get("files", [])
+        content = {"key": self.key, **summary, "files": [name for name in files if (self.folder / name).exists()]}
+        atomic_write(self.folder / MARKER, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+    def _claim(self, files: list[str]) -> None:
+        atomic_write(self.folder / _STATES / _OWN, json.dumps({"key": self.key, "files": files}))
+
+    def _clear(self, names: list[str]) -> None:
+        for name in names:
+            path = self.folder / name
+            if path.exists() and path.resolve().is_relative_to(self.folder.resolve()):
+                remove(path)
+
+    def _newest_whole(self) -> int:
+        """The last step whose state and checkpoint are whole; what is damaged is named and removed."""
+        for step in reversed(self._steps()):
+            damage = self._damage(self._state(step)) or self._damage(self.folder / checkpoint_name(step), of_us=False)
+            if not damage:
+                return step
+            logger.warning("the checkpoint after step %d is passed over: %s", step, damage)
+            self._state(step).unlink()
+            (self.folder / checkpoint_name(step)).unlink(missing_ok=True)
+        return 0
+
+    def _damage(self, path: Path, *, of_us: bool = True) -> str:
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, "pt") as file:
+                about = file.metadata() or {}
+        except (OSError, SafetensorError) as error:
+            return f"{path} cannot be read: {error}"
+        return f"{path} is of another training" if of_us and about.get("key") != self.key else ""
+
+    def _state(self, step: int) -> Path:
+        return self.folder / _STATES / checkpoint_name(step)
+
+    def _steps(self) -> list[int]:
+        files = (self.folder / _STATES).glob("checkpoint-*.safetensors")
+        return sorted(int(file.stem.removeprefix("checkpoint-")) for file in files)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON object; {} where there is none, or a torn one."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,174 @@
+"""Training of a LoRA for a text-to-video model of diffusers: EasyAnimate 5.1, CogVideoX, Wan, LTX and others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field, model_validator
+
+from raysandbox.core.component import InputPath, ModelPath, OutputPath
+from raysandbox.core.errors import UserError
+from raysandbox.core.keys import DigestMemo, code_version, digest
+from raysandbox.core.registry import register
+from raysandbox.core.runner import TrainSession, WorkSession
+from raysandbox.executors._video.batches import Example, Examples
+from raysandbox.executors._video.dataset import BadClip, clip_stamps, read_clips, spend_budget
+from raysandbox.executors._video.denoising import Denoising, check_trainable
+from raysandbox.executors._video.families import Family, check_request, family_of
+from raysandbox.executors._video.latents import ClipFormat, encode_clips, encode_texts
+from raysandbox.executors._video.layout import (
+    PipelineSource,
+    fetch,
+    local_folder,
+    missing_weights_of,
+    model_digest,
+    read_layout,
+)
+from raysandbox.executors._video.optimizing import Optimizing
+from raysandbox.executors._video.training import Prepared, train_lora
+from raysandbox.executors._video.training_options import TrainingOptions
+from raysandbox.executors.base import ModelTrainer
+
+__all__ = ["DiffusersTrainer"]
+
+# What leaves the weights and the files beside them as they are; clips count by their content.
+_NEUTRAL = {"model", "transformer_path", "dataset", "dataset_root", "validation_dataset", "output_dir"}
+_NEUTRAL |= {"max_bad_rows", "keep_last"}
+
+
+@register("diffusers")
+class DiffusersTrainer(TrainingOptions, ModelTrainer):
+    """Trains a LoRA of a text-to-video model's transformer, on one worker or several.
+
+    Clips and captions are encoded once, by a pass over the cluster; an interrupted training goes on from its
+    last checkpoint. Families: EasyAnimate 5.1, CogVideoX, Wan, LTX, HunyuanVideo, Mochi.
+    """
+
+    distributed: ClassVar[bool] = True
+    example: ClassVar[Mapping[str, Any]] = {
+        "model": "alibaba-pai/EasyAnimateV5.1-12b-zh-diffusers",
+        "dataset": "./outputs/demo/clips_ea_fmt.json",
+        "output_dir": "./outputs/demo/lora",
+        "height": 256,
+        "width": 256,
+        "num_frames": 49,
+        "stride": 3,
+        "rank": 128,
+        "alpha": 64,
+        "learning_rate": 1e-4,
+        "batch_size": 1,
+        "epochs": 1,
+        "checkpoint_every": 500,
+    }
+
+    model: ModelPath = Field(description="folder of the model in diffusers' layout, or its id on the Hugging Face hub")
+    transformer_path: InputPath | None = Field(
+        None, description="other weights for the transformer: a folder in diffusers' layout, or a .safetensors file"
+    )
+    dataset: InputPath = Field(
+        description="JSON list of {file_path, text, type: video}, or rows of Data-Juicer with videos and text"
+    )
+    dataset_root: str | None = Field(None, description="where its relative paths start; the data set's folder if null")
+    validation_dataset: InputPath | None = Field(
+        None, description="held-out clips: their denoising loss is reported at the start and at checkpoints"
+    )
+    max_bad_rows: int = Field(
+        0, ge=0, description="clips of a data set that may be missing, damaged or too short; they go to quarantine"
+    )
+    output_dir: OutputPath = Field(description="where checkpoint-{step}.safetensors and training.json appear")
+
+    @classmethod
+    def missing_weights(cls, raw: Mapping[str, Any]) -> Mapping[str, str]:
+        """The model, when it is not on this machine or lacks files."""
+        missing = missing_weights_of(raw.get("model"))
+        return {"model": missing} if missing else {}
+
+    @classmethod
+    def surroundings(cls, raw: Mapping[str, Any]) -> Any:
+        """The clips that the data sets name, by path, size and time of change."""
+        sets = [raw.get("dataset"), raw.get("validation_dataset")]
+        root = raw.get("dataset_root")
+        return [digest(clip_stamps(each, root)) if isinstance(each, str) else None for each in sets]
+
+    @model_validator(mode="after")
+    def _fits_the_family(self) -> DiffusersTrainer:
+        """What can be known of the request without loading the model."""
+        try:
+            folder = local_folder(self.model)
+            if folder is not None:
+                check_trainable(read_layout(folder))
+                self._check_sizes(family_of(self.model))
+        except UserError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    def prepare(self, session: WorkSession) -> Prepared:
+        """Reads the data sets and has their clips and captions encoded, as far as the cache lacks them.
+
+        Raises:
+            UserError: the model is missing, or cannot be trained.
+            BadRowsError: more clips are missing or damaged than `max_bad_rows` allows.
+        """
+        source = self._source()
+        check_trainable(read_layout(fetch(source, weights=True)))
+        family = family_of(source.model)
+        self._check_sizes(family)
+        memo = DigestMemo(session.cache_dir / "digests")
+        clips = self._examples(session, "dataset", self.dataset, family, memo)
+        held_out = self._examples(session, "validation_dataset", self.validation_dataset, family, memo)
+        without = encode_texts(session, source, family, [""], self.generation, memo)[""]
+        prompts = encode_texts(session, source, family, self.sample_prompts, self.samples, memo)
+        settings = self.model_dump(mode="json", exclude=_NEUTRAL)
+        code = code_version(type(self), Denoising, Examples, Optimizing, Prepared)
+        files = [[each.latents.name, each.text.name] for each in clips]
+        held = [[each.latents.name, each.text.name] for each in held_out]
+        key = digest([code, settings, model_digest(source, memo), files, held, without.name])
+        return Prepared(
+            key, source, Path(self.output_dir).expanduser().absolute(), clips, held_out, without, tuple(prompts.items())
+        )
+
+    def train(self, session: TrainSession) -> str:
+        """Trains and returns `output_dir`.
+
+        Reports `loss`, `lr`, `grad_norm`, `epoch`, `step_seconds`, `samples_per_second` and on a GPU
+        `peak_memory_gb` of every step (from 1), and `validation_loss` at step 0 and at checkpoints.
+
+        Raises:
+            JobFailed: a loss is not finite.
+            UserError: the model cannot be trained here.
+        """
+        train_lora(self, session.prepared, session)
+        return self.output_dir
+
+    def _examples(
+        self, session: WorkSession, key: str, dataset: str | None, family: Family, memo: DigestMemo
+    ) -> tuple[Example, ...]:
+        """The clips of a data set, encoded; those that cannot be used are counted, named and left out."""
+        if dataset is None:
+            return ()
+        source, quarantine = self._source(), session.quarantine / f"{key}.quarantine"
+        clips, bad = read_clips(dataset, self.dataset_root, key)
+        total = len(clips) + len(bad)
+        spend_budget(bad, total, self.max_bad_rows, quarantine, key)  # before anything is computed
+        form = ClipFormat(self.height, self.width, self.num_frames, self.stride, self.seed)
+        latents, damaged = encode_clips(session, source, family, clips, form, self.generation, memo)
+        left_out: list[BadClip] = [*bad, *damaged]
+        if damaged:
+            spend_budget(left_out, total, self.max_bad_rows, quarantine, key)
+        session.report({f"{key}_clips": float(total - len(left_out)), f"{key}_bad_clips": float(len(left_out))})
+        pairs = [(clip, file) for clip, file in zip(clips, latents, strict=True) if file is not None]
+        texts = encode_texts(session, source, family, [clip.text for clip, _ in pairs], self.generation, memo)
+        return tuple(Example(file, texts[clip.text]) for clip, file in pairs)
+
+    def _check_sizes(self, family: Family) -> None:
+        check_request(family, self.generation)
+        if self.sample_prompts:
+            check_request(family, self.samples)
+
+    def _source(self) -> PipelineSource:
+        """The model as workers find it, whose current directory may be another."""
+        folder = Path(self.model).expanduser()
+        other = None if self.transformer_path is None else str(Path(self.transformer_path).expanduser().absolute())
+        return PipelineSource(str(folder.absolute()) if folder.exists() else self.model, other)
