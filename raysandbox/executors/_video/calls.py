@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +29,7 @@ _OURS = frozenset(
     {"prompt", "generator", "latents", "output_type", "return_dict", *_COUNTS}
     | {"callback_on_step_end", "callback_on_step_end_tensor_inputs", "prompt_embeds", "negative_prompt_embeds"}
 )
+_PROMPTS = ("negative_prompt", "prompt_2", "negative_prompt_2")  # besides the prompt
 _FIELDS = ("height", "width", "num_inference_steps", "guidance_scale", "negative_prompt")
 
 
@@ -63,8 +65,10 @@ def generate(
     import torch
 
     arguments = _arguments(type(pipe), family, options)
+    _warn_of_ignored(type(pipe), family, options)
     if encoded is not None:
-        arguments.pop("negative_prompt", None)
+        for name in _PROMPTS:
+            arguments.pop(name, None)
         device = pipe._execution_device
         arguments |= {name: tensor.to(device) for name, tensor in encoded.items()}
     else:
@@ -80,7 +84,7 @@ def generate(
         ) from error
     except (ValueError, TypeError) as error:
         raise JobFailed(f"{family.name} refuses the request: {reason(error)}") from error
-    return _pixels(np.asarray(frames)[0], options)
+    return _pixels(np.asarray(frames[0]), family, options)
 
 
 def check_arguments(kind: type, family: Family, options: GenerationOptions) -> None:
@@ -131,18 +135,21 @@ def _arguments(kind: type, family: Family, options: GenerationOptions) -> dict[s
     frames = next((name for name in _FRAMES if name in known), "num_frames")
     wanted[frames] = options.num_frames
     arguments = {name: value for name, value in wanted.items() if value is not None and name in known}
-    if family.guidance == "true_cfg_scale" and not options.negative_prompt:
-        arguments["negative_prompt"] = ""
     arguments |= {name: 1 for name in _COUNTS if name in known}
     return arguments | options.arguments
 
 
-def warn_of_ignored(kind: type, family: Family, options: GenerationOptions) -> None:
-    """Names, in one warning, the settings that a pipeline has no argument for."""
+def _warn_of_ignored(kind: type, family: Family, options: GenerationOptions) -> None:
+    """Names the settings that a pipeline has no argument for, once in a process."""
     known = inspect.signature(kind.__call__).parameters
     ignored = [name for name in _FIELDS if getattr(options, name) and name not in known]
     if ignored:
-        logger.warning("%s has no %s: without effect", family.name, ", ".join(ignored))
+        _warn_once(f"{family.name} has no {', '.join(ignored)}: without effect")
+
+
+@cache
+def _warn_once(message: str) -> None:
+    logger.warning(message)
 
 
 def _clear_conv_cache(vae: Any) -> None:
@@ -152,7 +159,9 @@ def _clear_conv_cache(vae: Any) -> None:
             getattr(vae, name)()
 
 
-def _pixels(frames: np.ndarray, options: GenerationOptions) -> np.ndarray:
+def _pixels(frames: np.ndarray, family: Family, options: GenerationOptions) -> np.ndarray:
+    if family.frame_step > 1 and options.num_frames not in (None, len(frames)):
+        raise JobFailed(f"{family.name} made {len(frames)} frames, not {options.num_frames}")
     if not np.isfinite(frames).all():
         raise JobFailed(
             f"the video has pixels that are no numbers: an overflow with dtype {options.dtype} "

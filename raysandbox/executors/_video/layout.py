@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import textwrap
@@ -116,9 +117,8 @@ def fetch(source: PipelineSource, *, weights: bool) -> Path:
         HfApi().model_info(source.model, timeout=_HUB_TIMEOUT_S)
         if not weights:
             return Path(hf_hub_download(source.model, INDEX)).parent
-        from diffusers import DiffusionPipeline
-
-        return Path(DiffusionPipeline.download(source.model))
+        diffusers = importlib.import_module("diffusers")
+        return Path(diffusers.DiffusionPipeline.download(source.model))
     except (OSError, ValueError) as error:
         raise UserError(
             f"{source.key}: the model '{source.model}' is not on this machine and cannot be fetched from the Hugging "

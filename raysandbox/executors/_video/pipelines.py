@@ -21,6 +21,7 @@ from raysandbox.executors._video.layout import (
     reason,
 )
 from raysandbox.executors._video.lora import load_lora
+from raysandbox.executors._video.lora_formats import some
 from raysandbox.executors._video.options import Dtype, MemoryOptions
 from raysandbox.executors._video.prompts_encoding import encode_prompts
 
@@ -68,7 +69,9 @@ def load_pipeline(
     layout = _whole_layout(source)
     family = family_of(source.model, source.key)
     left_out = () if encoders else layout.encoders
-    parts = {name: None if name in left_out else _part(layout, source, name, memory, family) for name in layout.parts}
+    parts = {
+        name: None if name in left_out else _part(layout, source, name, memory.dtype, family) for name in layout.parts
+    }
     pipe = _assemble(layout, source, parts)
     check_pipeline(type(pipe), source.key)
     if lora is not None:
@@ -87,7 +90,8 @@ def load_encoders(source: PipelineSource, device: str, memory: MemoryOptions) ->
     layout = _whole_layout(source)
     family = family_of(source.model, source.key)
     parts = {
-        name: _part(layout, source, name, memory, family) if name in layout.encoders else None for name in layout.parts
+        name: _part(layout, source, name, memory.dtype, family) if name in layout.encoders else None
+        for name in layout.parts
     }
     pipe = _assemble(layout, source, parts)
     _place(pipe, device, memory)
@@ -101,7 +105,7 @@ def load_vae(source: PipelineSource, device: str, dtype: Dtype) -> Any:
         UserError: the model cannot be had, or is damaged.
     """
     layout = _whole_layout(source)
-    return _part(layout, source, "vae", MemoryOptions(dtype=dtype), family_of(source.model, source.key)).to(device)
+    return _part(layout, source, "vae", dtype, family_of(source.model, source.key)).to(device)
 
 
 def load_transformer(source: PipelineSource, device: str, dtype: Dtype) -> Any:
@@ -111,7 +115,7 @@ def load_transformer(source: PipelineSource, device: str, dtype: Dtype) -> Any:
         UserError: it cannot be had, or weights do not fit.
     """
     layout = _whole_layout(source)
-    return _part(layout, source, "transformer", MemoryOptions(dtype=dtype), Family(layout.pipeline)).to(device)
+    return _part(layout, source, "transformer", dtype, Family(layout.pipeline)).to(device)
 
 
 def load_scheduler(source: PipelineSource) -> Any:
@@ -121,7 +125,7 @@ def load_scheduler(source: PipelineSource) -> Any:
         UserError: the model cannot be had, or is damaged.
     """
     layout = _whole_layout(source)
-    return _part(layout, source, "scheduler", MemoryOptions(), Family(layout.pipeline))
+    return _part(layout, source, "scheduler", "fp32", Family(layout.pipeline))
 
 
 def peak_memory(device: str) -> int | None:
@@ -177,7 +181,7 @@ def _assemble(layout: Layout, source: PipelineSource, parts: dict[str, Any]) -> 
     return pipe
 
 
-def _part(layout: Layout, source: PipelineSource, name: str, memory: MemoryOptions, family: Family) -> Any:
+def _part(layout: Layout, source: PipelineSource, name: str, dtype: Dtype, family: Family) -> Any:
     """One part of a pipeline, on the CPU; networks for evaluation and with all of their weights.
 
     Raises:
@@ -191,18 +195,19 @@ def _part(layout: Layout, source: PipelineSource, name: str, memory: MemoryOptio
     if other is not None:
         key = _TRANSFORMER_KEY
         if not other.is_dir():
-            return _with_weights_of(kind, folder, other, torch_dtype(memory.dtype))
+            return _with_weights_of(kind, folder, other, torch_dtype(dtype))
         folder = _weights_folder(other)
     if not hasattr(kind, "state_dict"):
         return _from_pretrained(kind, folder, key)
-    dtype = "fp32" if name == "vae" and family.exact_autoencoder else memory.dtype
+    if name == "vae" and family.exact_autoencoder:
+        dtype = "fp32"
     dtype_key = "dtype" if layout.parts[name][0] == "transformers" else "torch_dtype"
     options = {dtype_key: torch_dtype(dtype), "output_loading_info": True}
     network, found = _from_pretrained(kind, folder, key, **options)
     if found["missing_keys"]:
-        raise UserError(f"{key}: {folder} is no {kind.__name__}: it lacks weights for {_some(found['missing_keys'])}")
+        raise UserError(f"{key}: {folder} is no {kind.__name__}: it lacks weights for {some(found['missing_keys'])}")
     if found["unexpected_keys"]:
-        unused = _some(found["unexpected_keys"])
+        unused = some(found["unexpected_keys"])
         logger.warning("%s: %s has weights that %s does not use: %s", key, folder, kind.__name__, unused)
     return network.eval().requires_grad_(False)
 
@@ -244,7 +249,7 @@ def _with_weights_of(kind: Any, folder: Path, file: Path, dtype: Any) -> Any:
     shapes = [name for name in wanted if name in state and wanted[name] != tuple(state[name].shape)]
     if lost or alien or shapes:
         found = [("missing", lost), ("unknown", alien), ("of another shape", shapes)]
-        what = "; ".join(f"{len(names)} {text} ({_some(names)})" for text, names in found if names)
+        what = "; ".join(f"{len(names)} {text} ({some(names)})" for text, names in found if names)
         raise UserError(f"{_TRANSFORMER_KEY}: the weights of {file} do not fit {folder}: {what}, of {len(wanted)}")
     # On the CPU first: buffers that are no weights have to be made, which `meta` leaves empty.
     network = kind.from_config(kind.load_config(str(folder), local_files_only=True))
@@ -309,9 +314,5 @@ def _place(pipe: Any, device: str, memory: MemoryOptions) -> None:
     elif memory.offload == "sequential":
         pipe.enable_sequential_cpu_offload(device=device)
         return
-    pipe.to(device)
-
-
-def _some(names: Any) -> str:
-    ordered = sorted(names)
-    return ", ".join(ordered[:3]) + (f" and {len(ordered) - 3} more" if len(ordered) > 3 else "")
+    if device != "cpu":  # where the parts are; diffusers would warn of fp16, which works
+        pipe.to(device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from raysandbox.core.errors import JobFailed, UserError
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = ["encode_prompts", "uses_negative"]
+
+_PASSED_ON = ("max_sequence_length", "prompt_template", "clean_caption")
 
 
 def encode_prompts(pipe: Any, family: Family, prompt: str, options: GenerationOptions) -> dict[str, Tensor]:
@@ -48,7 +50,8 @@ def encode_prompts(pipe: Any, family: Family, prompt: str, options: GenerationOp
         "num_images_per_prompt": 1,
         "num_videos_per_prompt": 1,
         "device": pipe._execution_device,
-        **{name: options.arguments[name] for name in known if name in options.arguments},
+        **_defaults(type(pipe)),
+        **options.arguments,
     }
     given = {name: value for name, value in arguments.items() if name in known}
     try:
@@ -78,6 +81,12 @@ def uses_negative(pipe: Any, family: Family, options: GenerationOptions) -> bool
     return scale is None or scale > 1
 
 
-def _named(names: Mapping[str, Any] | Any, results: Any) -> dict[str, Tensor]:
+def _defaults(kind: type) -> dict[str, Any]:
+    """What the call passes on to `encode_prompt` where a user says nothing: their own defaults may differ."""
+    parameters = inspect.signature(kind.__call__).parameters
+    return {name: parameters[name].default for name in _PASSED_ON if name in parameters}
+
+
+def _named(names: Iterable[str], results: Iterable[Any]) -> dict[str, Tensor]:
     pairs = zip(names, results, strict=True)
     return {name: value.detach().cpu() for name, value in pairs if value is not None}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 from pathlib import Path
@@ -42,19 +43,21 @@ def make_tiny_easyanimate(folder: Path, seed: int = 0) -> Path:
     """
     try:
         import torch
-        from diffusers import EasyAnimatePipeline, FlowMatchEulerDiscreteScheduler
+        import transformers  # noqa: F401  # diffusers imports without it, and lacks the pipeline
+
+        diffusers = importlib.import_module("diffusers")
     except ImportError as error:
         raise MissingExtraError(error.name or "diffusers", "video", "A tiny video model") from error
 
     with atomic_dir(folder) as temporary, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         tokenizer = _tokenizer(temporary)
-        EasyAnimatePipeline(
-            vae=_autoencoder(),
+        diffusers.EasyAnimatePipeline(
+            vae=_autoencoder(diffusers),
             text_encoder=_text_encoder(len(tokenizer)),
             tokenizer=tokenizer,
-            transformer=_transformer(),
-            scheduler=FlowMatchEulerDiscreteScheduler(),
+            transformer=_transformer(diffusers),
+            scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
         ).save_pretrained(temporary)
         for weights in temporary.rglob("*.safetensors"):  # written with mode 0600 whatever the umask says
             shutil.copymode(temporary / "model_index.json", weights)
@@ -75,14 +78,15 @@ def byte_symbols() -> dict[str, int]:
 
 def _tokenizer(folder: Path) -> Any:
     """One token per byte; the files it is made of go again, the pipeline writes its own."""
-    from transformers import Qwen2TokenizerFast
+    import transformers
 
     vocab, merges = folder / "vocab.json", folder / "merges.txt"
     end_of_text, start, end = _SPECIAL_TOKENS
     tokens = {**byte_symbols(), **{token: 256 + index for index, token in enumerate(_SPECIAL_TOKENS)}}
     vocab.write_text(json.dumps(tokens, ensure_ascii=False), encoding="utf-8")
     merges.write_text("", encoding="utf-8")
-    tokenizer = Qwen2TokenizerFast(
+    kind: Any = transformers.Qwen2TokenizerFast
+    tokenizer = kind(
         vocab_file=str(vocab),
         merges_file=str(merges),
         unk_token=None,
@@ -118,10 +122,8 @@ def _text_encoder(vocabulary: int) -> Any:
     return Qwen2VLForConditionalGeneration(Qwen2VLConfig(text_config=text, vision_config=vision)).eval()
 
 
-def _transformer() -> Any:
-    from diffusers import EasyAnimateTransformer3DModel
-
-    return EasyAnimateTransformer3DModel(
+def _transformer(diffusers: Any) -> Any:
+    return diffusers.EasyAnimateTransformer3DModel(
         num_attention_heads=2,
         attention_head_dim=16,
         in_channels=_LATENT_CHANNELS,
@@ -136,13 +138,11 @@ def _transformer() -> Any:
     )
 
 
-def _autoencoder() -> Any:
-    from diffusers import AutoencoderKLMagvit
-
+def _autoencoder(diffusers: Any) -> Any:
     def blocks(direction: str) -> tuple[str, ...]:
         return (f"Spatial{direction}Block3D", *([f"SpatialTemporal{direction}Block3D"] * 3))
 
-    return AutoencoderKLMagvit(
+    return diffusers.AutoencoderKLMagvit(
         latent_channels=_LATENT_CHANNELS,
         block_out_channels=(8, 8, 8, 8),
         layers_per_block=1,
