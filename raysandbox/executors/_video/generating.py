@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 import socket
@@ -97,7 +98,8 @@ class GenerationWork:
     fps: int
 
     def load(self, device: str) -> _State:
-        """Loads the model."""
+        """Loads the model, and PyAV, whose time then does not count for the first video."""
+        importlib.import_module("av")
         return _State(self.maker.load(device), VideoFolder(self.folder), VideoCache(self.cache))
 
     def run(self, unit: VideoUnit, state: _State) -> dict[str, Any]:
@@ -194,7 +196,7 @@ class Generation:
                 if isinstance(result, UnitFailed):
                     self._fail(Failed(unit, result.reason), failed, session)
                     if not made and len(failed) >= _HOPELESS and len(failed) > self._allowed:
-                        self._judge(failed, session)
+                        self._judge(failed, session, ", and none could; the rest was not tried")
                     continue
                 made += 1
                 record: Record = result["record"]
@@ -231,12 +233,14 @@ class Generation:
     def _allowed(self) -> int:
         return int(self.max_failed * (len(self.units) if 0 < self.max_failed < 1 else 1))
 
-    def _judge(self, failed: Sequence[Failed], session: WorkSession) -> None:
+    def _judge(self, failed: Sequence[Failed], session: WorkSession, more: str = "") -> None:
         if len(failed) <= self._allowed:
             return
-        shown = "".join(f"\n  {unit.file}: {reason.splitlines()[0]}" for unit, reason in failed[:_SHOWN])
+        first = [(unit.file, reason.partition("\n")[0]) for unit, reason in failed[:_SHOWN]]
+        shown = "".join(f"\n  {file}: {reason}" for file, reason in first)
         raise JobFailed(
-            f"{len(failed)} of {len(self.units)} videos could not be made, max_failed allows {self._allowed}:{shown}\n"
+            f"{len(failed)} of {len(self.units)} videos could not be made, max_failed allows "
+            f"{self._allowed}{more}:{shown}\n"
             f"(all reasons are in {session.quarantine / 'generation.jsonl'}; the other videos are kept, and with "
             f"--resume only these are tried again)"
         )
@@ -270,13 +274,15 @@ class _Meter:
     def __init__(self, session: WorkSession, total: int, found: int) -> None:
         self._session, self._total, self._found = session, total, found
         self._made, self._spent = 0, 0.0
-        self._began = self._reported = time.monotonic()
+        self._first = self._last = self._reported = time.monotonic()
         self._recent: deque[float] = deque()
         self._highest: dict[str, float] = {}
 
     def add(self, seconds: float, measured: Mapping[str, float]) -> None:
         """Counts a video."""
-        now = time.monotonic()
+        self._last = now = time.monotonic()
+        if not self._made:
+            self._first = now - max(seconds, 1e-3)  # without the start of the workers
         self._made, self._spent = self._made + 1, self._spent + seconds
         self._recent.append(now)
         while self._recent[0] < now - _RATE_S:
@@ -285,30 +291,22 @@ class _Meter:
             self._highest[name] = max(value, self._highest.get(name, value))
         if now > self._reported + _REPORT_S:
             self._reported = now
-            self._session.report(self._numbers(now), self._found + self._made)
+            rate = len(self._recent) / (now - max(self._first, now - _RATE_S))
+            self._report(rate, self._found + self._made)
 
     def end(self, failed: int, reused: int) -> None:
         """Reports the whole."""
-        seconds = time.monotonic() - self._began
-        summary = {
-            "videos": float(self._found + self._made),
-            "videos_made": float(self._made),
-            "videos_found": float(self._found - reused),
-            "videos_reused": float(reused),
-            "videos_failed": float(failed),
-            **self._highest,
-        }
         if self._made:
-            summary |= {"videos_per_s": self._made / seconds, "seconds_per_video": self._spent / self._made}
-        self._session.report(summary)
+            self._report(self._made / (self._last - self._first), None)
+        counts = {"made": self._made, "found": self._found - reused, "reused": reused, "failed": failed}
+        self._session.report({f"videos_{name}": float(count) for name, count in counts.items()})
 
-    def _numbers(self, now: float) -> dict[str, float]:
-        left = self._total - self._found - self._made
-        rate = len(self._recent) / (now - max(self._began, now - _RATE_S))
-        return {
-            "videos_done": float(self._found + self._made),
+    def _report(self, rate: float, step: int | None) -> None:
+        done = self._found + self._made
+        numbers = {
+            "videos_done": float(done),
             "videos_per_s": rate,
             "seconds_per_video": self._spent / self._made,
-            "eta_s": left / rate,
-            **self._highest,
+            "eta_s": (self._total - done) / rate,
         }
+        self._session.report({**numbers, **self._highest}, step)

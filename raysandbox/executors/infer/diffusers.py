@@ -18,6 +18,7 @@ from raysandbox.executors._video.encoded_prompts import EncodedPrompts, read_enc
 from raysandbox.executors._video.families import check_request, family_if_local, family_of
 from raysandbox.executors._video.generating import GenerationWork, Made, Prepare
 from raysandbox.executors._video.layout import missing_weights_of
+from raysandbox.executors._video.lora import find_lora
 from raysandbox.executors._video.options import GenerationOptions
 from raysandbox.executors._video.pipelines import (
     PipelineSource,
@@ -129,8 +130,6 @@ class DiffusersInference(GenerationOptions, VideoInference):
         return PipelineSource(str(folder.absolute()) if folder.exists() else self.model, other)
 
     def _lora(self) -> Path | None:
-        from raysandbox.executors._video.lora import find_lora
-
         return None if self.lora_path is None else find_lora(self.lora_path).absolute()
 
 
@@ -152,12 +151,8 @@ class PipelineMaker:
 
     def load(self, device: str) -> tuple[Any, str]:
         """The pipeline, with the LoRA, and its device."""
-        from raysandbox.executors._video.lora import load_lora
-
-        pipe = load_pipeline(self.source, device, self.options, encoders=self.encoders)
-        if self.lora is not None:
-            load_lora(pipe.transformer, Path(self.lora), self.options.lora_weight)
-        return pipe, device
+        lora = None if self.lora is None else (Path(self.lora), self.options.lora_weight)
+        return load_pipeline(self.source, device, self.options, encoders=self.encoders, lora=lora), device
 
     def make(self, unit: VideoUnit, state: tuple[Any, str]) -> Made:
         """A video of the unit's prompt and seed alone."""
