@@ -69,7 +69,7 @@ def encode_clips(
     form: ClipFormat,
     options: GenerationOptions,
     memo: DigestMemo,
-) -> tuple[list[Path | None], list[BadClip]]:
+) -> list[Path | BadClip]:
     """Latents of every clip.
 
     Args:
@@ -82,7 +82,7 @@ def encode_clips(
         memo: remembers digests of files.
 
     Returns:
-        A file for each clip, None for one that cannot be decoded; and the latter with reasons.
+        A file for each clip, or why it cannot be decoded.
     """
     folder = session.cache_dir / "latents"
     common = [_VERSION, family.name, part_digest(source, ("vae",), memo), options.dtype, options.vae_tiling]
@@ -100,13 +100,10 @@ def encode_clips(
             rows[target] = {"clip": clip.path, "where": where, "target": str(target)}
     scorer = LatentScorer(source, family.name, form, options.dtype, options.vae_tiling)
     errors = _scored(session, list(rows.values()), scorer, "clips")
-    found = [None if errors.get(str(target)) else target for target in targets]
-    bad = [
-        BadClip(clip.place, clip.path, errors[str(target)])
+    return [
+        BadClip(clip.place, clip.path, errors[str(target)]) if str(target) in errors else target
         for clip, target in zip(clips, targets, strict=True)
-        if errors.get(str(target))
     ]
-    return found, bad
 
 
 def encode_texts(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,7 +15,7 @@ from raysandbox.core.keys import DigestMemo, code_version, digest
 from raysandbox.core.registry import register
 from raysandbox.core.runner import TrainSession, WorkSession
 from raysandbox.executors._video.batches import Example, Examples
-from raysandbox.executors._video.dataset import BadClip, clip_stamps, read_clips, spend_budget
+from raysandbox.executors._video.dataset import BadClip, Clip, clip_stamps, read_clips, spend_budget
 from raysandbox.executors._video.denoising import Denoising, check_trainable
 from raysandbox.executors._video.families import Family, check_request, family_of
 from raysandbox.executors._video.latents import ClipFormat, encode_clips, encode_texts
@@ -116,9 +117,7 @@ class DiffusersTrainer(TrainingOptions, ModelTrainer):
         family = family_of(source.model)
         self._check_sizes(family)
         memo = DigestMemo(session.cache_dir / "digests")
-        clips = self._examples(session, "dataset", self.dataset, family, memo)
-        held_out = self._examples(session, "validation_dataset", self.validation_dataset, family, memo)
-        without = encode_texts(session, source, family, [""], self.generation, memo)[""]
+        clips, held_out, without = self._examples(session, family, memo)
         prompts = encode_texts(session, source, family, self.sample_prompts, self.samples, memo)
         settings = self.model_dump(mode="json", exclude=_NEUTRAL)
         code = code_version(type(self), Denoising, Examples, Optimizing, Prepared)
@@ -143,24 +142,36 @@ class DiffusersTrainer(TrainingOptions, ModelTrainer):
         return self.output_dir
 
     def _examples(
-        self, session: WorkSession, key: str, dataset: str | None, family: Family, memo: DigestMemo
-    ) -> tuple[Example, ...]:
-        """The clips of a data set, encoded; those that cannot be used are counted, named and left out."""
-        if dataset is None:
-            return ()
-        source, quarantine = self._source(), session.quarantine / f"{key}.quarantine"
-        clips, bad = read_clips(dataset, self.dataset_root, key)
-        total = len(clips) + len(bad)
-        spend_budget(bad, total, self.max_bad_rows, quarantine, key)  # before anything is computed
+        self, session: WorkSession, family: Family, memo: DigestMemo
+    ) -> tuple[tuple[Example, ...], tuple[Example, ...], Path]:
+        """The clips to train on, those held out, and the empty caption: encoded, with one pass for each kind."""
+        sets = [self._read(session, "dataset", self.dataset)]
+        if self.validation_dataset is not None:
+            sets.append(self._read(session, "validation_dataset", self.validation_dataset))
         form = ClipFormat(self.height, self.width, self.num_frames, self.stride, self.seed)
-        latents, damaged = encode_clips(session, source, family, clips, form, self.generation, memo)
-        left_out: list[BadClip] = [*bad, *damaged]
+        source, clips = self._source(), [clip for each in sets for clip in each.clips]
+        latents = iter(encode_clips(session, source, family, clips, form, self.generation, memo))
+        pairs = [self._usable(session, each, [next(latents) for _ in each.clips]) for each in sets]
+        captions = [clip.text for each in pairs for clip, _ in each]
+        texts = encode_texts(session, source, family, ["", *captions], self.generation, memo)
+        examples = [tuple(Example(file, texts[clip.text]) for clip, file in each) for each in pairs]
+        return examples[0], examples[1] if len(examples) > 1 else (), texts[""]
+
+    def _read(self, session: WorkSession, key: str, dataset: str) -> _Set:
+        """The clips of a data set; too many that are missing are refused before anything is computed."""
+        found = _Set(key, *read_clips(dataset, self.dataset_root, key))
+        spend_budget(found.bad, found.total, self.max_bad_rows, session.quarantine / f"{key}.quarantine", key)
+        return found
+
+    def _usable(self, session: WorkSession, given: _Set, latents: Sequence[Path | BadClip]) -> list[tuple[Clip, Path]]:
+        """The clips that could be encoded; the others are counted, named and left out."""
+        damaged = [each for each in latents if isinstance(each, BadClip)]
+        bad, key = [*given.bad, *damaged], given.key
         if damaged:
-            spend_budget(left_out, total, self.max_bad_rows, quarantine, key)
-        session.report({f"{key}_clips": float(total - len(left_out)), f"{key}_bad_clips": float(len(left_out))})
-        pairs = [(clip, file) for clip, file in zip(clips, latents, strict=True) if file is not None]
-        texts = encode_texts(session, source, family, [clip.text for clip, _ in pairs], self.generation, memo)
-        return tuple(Example(file, texts[clip.text]) for clip, file in pairs)
+            spend_budget(bad, given.total, self.max_bad_rows, session.quarantine / f"{key}.quarantine", key)
+        session.report({f"{key}_clips": float(given.total - len(bad)), f"{key}_bad_clips": float(len(bad))})
+        pairs = zip(given.clips, latents, strict=True)
+        return [(clip, file) for clip, file in pairs if not isinstance(file, BadClip)]
 
     def _check_sizes(self, family: Family) -> None:
         check_request(family, self.generation)
@@ -172,3 +183,23 @@ class DiffusersTrainer(TrainingOptions, ModelTrainer):
         folder = Path(self.model).expanduser()
         other = None if self.transformer_path is None else str(Path(self.transformer_path).expanduser().absolute())
         return PipelineSource(str(folder.absolute()) if folder.exists() else self.model, other)
+
+
+@dataclass(frozen=True)
+class _Set:
+    """What a data set holds.
+
+    Attributes:
+        key: of the configuration.
+        clips: that can be tried.
+        bad: entries that are none.
+    """
+
+    key: str
+    clips: Sequence[Clip]
+    bad: Sequence[BadClip]
+
+    @property
+    def total(self) -> int:
+        """Number of its entries."""
+        return len(self.clips) + len(self.bad)
