@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from raysandbox.config.documents import KeyPath
 from raysandbox.core.errors import Problem, did_you_mean
@@ -116,13 +117,18 @@ def _real_path(location: tuple[str | int, ...], raw: Any) -> KeyPath:
 def _field_names(model: type[BaseModel], path: KeyPath) -> list[str]:
     annotation: Any = model
     for part in path:
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel) and part in annotation.model_fields:
-            annotation = _model_in(annotation.model_fields[str(part)].annotation)
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel) and (field := _field(annotation, part)):
+            annotation = _model_in(field.annotation)
         elif isinstance(part, str) and annotation is not model:
             return []
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [field.alias or name for name, field in annotation.model_fields.items()]
     return []
+
+
+def _field(model: type[BaseModel], key: str | int) -> FieldInfo | None:
+    """The field that a key of a configuration sets."""
+    return next((field for name, field in model.model_fields.items() if key == (field.alias or name)), None)
 
 
 def _model_in(annotation: Any) -> Any:

@@ -80,7 +80,7 @@ class Component(BaseModel):
 
     @classmethod
     def missing_weights(cls, raw: Mapping[str, Any]) -> Mapping[str, str]:
-        """Model files that a raw configuration names and this machine lacks: key → what to do.
+        """Model files that a raw configuration names and this machine lacks: dotted key → what to do.
 
         Paths that fields declare are looked up without this; it is for names that stand for files.
         """

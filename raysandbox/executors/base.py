@@ -25,12 +25,11 @@ __all__ = [
 TRAINERS = Registry(
     "model trainer",
     ["raysandbox.executors.train"],
-    planned=["easyanimate", "diffusers", "huggingface"],
+    planned=["huggingface"],
 )
 INFERENCES = Registry(
     "model inference",
     ["raysandbox.executors.infer"],
-    planned=["easyanimate", "diffusers"],
 )
 MODEL_EVALUATORS = Registry(
     "model evaluator",

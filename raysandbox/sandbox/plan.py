@@ -173,11 +173,12 @@ class _Planner:
         self.problems += model_problems(model, raw, extra.problem, extra.is_unknown)
         weights = model.missing_weights(raw) if issubclass(model, Component) else {}
         for key, message in weights.items():
-            value = raw.get(key)
-            if extra.is_unknown((key,)) or (isinstance(value, str) and self._writer(same_path(value))):
+            where = tuple(key.split("."))
+            value = _value_at(raw, where)
+            if extra.is_unknown(where) or (isinstance(value, str) and self._writer(same_path(value))):
                 continue  # an earlier job makes it
             refuses = not isinstance(message, FetchedLater)
-            self.problems.append(extra.problem((key,), message, severity="warning", missing_path=refuses))
+            self.problems.append(extra.problem(where, message, severity="warning", missing_path=refuses))
 
     def _check_recipe(self, draft: Draft) -> None:
         for found in recipe_problems(draft.data, allow_user_code=self.config.allow_user_code):
@@ -286,6 +287,12 @@ def _how_it_is_made(path: str) -> str:
     """What a file `MADE_BY` in a folder above a missing path says of how the folder's content is made."""
     notes = (folder / "MADE_BY" for folder in Path(path).parents)
     return next((f"run {note.read_text(encoding='utf-8').strip()}" for note in notes if note.is_file()), "")
+
+
+def _value_at(raw: Any, where: KeyPath) -> Any:
+    for key in where:
+        raw = raw.get(key) if isinstance(raw, Mapping) else None
+    return raw
 
 
 def _find(drafts: Drafts, path: str) -> tuple[Draft | None, KeyPath]:

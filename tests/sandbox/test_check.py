@@ -45,7 +45,7 @@ execution_job_configs:
     meta_name: later
     output: [path]
     input: {extra_configs.train_dataset: anonymous.nothing.path}
-    extra_configs: {type: easyanimate}
+    extra_configs: {type: huggingface}
 executin_job_configs: []
 """
 
@@ -62,7 +62,7 @@ EXPECTED = [
     (32, "'anonymous.later.path' is made by job anonymous.later#", ""),
     (33, "unknown model trainer 'modelscop'", "did you mean 'modelscope'"),
     (37, "'anonymous.nothing.path' names no output", ""),
-    (38, "model trainer 'easyanimate' is not in this version", ""),
+    (38, "model trainer 'huggingface' is not in this version", ""),
     (39, "unknown stage 'executin'", "did you mean 'execution_job_configs'"),
 ]
 

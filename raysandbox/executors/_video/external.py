@@ -16,25 +16,39 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from raysandbox.core.component import InputPath
 from raysandbox.core.errors import UserError
+from raysandbox.core.keys import code_version
 from raysandbox.executors._video.external_process import child_environment, run_program
 from raysandbox.provision.environments import find, interpreter
 
-__all__ = ["ENVIRONMENT", "ExternalOptions", "ExternalScript", "absolute", "external_script"]
+__all__ = [
+    "EXTERNAL_KEYS",
+    "IDLE_KEYS",
+    "BackendOptions",
+    "ExternalScript",
+    "absolute",
+    "external_script",
+    "missing_environment",
+    "surroundings_of",
+]
 
-ENVIRONMENT = "easyanimate"
+_ENVIRONMENT = "easyanimate"
 
 Launcher = Literal["accelerate", "python"]
 
 
-class ExternalOptions(BaseModel):
-    """Keys of `backend: external`."""
+class BackendOptions(BaseModel):
+    """What EasyAnimate runs with, and where its scripts are."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    backend: Literal["diffusers", "external"] = Field(
+        "diffusers", description="diffusers (EasyAnimate 5.1), or the original's scripts (external: EasyAnimate v1)"
+    )
 
     env: str | None = Field(
         None,
         description="external: name of an isolated environment, or path of an interpreter, that the scripts run in: "
-        f"'{ENVIRONMENT}'",
+        f"'{_ENVIRONMENT}'",
     )
     source: InputPath | None = Field(
         None, description="external: checkout that holds the scripts; by default the one that `env` was built from"
@@ -45,7 +59,7 @@ class ExternalOptions(BaseModel):
     launcher: Launcher | None = Field(
         None, description="external: what starts a Python script: training accelerate, inference python"
     )
-    arguments: list[str] | None = Field(
+    script_arguments: list[str] | None = Field(
         None,
         description="external: arguments of the script, with values in braces: --seed={seed}; an option "
         "without its value is left out; by default those of the original's script",
@@ -53,6 +67,14 @@ class ExternalOptions(BaseModel):
     stall_timeout_s: float = Field(
         1800, gt=0, description="external: seconds without a line of output after which a script is ended"
     )
+    model_name: str | None = Field(None, description="of the original; has no meaning here")
+    env_name: str | None = Field(None, description="of the original; external: the same as env")
+    env_manager: str | None = Field(None, description="of the original; has no meaning here")
+    env_params: Any = Field(None, description="of the original; has no meaning here")
+
+
+EXTERNAL_KEYS = ("env", "source", "script", "launcher", "script_arguments", "stall_timeout_s")
+IDLE_KEYS = {"diffusers": ("env_name", "env_manager", "env_params"), "external": ("env_manager", "env_params")}
 
 
 @dataclass(frozen=True)
@@ -113,7 +135,7 @@ class ExternalScript:
 
 
 def external_script(
-    options: ExternalOptions,
+    options: BackendOptions,
     *,
     script: str,
     launcher: Launcher,
@@ -135,10 +157,10 @@ def external_script(
     Raises:
         UserError: no environment, no checkout, no such script, or an unknown name in braces.
     """
-    env = options.env or ENVIRONMENT
+    env = options.env or options.env_name or _ENVIRONMENT
     python = interpreter(env)
     built = find(env)
-    known = Path(built.manifest["source"]["path"]) if built and built.manifest.get("source") else None
+    known = built.source if built else None
     source = Path(options.source).expanduser().absolute() if options.source else known
     if source is None:
         raise UserError(f"source: the environment '{env}' was not built from a checkout: name the one with the scripts")
@@ -148,12 +170,32 @@ def external_script(
     if not allow_user_code and (known is None or source.resolve() != known.resolve()):
         raise UserError(
             f"source: code of {source} runs only with --allow-user-code, or after "
-            f"`raysandbox env create {ENVIRONMENT} --source {source}`"
+            f"`raysandbox env create {_ENVIRONMENT} --source {source}`"
         )
-    given = options.arguments if options.arguments is not None else arguments[Path(name).suffix]
+    given = options.script_arguments if options.script_arguments is not None else arguments[Path(name).suffix]
     _check_names(given, values)
     launch = options.launcher or launcher
     return ExternalScript(python, source, name, launch, tuple(given), options.stall_timeout_s)
+
+
+def missing_environment(raw: Mapping[str, Any]) -> dict[str, str]:
+    """The scripts' environment, when it is not built: for `Component.missing_weights`."""
+    try:
+        interpreter(_env_of(raw))
+    except UserError as error:
+        return {"env_name" if raw.get("env_name") and not raw.get("env") else "env": str(error)}
+    return {}
+
+
+def surroundings_of(raw: Mapping[str, Any]) -> Any:
+    """What a script's result depends on beside the configuration and its inputs: what its environment holds."""
+    built = find(_env_of(raw))
+    held = [built.manifest.get("packages"), built.manifest.get("source")] if built else None
+    return [code_version(BackendOptions), held]
+
+
+def _env_of(raw: Mapping[str, Any]) -> str:
+    return str(raw.get("env") or raw.get("env_name") or _ENVIRONMENT)
 
 
 def names_in(argument: str) -> list[str]:
@@ -170,9 +212,9 @@ def _check_names(arguments: Sequence[str], values: Mapping[str, Any]) -> None:
         try:
             unknown = [name for name in names_in(argument) if name not in values]
         except ValueError as error:
-            raise UserError(f"arguments: '{argument}': {error} (write {{{{ and }}}} for braces)") from error
+            raise UserError(f"script_arguments: '{argument}': {error} (write {{{{ and }}}} for braces)") from error
         if unknown:
-            raise UserError(f"arguments: '{argument}' names {unknown[0]!r}; known: {', '.join(sorted(values))}")
+            raise UserError(f"script_arguments: '{argument}' names {unknown[0]!r}; known: {', '.join(sorted(values))}")
 
 
 def absolute(path: str | None) -> str | None:

@@ -16,7 +16,7 @@ from raysandbox.core.files import remove
 from raysandbox.core.keys import DigestMemo, digest
 from raysandbox.core.runner import UnitFailed, WorkSession
 from raysandbox.executors._video.clips import LONGEST_NAME, file_name
-from raysandbox.executors._video.external import ExternalOptions, ExternalScript, absolute, external_script
+from raysandbox.executors._video.external import BackendOptions, ExternalScript, absolute, external_script
 
 __all__ = ["ShardWork", "external_generation", "is_whole_mp4", "shards_of"]
 
@@ -130,14 +130,14 @@ class ShardWork:
 
 
 def external_generation(
-    options: ExternalOptions,
+    options: BackendOptions,
     given: Mapping[str, Any],
     prompts: Sequence[str],
     output: Path,
     session: WorkSession,
     num_workers: int | None,
-) -> str:
-    """Generates the videos of all prompts that have not theirs yet; returns their folder.
+) -> dict[str, list[Path]]:
+    """Generates the videos of all prompts that have not theirs yet; returns the videos of each.
 
     Args:
         options: of the external backend.
@@ -186,7 +186,7 @@ def external_generation(
             f"{len(failures)} of {len(shards)} shards failed; --resume makes only what is missing:\n"
             + "\n".join(failures)
         )
-    return str(output)
+    return {prompt: [output / file_name(prompt, index) for index in range(per_prompt)] for prompt in prompts}
 
 
 def shards_of(prompts: Sequence[str], num_workers: int) -> list[tuple[str, ...]]:

@@ -11,11 +11,11 @@ from typing import Any
 
 from raysandbox.core.errors import JobFailed
 from raysandbox.core.runner import TrainSession
-from raysandbox.executors._video.external import ExternalOptions, ExternalScript, absolute, external_script
+from raysandbox.executors._video.external import BackendOptions, ExternalScript, absolute, external_script
 from raysandbox.executors._video.external_losses import LossReader
 from raysandbox.executors.train._staging import staged
 
-__all__ = ["PreparedTraining", "prepare_training", "train"]
+__all__ = ["PreparedTraining", "prepare_training", "train_external"]
 
 _SCRIPT = "train_lora.py"
 # What the original's wrapper passes to its script, less what belongs to its own tracker and samples.
@@ -82,7 +82,7 @@ class PreparedTraining:
     values: Mapping[str, Any]
 
 
-def prepare_training(options: ExternalOptions, given: Mapping[str, Any], *, allow_user_code: bool) -> PreparedTraining:
+def prepare_training(options: BackendOptions, given: Mapping[str, Any], *, allow_user_code: bool) -> PreparedTraining:
     """Finds the script and completes its values.
 
     Args:
@@ -107,7 +107,7 @@ def prepare_training(options: ExternalOptions, given: Mapping[str, Any], *, allo
     return PreparedTraining(script, values)
 
 
-def train(prepared: PreparedTraining, output_dir: Path, session: TrainSession) -> str:
+def train_external(prepared: PreparedTraining, output_dir: Path, session: TrainSession) -> None:
     """Trains; the checkpoints appear in `output_dir` when the script has ended well.
 
     Raises:
@@ -124,7 +124,6 @@ def train(prepared: PreparedTraining, output_dir: Path, session: TrainSession) -
         if not reader.is_finite:
             raise JobFailed(f"{what}: its last loss is {reader.last}, in step {reader.step}")
         summary.update(checkpoint=newest.name, losses=reader.losses, last_loss=reader.last)
-    return str(output_dir)
 
 
 def _newest_checkpoint(folder: Path, what: str) -> Path:
