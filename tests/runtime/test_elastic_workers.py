@@ -1,0 +1,228 @@
+"""Workers that come and go with the cluster; units that fail are tried elsewhere."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from raysandbox.core.errors import JobFailed
+from raysandbox.core.progress import Progress
+from raysandbox.core.runner import UnitFailed
+from raysandbox.runtime.placement import Resources, placement_group_for
+from raysandbox.runtime.unit_workers import JobWorkers
+from tests.chaos.raylets import raylets
+from tests.runtime.test_unit_workers import Job
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Work:
+    """Answers with its process; strings say what else to do."""
+
+    folder: Path
+    load_error: str = ""
+
+    def load(self, device):
+        if self.load_error:
+            raise ValueError(self.load_error)
+        (self.folder / f"loaded-{os.getpid()}").touch()
+
+    def run(self, unit, state):
+        mark = self.folder / f"{unit}-{os.getpid()}"
+        if unit == "fail":
+            mark.touch()
+            raise ValueError("no such luck")
+        if unit == "fail here":  # in the first process that has it, as long as there is another one
+            while len(list(self.folder.glob("loaded-*"))) < 2:
+                time.sleep(0.01)
+            if not list(self.folder.glob("fail here-*")):
+                mark.touch()
+            if mark.exists():
+                raise ValueError("no such luck here")
+        if unit == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if isinstance(unit, float):
+            time.sleep(unit)
+        return os.getpid()
+
+
+class Seen:
+    """Collects the events and metrics of a map."""
+
+    def __init__(self, folder, **resources):
+        self.events, self.metrics = [], []
+        self.workers = JobWorkers(
+            Job(Resources(num_cpus=0.5, **resources)),
+            folder / "logs" / "job.log",
+            Progress(),
+            lambda event, **fields: self.events.append((event, fields)),
+            lambda metrics, step=None: self.metrics.append(metrics),
+        )
+
+    def of(self, event):
+        return [fields for name, fields in self.events if name == event]
+
+
+def groups_held():
+    ray = pytest.importorskip("ray")
+    return [group for group in ray.util.placement_group_table().values() if group["state"] != "REMOVED"]
+
+
+def test_one_worker_for_each_gpu(cluster, tmp_path):
+    seen = Seen(tmp_path)
+    done = dict(seen.workers.map(Work(tmp_path), [0.3] * 8, elastic=True))
+    assert sorted(done) == list(range(8))
+    assert len(set(done.values())) == 2
+    started, ended = seen.of("worker_started"), seen.of("worker_ended")
+    assert sorted(event["worker"] for event in started) == sorted(event["worker"] for event in ended) == [0, 1]
+    assert {event["node"] for event in started} == {"127.0.0.1"}
+    assert 0.3 < seen.metrics[-1]["busy_share"] <= 1
+    assert "gpu_utilization" not in seen.metrics[-1]
+    assert groups_held() == []
+
+
+@pytest.mark.parametrize(("resources", "argument", "workers"), [({"num_workers": 3, "num_gpus": 0}, 1, 3), ({}, 1, 1)])
+def test_as_many_as_are_asked_for(cluster, tmp_path, resources, argument, workers):
+    done = Seen(tmp_path, **resources).workers.map(Work(tmp_path), [0.3] * 9, elastic=True, num_workers=argument)
+    assert len({pid for _, pid in done}) == workers
+
+
+def test_no_gpus_wanted_means_one_worker(cluster, tmp_path):
+    assert len({pid for _, pid in Seen(tmp_path, num_gpus=0).workers.map(Work(tmp_path), [0.1] * 4, elastic=True)}) == 1
+
+
+def test_the_first_worker_begins_and_others_join(cluster, tmp_path):
+    seen = Seen(tmp_path)
+    others_work = placement_group_for(Resources(num_gpus=1, num_cpus=0.5))
+    others_work.__enter__()
+    running = seen.workers.map(Work(tmp_path), [0.2] * 30, elastic=True)
+    first = [next(running)[1] for _ in range(4)]
+    assert len(set(first)) == 1
+    others_work.__exit__(None, None, None)
+    assert len({pid for _, pid in running}) == 2
+    assert groups_held() == []
+
+
+def test_idle_workers_are_ended(cluster, tmp_path):
+    seen = Seen(tmp_path)
+    running = seen.workers.map(Work(tmp_path), [0.1, 0.1, 4.0, 0.1], elastic=True)
+    for _ in range(3):
+        next(running)
+    assert len(seen.of("worker_ended")) == 1
+    assert len(groups_held()) == 1
+    assert dict(running).keys() == {2}
+
+
+def test_no_worker_at_all(cluster, tmp_path):
+    waits = Seen(tmp_path, timeout_s=1).workers.map(Work(tmp_path), [1, 2], elastic=True)
+    with (
+        placement_group_for(Resources(num_gpus=2)),
+        pytest.raises(JobFailed, match=r"1 × \(0.5 CPU, 1 GPU\).*other work holds.*waited 1 s"),
+    ):
+        next(waits)
+    with pytest.raises(JobFailed, match="the largest node has 2"):
+        list(Seen(tmp_path, num_gpus=3).workers.map(Work(tmp_path), [1], elastic=True))
+    assert groups_held() == []
+
+
+@pytest.mark.parametrize("elastic", [True, False])
+def test_a_unit_that_fails_is_tried_by_another_worker(cluster, tmp_path, elastic):
+    work = Work(tmp_path)
+    units = ["fail here", 0.2, 0.2, 0.2]
+    done = dict(Seen(tmp_path, num_workers=2).workers.map(work, units, elastic=elastic, tries=2))
+    assert all(isinstance(pid, int) for pid in done.values())
+    (failed,) = tmp_path.glob("fail here-*")
+    assert failed.name != f"fail here-{done[0]}"
+
+
+@pytest.mark.parametrize("elastic", [True, False])
+def test_units_that_always_fail_are_named(cluster, tmp_path, elastic):
+    seen = Seen(tmp_path, num_workers=2)
+    done = dict(seen.workers.map(Work(tmp_path), ["fail", 0.1, "die", 0.1], elastic=elastic, tries=3))
+    assert done[0] == UnitFailed("ValueError: no such luck")
+    assert isinstance(done[1], int)
+    assert done[2].reason.startswith("the worker died 3 times on unit 2: ")
+    assert len(seen.of("worker_lost")) == 3
+    assert {fields["unit"] for fields in seen.of("worker_lost")} == {2}
+    assert groups_held() == []
+
+
+def test_without_tries_a_failure_ends_the_work(cluster, tmp_path):
+    with pytest.raises(JobFailed, match="ValueError: no such luck\nlast lines of"):
+        list(Seen(tmp_path).workers.map(Work(tmp_path), ["fail", 0.1], elastic=True))
+    assert groups_held() == []
+
+
+def test_a_model_that_does_not_load_ends_the_work(cluster, tmp_path):
+    work = Work(tmp_path, load_error="no such model")
+    with pytest.raises(JobFailed, match="no such model"):
+        list(Seen(tmp_path).workers.map(work, [1, 2], elastic=True, tries=5))
+
+
+class Driver:
+    """`elastic_driver.py` on a cluster, and what it has told."""
+
+    def __init__(self, cluster, folder, count, seconds):
+        self._errors = folder / "driver.err"
+        with self._errors.open("w") as errors:
+            self.process = subprocess.Popen(
+                [sys.executable, Path(__file__).with_name("elastic_driver.py"), str(folder), str(count), str(seconds)],
+                env={**cluster.environment, "RAY_ADDRESS": cluster.address, "PYTHONPATH": str(ROOT)},
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+        self.told = []
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self):
+        for line in self.process.stdout:
+            if line.startswith("{"):
+                self.told.append(json.loads(line))
+
+    def wait_for(self, event, **fields):
+        end = time.monotonic() + 60
+        while not any(fields.items() <= told.items() for told in self.of(event)):
+            assert time.monotonic() < end, self.told[-5:]
+            assert self.process.poll() is None or self._reader.is_alive(), self._errors.read_text()
+            time.sleep(0.05)
+
+    def of(self, event):
+        return [told for told in list(self.told) if told["event"] == event]
+
+    def end(self):
+        assert self.process.wait(timeout=120) == 0, self._errors.read_text()
+        self._reader.join()
+        self.process.stdout.close()
+
+
+def test_a_node_that_dies_and_one_that_joins(tmp_path, monkeypatch):
+    for name, milliseconds in (("INITIAL_DELAY", 0), ("PERIOD", 500), ("TIMEOUT", 500)):
+        monkeypatch.setenv(f"RAY_health_check_{name.lower()}_ms", str(milliseconds))
+    count = 500
+    with raylets(tmp_path, 2, 3, gpus=1) as cluster:
+        driver = Driver(cluster, tmp_path, count, 0.3)
+        for number in (2, 3):
+            driver.wait_for("unit", node=f"127.0.0.{number}")
+        cluster.kill(3)
+        driver.wait_for("worker_lost", node="127.0.0.3")
+        cluster.start(4)
+        driver.wait_for("unit", node="127.0.0.4")
+        (tmp_path / "hurry").touch()
+        driver.end()
+    units = driver.of("unit")
+    assert sorted(unit["index"] for unit in units) == list(range(count))
+    assert {unit["node"] for unit in units} == {f"127.0.0.{number}" for number in (2, 3, 4)}
+    runs = sum(len(path.read_text().splitlines()) for path in tmp_path.glob("runs-*"))
+    assert runs - count <= 1  # nothing was done twice but what the lost worker had at hand
+    assert len(driver.of("worker_lost")) == 1
+    assert set(driver.of("end")[0]["groups"]) == {"REMOVED"}
