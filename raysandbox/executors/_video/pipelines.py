@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
+import json
 import logging
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,13 +72,8 @@ def load_pipeline(
         MissingExtraError: a package is not installed.
     """
     layout = _whole_layout(source)
-    family = family_of(source.model, source.key)
-    left_out = () if encoders else layout.encoders
-    parts = {
-        name: None if name in left_out else _part(layout, source, name, memory.dtype, family) for name in layout.parts
-    }
-    pipe = _assemble(layout, source, parts)
-    check_pipeline(type(pipe), source.key)
+    check_pipeline(_pipeline_class(layout, source), source.key)
+    pipe, family = _pipeline(layout, source, memory.dtype, set(layout.parts) - set(() if encoders else layout.encoders))
     if lora is not None:
         load_lora(pipe.transformer, *lora)
     _speed_up(pipe, family, memory)
@@ -88,12 +88,7 @@ def load_encoders(source: PipelineSource, device: str, memory: MemoryOptions) ->
         UserError: the model cannot be had, or is damaged.
     """
     layout = _whole_layout(source)
-    family = family_of(source.model, source.key)
-    parts = {
-        name: _part(layout, source, name, memory.dtype, family) if name in layout.encoders else None
-        for name in layout.parts
-    }
-    pipe = _assemble(layout, source, parts)
+    pipe, _ = _pipeline(layout, source, memory.dtype, set(layout.encoders))
     _place(pipe, device, memory)
     return pipe
 
@@ -159,8 +154,7 @@ def _require_packages() -> None:
             raise MissingExtraError(error.name or package, "video", "A text-to-video model") from error
 
 
-def _assemble(layout: Layout, source: PipelineSource, parts: dict[str, Any]) -> Any:
-    """The pipeline made of loaded parts, with the settings of the model's index."""
+def _pipeline_class(layout: Layout, source: PipelineSource) -> Any:
     import diffusers
 
     kind = getattr(diffusers, layout.pipeline, None)
@@ -169,6 +163,13 @@ def _assemble(layout: Layout, source: PipelineSource, parts: dict[str, Any]) -> 
             f"{source.key}: diffusers {diffusers.__version__} has no {layout.pipeline}, of which {layout.folder} is "
             f"(install a version that has it, or use another model)"
         )
+    return kind
+
+
+def _pipeline(layout: Layout, source: PipelineSource, dtype: Dtype, wanted: Collection[str]) -> tuple[Any, Family]:
+    """The pipeline with the parts that are wanted and the settings of the model's index."""
+    kind, family = _pipeline_class(layout, source), family_of(source.model, source.key)
+    parts = {name: _part(layout, source, name, dtype, family) if name in wanted else None for name in layout.parts}
     known = inspect.signature(kind.__init__).parameters
     settings = {name: value for name, value in layout.settings.items() if name in known}
     try:
@@ -178,7 +179,7 @@ def _assemble(layout: Layout, source: PipelineSource, parts: dict[str, Any]) -> 
     except (ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{source.key}: {layout.folder} cannot be loaded: {reason(error)}") from error
     pipe.set_progress_bar_config(disable=True)
-    return pipe
+    return pipe, family
 
 
 def _part(layout: Layout, source: PipelineSource, name: str, dtype: Dtype, family: Family) -> Any:
@@ -190,26 +191,43 @@ def _part(layout: Layout, source: PipelineSource, name: str, dtype: Dtype, famil
     if name not in layout.parts:
         raise UserError(f"{source.key}: the model {layout.folder} ({layout.pipeline}) has no {name}")
     kind = _class_of(layout, source, name)
-    folder, key = layout.folder / name, source.key
-    other = Path(source.transformer).expanduser() if source.transformer and name == "transformer" else None
-    if other is not None:
-        key = _TRANSFORMER_KEY
-        if not other.is_dir():
-            return _with_weights_of(kind, folder, other, torch_dtype(dtype))
-        folder = _weights_folder(other)
-    if not hasattr(kind, "state_dict"):
-        return _from_pretrained(kind, folder, key)
+    folder = layout.folder / name
     if name == "vae" and family.exact_autoencoder:
         dtype = "fp32"
-    dtype_key = "dtype" if layout.parts[name][0] == "transformers" else "torch_dtype"
-    options = {dtype_key: torch_dtype(dtype), "output_loading_info": True}
-    network, found = _from_pretrained(kind, folder, key, **options)
+    if not hasattr(kind, "state_dict"):
+        return _from_pretrained(kind, folder, source.key)
+    if not source.transformer or name != "transformer":
+        return _network(kind, folder, source.key, layout.parts[name][0], dtype)
+    other = Path(source.transformer).expanduser()
+    if other.is_dir():
+        other = _weights_folder(other)
+        _check_class(kind, other)
+        return _network(kind, other, _TRANSFORMER_KEY, "diffusers", dtype)
+    _check_weights_fit(kind, folder, other)
+    with _as_folder(folder, other) as temporary:
+        return _network(kind, temporary, _TRANSFORMER_KEY, "diffusers", dtype)
+
+
+def _network(kind: Any, folder: Path, key: str, library: str, dtype: Dtype) -> Any:
+    """A network with all of its weights, for evaluation, without gradients."""
+    options = {"dtype" if library == "transformers" else "torch_dtype": torch_dtype(dtype)}
+    network, found = _from_pretrained(kind, folder, key, **options, output_loading_info=True)
     if found["missing_keys"]:
         raise UserError(f"{key}: {folder} is no {kind.__name__}: it lacks weights for {some(found['missing_keys'])}")
     if found["unexpected_keys"]:
         unused = some(found["unexpected_keys"])
         logger.warning("%s: %s has weights that %s does not use: %s", key, folder, kind.__name__, unused)
     return network.eval().requires_grad_(False)
+
+
+def _check_class(kind: Any, folder: Path) -> None:
+    """Refuses the folder of a network of another class: the errors of loading it would not say so."""
+    try:
+        name = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("_class_name")
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"{_TRANSFORMER_KEY}: {folder / 'config.json'} cannot be read: {error}") from error
+    if name != kind.__name__:
+        raise UserError(f"{_TRANSFORMER_KEY}: {folder} holds {name}, and the model needs {kind.__name__}")
 
 
 def _from_pretrained(kind: Any, folder: Path, key: str, **options: Any) -> Any:
@@ -223,38 +241,44 @@ def _from_pretrained(kind: Any, folder: Path, key: str, **options: Any) -> Any:
         raise UserError(f"{key}: {folder} cannot be loaded as {kind.__name__}: {reason(error)}") from error
 
 
-def _with_weights_of(kind: Any, folder: Path, file: Path, dtype: Any) -> Any:
-    """A transformer of the model's configuration with the weights of a file.
+def _check_weights_fit(kind: Any, folder: Path, file: Path) -> None:
+    """Refuses a file whose weights are not those of a network of the folder's configuration.
 
     Raises:
         UserError: there is no such file, it is of another format, or its weights do not fit.
     """
     import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors import SafetensorError, safe_open
 
     if not file.exists():
         raise UserError(f"{_TRANSFORMER_KEY}: there is nothing at {file} (correct the path)")
     if file.suffix != ".safetensors":
         raise UserError(f"{_TRANSFORMER_KEY}: {file} is no .safetensors file (convert it; others may run code)")
     try:
-        state = load_file(file)
+        with safe_open(file, "pt") as content:
+            shapes = {name: list(content.get_slice(name).get_shape()) for name in content.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise UserError(f"{_TRANSFORMER_KEY}: {file} cannot be read: {reason(error)} (copy it again)") from error
     with torch.device("meta"):
         network = kind.from_config(kind.load_config(str(folder), local_files_only=True))
-    wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    lost = [name for name in wanted if name not in state]
-    alien = [name for name in state if name not in wanted]
-    shapes = [name for name in wanted if name in state and wanted[name] != tuple(state[name].shape)]
-    if lost or alien or shapes:
-        found = [("missing", lost), ("unknown", alien), ("of another shape", shapes)]
-        what = "; ".join(f"{len(names)} {text} ({some(names)})" for text, names in found if names)
+    wanted = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
+    found = [
+        ("missing", [name for name in wanted if name not in shapes]),
+        ("unknown", [name for name in shapes if name not in wanted]),
+        ("of another shape", [name for name in wanted if shapes.get(name, wanted[name]) != wanted[name]]),
+    ]
+    what = "; ".join(f"{len(names)} {text} ({some(names)})" for text, names in found if names)
+    if what:
         raise UserError(f"{_TRANSFORMER_KEY}: the weights of {file} do not fit {folder}: {what}, of {len(wanted)}")
-    # On the CPU first: buffers that are no weights have to be made, which `meta` leaves empty.
-    network = kind.from_config(kind.load_config(str(folder), local_files_only=True))
-    network.load_state_dict(state, strict=True, assign=True)
-    return network.to(dtype).eval().requires_grad_(False)
+
+
+@contextlib.contextmanager
+def _as_folder(folder: Path, file: Path) -> Iterator[Path]:
+    """A folder with the configuration of one network and the weights of a file, for `from_pretrained`."""
+    with tempfile.TemporaryDirectory() as name:
+        shutil.copy(folder / "config.json", name)
+        Path(name, "diffusion_pytorch_model.safetensors").symlink_to(file.absolute())
+        yield Path(name)
 
 
 def _weights_folder(folder: Path) -> Path:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from raysandbox.core.errors import JobFailed, UserError
+from raysandbox.executors._video.calls import check_arguments
 from raysandbox.executors._video.families import Family
 from raysandbox.executors._video.options import GenerationOptions
 
@@ -32,7 +33,7 @@ def encode_prompts(pipe: Any, family: Family, prompt: str, options: GenerationOp
         arguments of the call by name, tensors on the CPU with a first dimension of 1.
 
     Raises:
-        UserError: prompts of this family cannot be encoded first.
+        UserError: prompts of this family cannot be encoded first, or an argument is not the pipeline's.
         JobFailed: the GPU has no memory for it.
     """
     import torch
@@ -41,6 +42,7 @@ def encode_prompts(pipe: Any, family: Family, prompt: str, options: GenerationOp
         raise UserError(
             f"encode_prompts_first: it is not known how {family.name} takes encoded prompts (set it to false)"
         )
+    check_arguments(type(pipe), family, options)
     known = inspect.signature(pipe.encode_prompt).parameters
     negative = uses_negative(pipe, family, options)
     arguments: dict[str, Any] = {
