@@ -8,7 +8,6 @@ out, and what else a transformer is given, follows the pipelines of diffusers 0.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from raysandbox.core.errors import UserError
-from raysandbox.executors._video.layout import INDEX, Layout
+from raysandbox.executors._video.layout import Layout
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,7 +78,10 @@ class Denoising:
         """
         sigma = self.sigma(density, size)
         wide = sigma.reshape(-1, *[1] * (clean.ndim - 1))
-        return Noised((1 - wide) * clean + wide * noise, self.timestep(sigma), noise - clean)
+        latents = (1 - wide) * clean + wide * noise
+        if self.scheduler.config.get("invert_sigmas"):  # Mochi's time runs from noise to video
+            return Noised(latents, (1 - sigma) * self.steps, clean - noise)
+        return Noised(latents, sigma * self.steps, noise - clean)
 
     def sigma(self, density: Tensor, size: tuple[int, int, int]) -> Tensor:
         """The share of noise: one of the scheduler's steps, shifted as it does while generating."""
@@ -89,10 +91,6 @@ class Denoising:
             return self.scheduler.time_shift(self.shift_parameter(size), 1.0, sigma)
         shift = config.get("flow_shift") or config.get("shift") or 1.0
         return shift * sigma / (1 + (shift - 1) * sigma)
-
-    def timestep(self, sigma: Tensor) -> Tensor:
-        """What the transformer is told of sigma."""
-        return sigma * self.steps
 
     def shift_parameter(self, size: tuple[int, int, int]) -> float:
         """`mu` of a shift that depends on the size: linear in the number of latent positions."""
@@ -177,15 +175,6 @@ class _HunyuanVideo(Denoising):
 
 
 class _Mochi(Denoising):
-    """Its time runs from noise to video, and so does what it predicts."""
-
-    def noised(self, clean: Tensor, noise: Tensor, density: Tensor, size: tuple[int, int, int]) -> Noised:
-        found = super().noised(clean, noise, density, size)
-        return Noised(found.latents, found.timestep, -found.target)
-
-    def timestep(self, sigma: Tensor) -> Tensor:
-        return (1 - sigma) * self.steps
-
     def arguments(self, noised: Noised, text: Mapping[str, Tensor], size: tuple[int, int, int]) -> dict[str, Any]:
         arguments = super().arguments(noised, text, size)
         return {**arguments, "encoder_attention_mask": text["prompt_attention_mask"]}
@@ -270,8 +259,7 @@ def denoising_of(layout: Layout, transformer: Any, scheduler: Any, pixels: tuple
         UserError: its training is not known, or the scheduler is of another kind.
     """
     check_trainable(layout)
-    index = json.loads((layout.folder / INDEX).read_text(encoding="utf-8"))
-    per_token = bool(index.get("expand_timesteps"))
+    per_token = bool(layout.settings.get("expand_timesteps"))
     return _KINDS[layout.pipeline](transformer, scheduler, pixels, time_per_token=per_token)
 
 
