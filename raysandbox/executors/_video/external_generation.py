@@ -173,7 +173,7 @@ def external_generation(
     shards = shards_of(todo, num_workers or 1)
     failures: list[str] = []
     for index, result in session.workers.map(
-        work, shards, description="shards of prompts", num_workers=num_workers, tries=_TRIES
+        work, shards, description="shards of prompts", num_workers=num_workers, elastic=True, tries=_TRIES
     ):
         if isinstance(result, UnitFailed):
             failures.append(f"shard {index + 1} of {len(shards)}: {result.reason}")

@@ -25,7 +25,7 @@ _TAIL_CHARS = 3000
 _POLL_S = 1.0
 _REDRAW_S = 10.0  # a progress bar's line goes to the log that often
 _END_S = 10.0  # for the guard to end what it guards
-_BREAKS = re.compile(rb"[\r\n]")
+_BREAKS = re.compile(rb"\r\n|[\r\n]")
 
 
 def child_environment(python: str) -> dict[str, str]:
@@ -71,7 +71,7 @@ def run_program(
             if line is None:
                 hung = True
                 break
-            if tail and is_drawn and log.last_was_drawn:
+            if tail and log.last_was_drawn:
                 tail.pop()  # the bar's earlier state
             tail.append(line)
             log.write(line, is_drawn)

@@ -93,7 +93,7 @@ class Translation:
         """
         values, places = self.flat(raw)
         found = list(self._contradictions(raw, values, places))
-        found += [_finding(self.place((key,), places), "is required", None) for key in required if not values.get(key)]
+        found += self._missing(raw, [key for key in required if not values.get(key)])
         for key, why in (refused or {}).items():
             if key in places or key in raw:
                 found.append(_finding(places.get(key, (key,)), why, values.get(key)))
@@ -116,13 +116,14 @@ class Translation:
         try:
             return self.component.model_validate(values)
         except ValidationError as error:
-            raise ValidationError.from_exception_data(
-                self.component.type_name,
-                [
-                    _finding(self.place(detail["loc"] or _subject(detail), places), _text(detail), detail["input"])
-                    for detail in error.errors(include_url=False)
-                ],
-            ) from None
+            details = error.errors(include_url=False)
+        missing = [str(detail["loc"][0]) for detail in details if detail["type"] == "missing"]
+        others = [detail for detail in details if detail["type"] != "missing"]
+        found = [
+            _finding(self.place(detail["loc"] or _subject(detail), places), _text(detail), detail["input"])
+            for detail in others
+        ]
+        raise ValidationError.from_exception_data(self.component.type_name, [*self._missing(raw, missing), *found])
 
     def missing_weights(self, raw: Mapping[str, Any]) -> dict[str, str]:
         """What the flat component misses, by the dotted key that names it."""
@@ -139,6 +140,19 @@ class Translation:
             return ()
         usual = (place for place, alias in self.aliases.items() if key in alias.keys)
         return (*(places.get(key) or next(usual, (key,))), *location[1:])
+
+    def _missing(self, raw: Mapping[str, Any], keys: Collection[str]) -> Iterator[InitErrorDetails]:
+        """The findings that flat keys are not given: at the key, or at the last section that is there."""
+        found: dict[Place, list[str]] = {}
+        for key in keys:
+            place = cast(Place, self.place((key,), {}))
+            depth = max(depth for depth in range(len(place)) if depth == 0 or _at(raw, place[:depth]) is not None)
+            if depth == len(place) - 1:
+                yield _finding(place, "is required", None)
+            else:
+                found.setdefault(place[:depth], []).append(".".join(place))
+        for place, names in found.items():
+            yield _finding(place, f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} required", None)
 
     def _given(self, raw: Mapping[str, Any]) -> Iterator[tuple[str, Place, Any]]:
         """Yields (flat key, place, value) of everything that is given; null at an original's key is nothing."""
@@ -185,8 +199,6 @@ def _subject(detail: Mapping[str, Any]) -> Place:
 
 
 def _text(detail: Mapping[str, Any]) -> str:
-    if detail["type"] == "missing":
-        return "is required"
     return str(detail["msg"]).removeprefix("Value error, ")
 
 
