@@ -269,10 +269,9 @@ def _standardisation(vae: Any, family: str) -> tuple[Any, Any]:
     factor = float(vae.config.get("scaling_factor") or 1.0)
     if family not in _STANDARDISED:
         return 0.0, factor
-    values = []
+    values, weights = [], dict(vae.named_buffers())
     for name, default in (("latents_mean", 0.0), ("latents_std", 1.0)):
-        value = getattr(vae, name, None)  # LTX's is a part of its weights
-        value = vae.config.get(name) if value is None else value
+        value = weights.get(name, vae.config.get(name))  # LTX's are a part of its weights
         value = torch.as_tensor(default if value is None else value, dtype=torch.float32, device=vae.device)
         values.append(value.reshape(1, -1, 1, 1, 1))
     mean, std = values

@@ -46,6 +46,10 @@ def _fitted(frame: Any, height: int, width: int) -> np.ndarray:
     rows, columns = (width, height) if turns % 2 else (height, width)
     scale = max(rows / frame.height, columns / frame.width)
     scaled = max(rows, round(frame.height * scale)), max(columns, round(frame.width * scale))
-    pixels = frame.to_ndarray(format="rgb24", height=scaled[0], width=scaled[1], interpolation="BICUBIC")
+    # Colours first: scaled together with their conversion, they are off by several of 255.
+    method = "AREA" if scale < 1 else "BICUBIC"
+    pixels = (
+        frame.reformat(format="rgb24").reformat(width=scaled[1], height=scaled[0], interpolation=method).to_ndarray()
+    )
     top, left = (scaled[0] - rows) // 2, (scaled[1] - columns) // 2
     return np.rot90(pixels[top : top + rows, left : left + columns], turns)
