@@ -149,5 +149,5 @@ def test_a_cache_that_workers_do_not_share_is_told(session, encode, tmp_path, mo
     from raysandbox.executors._video import latents
 
     monkeypatch.setattr(latents, "_write", lambda target, tensors: None)
-    with pytest.raises(JobFailed, match="cache_dir: a worker wrote .* which is not here"):
+    with pytest.raises(JobFailed, match=r"cache_dir: a worker wrote .* which is not here"):
         encode([save_clip(tmp_path / "clip.mp4", 1)])
