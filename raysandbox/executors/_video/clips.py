@@ -14,13 +14,16 @@ from raysandbox.core.errors import MissingExtraError
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["LONGEST_NAME", "encode_mp4", "file_name", "read_frames", "require_av", "safe_stem", "write_mp4"]
+__all__ = ["ENCODING", "LONGEST_NAME", "encode_mp4", "file_name", "read_frames", "require_av", "safe_stem", "write_mp4"]
 
 LONGEST_NAME = 255  # bytes that Linux file systems allow for a name
 _TAIL = len("~01234567-999999.mp4")  # what a stem that is cut must leave room for
 # The separator of paths, and characters that terminals and tools that read names line by line trip over.
 _UNSAFE = re.compile(r"[/\x00-\x1f\x7f\u0085\u2028\u2029]")
 _CRF = "16"  # constant quality of x264; at 18 differences to the source begin to be visible
+# "Macroblock-tree" rate control reads memory that it has not written: equal frames gave other bytes now and
+# then (x264 164, with its assembler), and always where malloc fills memory (MALLOC_PERTURB_).
+ENCODING = {"crf": _CRF, "preset": "medium", "x264-params": "mbtree=0", "flags": "+bitexact"}
 _SEI = 6  # type of H.264 unit in which x264 writes its version and settings
 
 
@@ -95,9 +98,7 @@ def encode_mp4(path: Path, frames: np.ndarray, fps: int) -> None:
     how = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
     options = {"fflags": "+bitexact", "movflags": "+faststart"}
     with av.open(str(path), "w", format="mp4", options=options) as container:
-        stream = container.add_stream(
-            "libx264", rate=fps, options={"crf": _CRF, "preset": "medium", "flags": "+bitexact"}
-        )
+        stream = container.add_stream("libx264", rate=fps, options=dict(ENCODING))
         stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
         stream.codec_context.thread_count = 1
         without_notes = BitStreamFilterContext(f"filter_units=remove_types={_SEI}", stream)

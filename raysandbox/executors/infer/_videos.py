@@ -14,7 +14,7 @@ from pydantic import Field, field_validator
 from raysandbox.core.component import InputPath, OutputPath
 from raysandbox.core.errors import JobFailed, UserError
 from raysandbox.core.runner import WorkSession
-from raysandbox.executors._video.clips import require_av
+from raysandbox.executors._video.clips import ENCODING, require_av
 from raysandbox.executors._video.generating import Generation, GenerationWork, Prepare, VideoMaker
 from raysandbox.executors._video.prompts import Prompts, read_prompts
 from raysandbox.executors._video.records import Record
@@ -92,7 +92,7 @@ class VideoInference(ModelInference):
         # The job's own folder is emptied when it is tried again: what is unfinished stands beside it.
         folder = output or session.artifacts.absolute().with_name(f".{session.artifacts.name}.unfinished")
         counts = {text: self._count(prompts, text) for text in prompts.texts}
-        units = units_of(counts, self.seed, self._identity(session), lambda: _folds_case(folder))
+        units = units_of(counts, self.seed, [ENCODING, self._identity(session)], lambda: _folds_case(folder))
         generation = Generation(
             units,
             GenerationWork(self._maker(session), folder, (session.cache_dir / "videos").absolute(), self._fps()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from raysandbox.core.errors import UserError
 from raysandbox.core.keys import DigestMemo, code_version
 from raysandbox.core.registry import register
 from raysandbox.core.runner import WorkSession
+from raysandbox.executors._video.calls import check_arguments
 from raysandbox.executors._video.encoded_prompts import EncodedPrompts, read_encoded
 from raysandbox.executors._video.families import check_request, family_if_local, family_of
 from raysandbox.executors._video.generating import GenerationWork, Made, Prepare
@@ -75,8 +77,10 @@ class DiffusersInference(GenerationOptions, VideoInference):
     @model_validator(mode="after")
     def _fits_the_family(self) -> DiffusersInference:
         """What can be known of the request without loading the model."""
-        try:
+        family = None
+        with contextlib.suppress(UserError):  # of a folder that is no model, which `missing_weights` tells
             family = family_if_local(self.model)
+        try:
             if family is not None:
                 check_request(family, self)
         except UserError as error:
@@ -152,7 +156,9 @@ class PipelineMaker:
     def load(self, device: str) -> tuple[Any, str]:
         """The pipeline, with the LoRA, and its device."""
         lora = None if self.lora is None else (Path(self.lora), self.options.lora_weight)
-        return load_pipeline(self.source, device, self.options, encoders=self.encoders, lora=lora), device
+        pipe = load_pipeline(self.source, device, self.options, encoders=self.encoders, lora=lora)
+        check_arguments(type(pipe), family_of(self.source.model), self.options)
+        return pipe, device
 
     def make(self, unit: VideoUnit, state: tuple[Any, str]) -> Made:
         """A video of the unit's prompt and seed alone."""

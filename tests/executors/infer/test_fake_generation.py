@@ -170,8 +170,8 @@ def test_tries_that_fail_are_tried_again(make):
 def test_where_nothing_can_be_made_the_rest_is_not_tried(make, tmp_path):
     session = InProcessSession(tmp_path / "run", use_cache=False)
     names = [f"{text}-{index}.mp4" for text in ("a cat", "😀", "last one") for index in range(30)]
+    (tmp_path / "few.txt").write_text("a cat\n😀\nlast one\n")
     with pytest.raises(JobFailed, match="10 of 90 videos could not be made, max_failed allows 0, and none could"):
-        (tmp_path / "few.txt").write_text("a cat\n😀\nlast one\n")
         make(session=session, prompts=str(tmp_path / "few.txt"), videos_per_prompt=30, fail_on=names)
 
 
@@ -182,7 +182,7 @@ def test_videos_that_other_nodes_keep_to_themselves_are_missed(make, tmp_path):
                 (tmp_path / "run" / "videos" / units[index].file).unlink()
                 yield index, result
 
-    with pytest.raises(JobFailed, match="10 videos that workers made are not in .* storage that all of them share"):
+    with pytest.raises(JobFailed, match=r"10 videos that workers made are not in .* storage that all of them share"):
         make(workers=Elsewhere())
 
 
@@ -202,7 +202,7 @@ def test_before_and_after(make, tmp_path):
     assert (session.artifacts / "contact_sheet.png").stat().st_size > 1000
     assert len(list((session.artifacts / "previews").iterdir())) == len(PROMPTS)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(JobFailed, match="compare_with: no file of .*empty is named like"):
+    with pytest.raises(JobFailed, match=r"compare_with: no file of .*empty is named like"):
         make("other", compare_with=str(tmp_path / "empty"), contact_sheet=True)
     with pytest.raises(UserError, match="compare_with: there is no folder"):
         make("none", compare_with=str(tmp_path / "absent"))
