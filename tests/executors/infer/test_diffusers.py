@@ -85,7 +85,7 @@ def test_what_is_neutral_changes_no_bit(make, expected, neutral):
 
 
 def test_order_and_workers_change_no_bit(make, expected):
-    session, videos = make("more", workers=InProcessWorkers(2, 3), videos_per_prompt=2)
+    _, videos = make("more", workers=InProcessWorkers(2, 3), videos_per_prompt=2)
     assert len(videos) == 4
     assert expected.items() <= videos.items()
 
