@@ -34,11 +34,16 @@ class Key:
 
 
 def describe_keys(model: type[BaseModel], prefix: str = "") -> Iterator[Key]:
-    """Yields the keys of a model, its own before inherited ones, nested models by dotted names."""
+    """Yields the keys of a model, its own before inherited ones, nested models by dotted names.
+
+    Fields without `repr` are left out: those that another component describes.
+    """
     own = [name for name in model.model_fields if name in model.__annotations__]
     inherited = [name for name in model.model_fields if name not in own]
     for name in [*own, *inherited]:
         field = model.model_fields[name]
+        if not field.repr:
+            continue
         key = prefix + (field.alias or name)
         nested = nested_model(field.annotation)
         if nested is not None:

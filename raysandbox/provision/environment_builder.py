@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from raysandbox.core.errors import UserError
 from raysandbox.core.files import atomic_write, remove
-from raysandbox.provision.environment_source import checked_source, described, torch_of
+from raysandbox.provision.environment_source import checked_source, described, drivers_torch, exact_torch, torch_of
 from raysandbox.provision.environments import (
     MANIFEST,
     Environment,
@@ -258,15 +258,13 @@ class _Build:
 
     def _torch_as(self, requirement: str) -> None:
         """Installs torch as a checkout asks for it, if it does."""
-        exact = requirement.partition("==")[2]
-        if exact and exact.replace(".", "").isdecimal():
-            self._torch(exact)
-        elif requirement:
-            quick = ["--retries", "1", "--timeout", "20", "--index-url", _CPU_TORCH]
-            if not _has_nvidia_driver():
-                with contextlib.suppress(UserError):
-                    self._pip([*quick, requirement])
-            self._pip([requirement])  # nothing is left to do where the line before was enough
+        if not requirement:
+            return
+        fitting = exact_torch(requirement) or ("" if _has_nvidia_driver() else drivers_torch(requirement))
+        if fitting:
+            self._torch(fitting)
+        else:
+            self._pip([requirement])
 
     def _pip(self, arguments: Sequence[str]) -> None:
         options = ["--disable-pip-version-check", "--no-input", "--progress-bar", "off"]

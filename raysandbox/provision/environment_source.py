@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from raysandbox.core.errors import UserError
 from raysandbox.provision.environments import Pins, find, source_digest
 
-__all__ = ["checked_source", "described", "torch_of"]
+__all__ = ["checked_source", "described", "drivers_torch", "exact_torch", "torch_of"]
 
 _TORCH = re.compile(r"torch\s*([=<>~!][^;#]*)?(?:[;#].*)?", re.IGNORECASE)
 
@@ -71,6 +72,26 @@ def torch_of(file: Path) -> str:
         if found:
             return "torch" + (found[1] or "").replace(" ", "")
     return ""
+
+
+def exact_torch(requirement: str) -> str:
+    """The version that a requirement pins; "" when it pins none."""
+    exact = requirement.partition("==")[2]
+    return exact if exact.replace(".", "").isdecimal() else ""
+
+
+def drivers_torch(requirement: str) -> str:
+    """The version of torch in this environment, if it is one that a requirement allows; else "".
+
+    Its CPU build can be had without PyTorch's own index, unlike that of "the newest".
+    """
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    try:
+        found = version("torch").partition("+")[0]
+        return found if found in Requirement(requirement).specifier else ""
+    except (PackageNotFoundError, InvalidRequirement):
+        return ""
 
 
 def _git(source: Path, *arguments: str) -> str:

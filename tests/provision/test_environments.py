@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ import pytest
 import raysandbox
 from raysandbox.core.errors import UnknownNameError, UserError
 from raysandbox.provision import environment_builder as builder
+from raysandbox.provision import environment_source
 from raysandbox.provision import environments as module
 from raysandbox.provision.environment_builder import BuildView, create, delete
 from raysandbox.provision.environment_source import torch_of
@@ -491,20 +493,28 @@ def test_torch_of_a_requirements_file(tmp_path, line, asked):
 
 
 @pytest.mark.parametrize(
-    ("driver", "asked", "calls"),
+    ("driver", "own", "asked", "calls"),
     [
-        (False, "torch>=2", ["index torch>=2", "torch>=2"]),
-        (True, "torch>=2", ["torch>=2"]),
-        (False, "torch==2.1", ["torch==2.1+cpu"]),
-        (False, "", []),
+        (False, "2.13.0+cpu", "torch>=2", ["torch==2.13.0+cpu"]),
+        (False, "1.0", "torch>=2", ["torch>=2"]),
+        (False, "2.13.0", "torch", ["torch==2.13.0+cpu"]),
+        (True, "2.13.0", "torch>=2", ["torch>=2"]),
+        (False, "2.13.0", "torch==2.1", ["torch==2.1+cpu"]),
+        (False, "2.13.0", "torch=?1", ["torch=?1"]),  # pip says what is wrong
+        (False, None, "torch>=2", ["torch>=2"]),
+        (False, "2.13.0", "", []),
     ],
 )
-def test_torch_as_a_checkout_asks_for_it(monkeypatch, driver, asked, calls):
+def test_torch_as_a_checkout_asks_for_it(monkeypatch, driver, own, asked, calls):
+    def version(name):
+        if own is None:
+            raise PackageNotFoundError(name)
+        return own
+
     made = []
-    monkeypatch.setattr(
-        builder._Build, "_pip", lambda self, a: made.append(f"{'index ' if '--index-url' in a else ''}{a[-1]}")
-    )
+    monkeypatch.setattr(builder._Build, "_pip", lambda self, arguments: made.append(arguments[-1]))
     monkeypatch.setattr(builder, "_has_nvidia_driver", lambda: driver)
+    monkeypatch.setattr(environment_source, "version", version)
     build = builder._Build(pins_of("easyanimate"), Path("x"), sys.executable, sys.stdout, BuildView(), 0)
     build._torch_as(asked)
     assert made == calls

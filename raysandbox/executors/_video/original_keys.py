@@ -25,6 +25,8 @@ class Section(BaseModel):
 def optional_keys(component: type[BaseModel], without: Collection[str] = ()) -> dict[str, Any]:
     """The fields of a component, none of them required, for `pydantic.create_model`.
 
+    Lists of keys do not show them again.
+
     Args:
         component: whose fields.
         without: names that are left out.
@@ -33,7 +35,7 @@ def optional_keys(component: type[BaseModel], without: Collection[str] = ()) -> 
     for name, own in component.model_fields.items():
         if name not in without:
             annotation: Any = Annotated[(own.annotation, *own.metadata)] if own.metadata else own.annotation
-            found[name] = (annotation | None, Field(None, description=own.description))
+            found[name] = (annotation | None, Field(None, description=own.description, repr=False))
     return found
 
 

@@ -135,6 +135,9 @@ class Train(Section):
 class EasyAnimateInference(BackendOptions, _Base):
     """Generates videos with EasyAnimate: the original's keys, and those of `diffusers`.
 
+    The keys of `diffusers` stand below `train.infer_config` or at the top level; one that is given twice, in our
+    words and in the original's, must have one value.
+
     `backend: diffusers` is the inference `diffusers` with the defaults of the original's script (30 steps,
     guidance 6, LoRA weight 0.55). `backend: external` runs the original's own script for EasyAnimate v1 in
     an environment of its own, on shards of the prompts.

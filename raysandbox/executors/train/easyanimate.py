@@ -149,6 +149,9 @@ class Train(Section):
 class EasyAnimateTrainer(BackendOptions, _Base):
     """Trains a LoRA for EasyAnimate: the original's keys, and those of `diffusers`.
 
+    The keys of `diffusers` stand below `train.training_config` or at the top level; one that is given twice, in our
+    words and in the original's, must have one value.
+
     `backend: diffusers` is the trainer `diffusers`. `backend: external` runs the original's own script for
     EasyAnimate v1 in an environment of its own, in one worker, on the GPUs that its `resources` ask for.
     """
