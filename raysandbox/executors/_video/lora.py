@@ -70,7 +70,8 @@ def load_lora(transformer: Any, file: Path, weight: float, key: str = "lora_path
     for name, pair in pairs.items():
         layer, base = layers[name], modules[name].weight
         for half, tensor in ((layer.lora_A, pair.down), (layer.lora_B, pair.up)):
-            half[_ADAPTER].weight.data = tensor.to(device=base.device, dtype=base.dtype).contiguous()
+            # A copy: tensors of a file lie at odd addresses, for which sums are rounded in another order.
+            half[_ADAPTER].weight.data = tensor.to(device=base.device, dtype=base.dtype, copy=True).contiguous()
         layer.scaling[_ADAPTER] = pair.alpha / pair.rank * weight
     transformer.requires_grad_(False)
 

@@ -151,8 +151,7 @@ def _original_name(module: str) -> str:
     There, the text's own attention is a module beside the video's, with the same names.
     """
     name = re.sub(r"attn1\.add_([qkv])_proj$", r"attn2.to_\1", module)
-    name = re.sub(r"attn1\.to_add_out$", "attn2.to_out.0", name)
-    return re.sub(r"attn1\.norm_added_([qk])$", r"attn2.norm_\1", name).replace(".", "_")
+    return re.sub(r"attn1\.to_add_out$", "attn2.to_out.0", name).replace(".", "_")
 
 
 def _pairs_of_peft(
