@@ -12,7 +12,17 @@ from raysandbox.core.redact import redact_text
 from raysandbox.runtime.placement import Resources
 from raysandbox.runtime.session import is_local
 
-__all__ = ["LOST_TRIES", "PULL_S", "START_S", "WorkerJob", "WorkerLost", "failure", "start_actor"]
+__all__ = [
+    "LOST_TRIES",
+    "PULL_S",
+    "START_S",
+    "WorkerJob",
+    "WorkerLost",
+    "failure",
+    "runtime_env_of",
+    "start_actor",
+    "with_tail",
+]
 
 LOST_TRIES = 2  # a worker that dies with its machine is no fault of the job: not counted in `retries`
 PULL_S = 0.5
@@ -66,12 +76,12 @@ def start_actor(cls: type, job: WorkerJob, group: Any, bundle: int = 0, python: 
         "scheduling_strategy": PlacementGroupSchedulingStrategy(
             group, bundle, placement_group_capture_child_tasks=False
         ),
-        "runtime_env": _runtime_env(given),
+        "runtime_env": runtime_env_of(given),
     }
     return ray.remote(cls).options(**options).remote()
 
 
-def _runtime_env(given: Mapping[str, Any]) -> dict[str, Any]:
+def runtime_env_of(given: Mapping[str, Any]) -> dict[str, Any]:
     """The runtime environment with its interpreter's path made absolute: workers start elsewhere."""
     environment = dict(given)
     interpreter = environment.get("py_executable", "")
@@ -95,6 +105,8 @@ def failure(error: Exception, tail: str, log: Path) -> Exception:
 
     if isinstance(error, RayTaskError):
         cause = error.cause
+        if isinstance(cause, UserError) and not isinstance(cause, JobFailed):
+            tail = ""  # it says itself what is to be mended
         reason = str(cause) if isinstance(cause, UserError) else f"{type(cause).__name__}: {cause}"
     elif isinstance(error, RuntimeEnvSetupError):
         reason = f"the job's runtime_env cannot be set up: {error}"
@@ -104,9 +116,10 @@ def failure(error: Exception, tail: str, log: Path) -> Exception:
         reason = f"the worker did not start within {START_S:g} s"
     else:
         reason = str(error).splitlines()[-1].split(" Some common causes")[0]  # Ray's last line says why
-        return WorkerLost(redact_text(_with_tail(reason, tail, log)))
-    return JobFailed(redact_text(_with_tail(reason, tail, log)))
+        return WorkerLost(with_tail(reason, tail, log))
+    return JobFailed(with_tail(reason, tail, log))
 
 
-def _with_tail(reason: str, tail: str, log: Path) -> str:
-    return f"{reason}\nlast lines of {log}:\n{tail}" if tail else reason
+def with_tail(reason: str, tail: str, log: Path) -> str:
+    """The message of an error: its reason, redacted, and the last lines of the worker's output."""
+    return redact_text(f"{reason}\nlast lines of {log}:\n{tail}" if tail else reason)

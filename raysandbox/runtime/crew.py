@@ -21,7 +21,7 @@ from raysandbox.runtime.actors import LOST_TRIES, PULL_S, START_S, WorkerJob, Wo
 from raysandbox.runtime.meter import Meter
 from raysandbox.runtime.places import Place, Places
 from raysandbox.runtime.unit_actor import UnitActor
-from raysandbox.runtime.worker_log import LogFollower, WorkerAddress
+from raysandbox.runtime.worker_log import LogFollower, WorkerAddress, log_of
 
 __all__ = ["Crew", "Task"]
 
@@ -52,10 +52,6 @@ class Task:
     python: str | None
     tries: int | None
     has_gpu: bool
-
-    def log_of(self, number: int) -> Path:
-        """The log of a worker."""
-        return self.log.with_suffix(f".{number}{self.log.suffix}") if number else self.log
 
 
 @dataclass(eq=False)
@@ -169,7 +165,7 @@ class Crew:
 
     def _came_up(self, slot: _Slot, address: WorkerAddress) -> None:
         slot.address = address
-        slot.follower = LogFollower(address, self._task.log_of(slot.place.number))
+        slot.follower = LogFollower(address, log_of(self._task.log, slot.place.number))
         slot.call = slot.actor.load.remote(self._task.work, self._task.has_gpu)
         self._tell("worker_started", slot)
 
@@ -249,7 +245,7 @@ class Crew:
 
     def _went_wrong(self, slot: _Slot, error: Exception) -> tuple[int, Any] | None:
         """Tries again elsewhere what a worker failed at or was lost with; returns what is not tried again."""
-        log = self._task.log_of(slot.place.number)
+        log = log_of(self._task.log, slot.place.number)
         reason = failure(error, "", log)
         if isinstance(reason, WorkerLost):
             return self._lost(slot, reason, error)
@@ -304,7 +300,7 @@ class Crew:
         if slot.follower:
             slot.follower.pull(last=True)
         tail = slot.follower.tail if slot.follower else ""
-        return failure(error, tail, self._task.log_of(slot.place.number))
+        return failure(error, tail, log_of(self._task.log, slot.place.number))
 
 
 def _nodes() -> Mapping[str, Mapping[str, Any]]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from raysandbox.core.redact import redact_text
 
-__all__ = ["LogFollower", "WorkerAddress", "redirect_output"]
+__all__ = ["LogFollower", "WorkerAddress", "log_of", "redirect_output"]
 
 _CHUNK = 4 << 20  # bytes fetched at a time
 _TAIL_LINES = 20
@@ -36,6 +36,11 @@ class WorkerAddress:
     node_id: str
     pid: int
     output: str
+
+
+def log_of(log: Path, number: int) -> Path:
+    """Log of a job's worker: the job's own for the first, `LOG.2.log` for number 2, and so on."""
+    return log.with_suffix(f".{number}{log.suffix}") if number else log
 
 
 def redirect_output() -> str:

@@ -1,0 +1,70 @@
+"""A training inside of a worker: what it gets, and what becomes of its errors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from raysandbox.core.runner import Report
+from raysandbox.executors.base import ModelTrainer
+from raysandbox.runtime.unit_actor import device_for, guarded
+from raysandbox.runtime.watcher_actor import Reporter
+
+__all__ = ["Training"]
+
+
+@dataclass(frozen=True)
+class Session:
+    """What the training gets (`raysandbox.core.runner.TrainSession`).
+
+    Attributes:
+        report: sends metrics to the watcher.
+        device: "cuda" when the bundle holds a GPU that torch can use, else "cpu".
+        log_dir: for log files of the training's own.
+        prepared: what the trainer prepared.
+        rank: number of this worker, from 0.
+        world_size: number of workers.
+    """
+
+    report: Report
+    device: str
+    log_dir: Path
+    prepared: Any = None
+    rank: int = 0
+    world_size: int = 1
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training to be sent to its workers.
+
+    Attributes:
+        trainer: what trains.
+        report: sends metrics to the watcher.
+        has_gpu: whether each worker holds a GPU.
+        log_dir: for log files of the training's own.
+        prepared: what the trainer prepared.
+        world_size: number of workers.
+    """
+
+    trainer: ModelTrainer
+    report: Reporter
+    has_gpu: bool
+    log_dir: Path
+    prepared: Any = None
+    world_size: int = 1
+
+    def run(self, rank: int = 0) -> str:
+        """Trains; the metrics are with the watcher when it returns.
+
+        Raises:
+            UserError: the training failed.
+        """
+        self.log_dir.mkdir(parents=True, exist_ok=True)
+        device = device_for(self.has_gpu)
+        session = Session(self.report, device, self.log_dir, self.prepared, rank, self.world_size)
+        try:
+            return guarded(self.trainer.train, session)
+        finally:
+            self.report.client.flush()
