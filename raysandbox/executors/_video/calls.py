@@ -96,8 +96,9 @@ def check_arguments(kind: type, family: Family, options: GenerationOptions) -> N
     known = inspect.signature(kind.__call__).parameters
     free = sorted(set(known) - _OURS - {"self"})
     for name in options.arguments:
-        if name in _OURS or name in GenerationOptions.model_fields:
-            where = "a key of its own" if name in GenerationOptions.model_fields else "set for every video"
+        own_key = name in GenerationOptions.model_fields and name != "fps"  # ours is the files'; a model may have one
+        if name in _OURS or own_key:
+            where = "a key of its own" if own_key else "set for every video"
             raise UserError(f"arguments.{name} is {where} (take it out of arguments)")
         if name not in known:
             hint = did_you_mean(name, free)

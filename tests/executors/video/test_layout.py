@@ -122,6 +122,31 @@ def test_a_path_that_is_not_there_is_not_looked_up_on_the_hub() -> None:
     assert missing_weights_of(None) is None
 
 
+def test_a_model_that_cannot_be_fetched_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(self: object, name: str, timeout: float) -> None:
+        assert timeout <= 30  # minutes of retries otherwise
+        raise ConnectionError("no network. More")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", unreachable)
+    with pytest.raises(UserError) as refused:
+        fetch(PipelineSource("some/model"), weights=True)
+    assert str(refused.value).startswith(
+        "model: the model 'some/model' is not on this machine and cannot be fetched from the Hugging Face hub: "
+        "no network (correct the name; or run `hf download some/model`"
+    )
+
+
+def test_a_model_is_fetched_by_diffusers_and_its_index_alone_where_that_does(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda self, name, timeout: None)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda name, file: str(copy / file))
+    assert fetch(PipelineSource("some/model"), weights=False) == copy
+
+    monkeypatch.setattr("diffusers.DiffusionPipeline.download", lambda name: str(copy / "whole"))
+    assert fetch(PipelineSource("some/model"), weights=True) == copy / "whole"
+
+
 def test_the_digest_follows_what_is_used(copy: Path, tmp_path: Path) -> None:
     memo = DigestMemo(tmp_path / "memo")
     source = PipelineSource(str(copy))

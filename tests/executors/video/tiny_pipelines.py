@@ -31,6 +31,7 @@ SIZES = {
     "easyanimate": (9, 32, 32),
     "cogvideox": (9, 16, 16),
     "wan": (9, 16, 16),
+    "skyreels": (9, 16, 16),
     "ltx": (9, 32, 32),
     "hunyuan": (9, 16, 16),
     "mochi": (7, 16, 16),
@@ -61,8 +62,8 @@ def _cogvideox(diffusers: Any) -> Any:
     )
 
 
-def _wan(diffusers: Any) -> Any:
-    return diffusers.WanPipeline(
+def _wan(diffusers: Any, name: str = "Wan") -> Any:
+    return getattr(diffusers, f"{name}Pipeline")(
         tokenizer=_tokenizer(),
         text_encoder=_t5("UMT5"),
         vae=diffusers.AutoencoderKLWan(
@@ -73,7 +74,7 @@ def _wan(diffusers: Any) -> Any:
             latents_mean=[0.0] * 4,
             latents_std=[1.0] * 4,
         ),
-        transformer=diffusers.WanTransformer3DModel(
+        transformer=getattr(diffusers, f"{name}Transformer3DModel")(
             num_attention_heads=2,
             attention_head_dim=12,
             in_channels=4,
@@ -168,6 +169,7 @@ def _mochi(diffusers: Any) -> Any:
 _BUILDERS: dict[str, Callable[[Any], Any]] = {
     "cogvideox": _cogvideox,
     "wan": _wan,
+    "skyreels": lambda diffusers: _wan(diffusers, "SkyReelsV2"),
     "ltx": _ltx,
     "hunyuan": _hunyuan,
     "mochi": _mochi,
