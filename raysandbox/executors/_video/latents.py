@@ -84,7 +84,7 @@ def encode_clips(
     Returns:
         A file for each clip, or why it cannot be decoded.
     """
-    folder = session.cache_dir / "latents"
+    folder = session.cache_dir.absolute() / "latents"  # workers have other current directories
     common = [_VERSION, family.name, part_digest(source, ("vae",), memo), options.dtype, options.vae_tiling]
     common += [form.height, form.width, form.num_frames, form.stride]
     with ThreadPoolExecutor(_READERS) as pool:
@@ -127,7 +127,7 @@ def encode_texts(
     Returns:
         The file of each text.
     """
-    folder = session.cache_dir / "text_embeddings"
+    folder = session.cache_dir.absolute() / "text_embeddings"
     encoders = read_layout(fetch(source, weights=True), source.key).encoders
     common = [_VERSION, family.name, part_digest(source, encoders, memo), options.model_dump(mode="json")]
     targets = {text: folder / f"{digest([*common, text])}.safetensors" for text in texts}
@@ -173,7 +173,7 @@ def _scored(session: WorkSession, rows: Sequence[Mapping[str, Any]], scorer: Row
     if not rows:
         return {}
     logger.info("encoding %d %s", len(rows), what)
-    manifest = session.artifacts / f"{what}.jsonl"
+    manifest = session.artifacts.absolute() / f"{what}.jsonl"
     atomic_write(manifest, "".join(json.dumps(row) + "\n" for row in rows))
     try:
         table = session.scorers.score(str(manifest), scorer, on_device=True)

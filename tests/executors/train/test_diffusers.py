@@ -1,0 +1,136 @@
+"""The trainer of LoRAs as a component: its configuration, its data, and on a cluster."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from raysandbox.core.errors import BadRowsError, UserError
+from raysandbox.core.events import read_events
+from raysandbox.executors._video.tiny import make_tiny_easyanimate
+from raysandbox.executors.train.diffusers import DiffusersTrainer
+from tests.executors.video.training_setup import clips_in, session_in, trained, trainer_of
+
+torch = pytest.importorskip("torch")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return make_tiny_easyanimate(tmp_path_factory.mktemp("models") / "easyanimate")
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    return clips_in(tmp_path_factory.mktemp("clips"), 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"height": 40}, "height is 40: EasyAnimatePipeline needs a multiple of 16"),
+        ({"num_frames": 8}, r"num_frames is 8: EasyAnimatePipeline needs 4k \+ 1 frames"),
+        ({"sample_prompts": ["a"], "sample_options": {"width": 24}}, "width is 24"),
+        ({"max_steps": 3, "warmup_steps": 3}, "warmup_steps must be fewer than max_steps"),
+        ({"learning_rates": 1}, "Extra inputs"),
+    ],
+)
+def test_what_cannot_be_trained_is_said_before(model, clips, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        trainer_of(model, clips, tmp_path / "lora", **options)
+
+
+def test_the_example_and_the_published_defaults():
+    trainer = DiffusersTrainer.model_validate(DiffusersTrainer.example)
+    assert (trainer.learning_rate, trainer.max_grad_norm, trainer.rank, trainer.alpha) == (1e-4, 0.05, 128, 64)
+    assert (trainer.caption_dropout, trainer.drop_above, trainer.dtype) == (0.1, 50, "bf16")
+    assert DiffusersTrainer.distributed
+
+
+def test_a_model_of_another_family_is_refused_by_name(model, clips, tmp_path):
+    other = shutil.copytree(model, tmp_path / "other")
+    index = json.loads((other / "model_index.json").read_text())
+    (other / "model_index.json").write_text(json.dumps({**index, "_class_name": "AllegroPipeline"}))
+    with pytest.raises(ValueError, match="AllegroPipeline cannot be trained here"):
+        trainer_of(other, clips, tmp_path / "lora")
+
+
+def test_a_model_that_is_missing(clips, tmp_path):
+    trainer = trainer_of(tmp_path / "gone", clips, tmp_path / "lora")
+    with pytest.raises(UserError, match="model: there is no folder"):
+        trainer.prepare(session_in(tmp_path / "job"))
+    assert not (tmp_path / "lora").exists()
+
+
+def test_missing_and_damaged_clips(model, clips, tmp_path):
+    rows = json.loads(clips.read_text())
+    (tmp_path / "torn.mp4").write_bytes(Path(rows[0]["file_path"]).read_bytes()[:700])
+    bad = [{"file_path": str(tmp_path / name), "text": "", "type": "video"} for name in ("gone.mp4", "torn.mp4")]
+    dataset = tmp_path / "set.json"
+    dataset.write_text(json.dumps([rows[0], *bad, rows[1]]))
+    job, output = tmp_path / "job", tmp_path / "lora"
+    with pytest.raises(BadRowsError, match=r"dataset: 1 of 4 clips cannot be trained on.*\n.*row 2: .*gone\.mp4"):
+        trainer_of(model, dataset, output).prepare(session_in(job))
+    with pytest.raises(BadRowsError, match=r"2 of 4 clips .*max_bad_rows allows 1(.*\n)*.*row 3: .*torn\.mp4: cannot"):
+        trainer_of(model, dataset, output, max_bad_rows=1).prepare(session_in(job))
+    assert not output.exists()
+    session = session_in(job)
+    prepared = trainer_of(model, dataset, output, max_bad_rows=2).prepare(session)
+    assert len(prepared.clips) == 2
+    assert session.metrics == {"dataset_clips": 2, "dataset_bad_clips": 2}
+    reasons = (session.quarantine / "dataset.quarantine").read_text().splitlines()
+    assert ["gone" in reasons[0], "torn" in reasons[1], len(reasons)] == [True, True, 2]
+
+
+def test_changed_clips_are_another_training(model, clips, tmp_path):
+    folder = tmp_path / "clips"
+    dataset = clips_in(folder, 2)
+    raw = {"dataset": str(dataset), "output_dir": str(tmp_path / "lora"), "model": str(model)}
+    before = DiffusersTrainer.surroundings(raw)
+    trained(trainer_of(model, dataset, tmp_path / "lora", max_steps=1), tmp_path / "job")
+    assert trained(trainer_of(model, dataset, tmp_path / "lora", max_steps=1), tmp_path / "job").told == []
+    clip = json.loads(dataset.read_text())[0]["file_path"]
+    os.utime(clip, ns=(1, 1))
+    assert DiffusersTrainer.surroundings(raw) != before
+    assert trained(trainer_of(model, dataset, tmp_path / "lora", max_steps=1), tmp_path / "job").told == []
+    shutil.copy(json.loads(clips.read_text())[2]["file_path"], clip)
+    assert len(trained(trainer_of(model, dataset, tmp_path / "lora", max_steps=1), tmp_path / "job").told) == 1
+    assert DiffusersTrainer.surroundings({"model": "x", "dataset": str(tmp_path / "later.json")}) == [
+        DiffusersTrainer.surroundings({"dataset": str(tmp_path / "also.json")})[0],
+        None,
+    ]
+
+
+@pytest.mark.usefixtures("cluster")
+def test_an_experiment_on_one_and_on_two_workers(model, clips, workspace):
+    from raysandbox.api import run
+
+    losses = {}
+    for workers in (1, 2):
+        extra = {"type": "diffusers", "model": str(model), "dataset": str(clips), "output_dir": f"lora{workers}"}
+        numbers = {"num_frames": 9, "height": 32, "width": 32, "stride": 1, "rank": 4, "alpha": 4, "dtype": "fp32"}
+        more = {"batch_size": 2 // workers, "max_steps": 3, "learning_rate": 2e-3, "validation_dataset": str(clips)}
+        job = {
+            "hook": "TrainModelHook",
+            "meta_name": "train",
+            "extra_configs": {**extra, **numbers, **more},
+            "resources": {"num_workers": workers, "num_gpus": 1},
+            "output": ["lora"],
+        }
+        config = {"work_dir": f"work{workers}", "cache_dir": "cache", "execution_job_configs": [job]}
+        Path("config.yaml").write_text(yaml.safe_dump(config))
+        result = run("config.yaml")
+        assert result is not None
+        told = [json.loads(line) for line in Path(f"work{workers}/metrics.jsonl").read_text().splitlines()]
+        for name in ("loss", "validation_loss"):
+            found = [each["value"] for each in told if each["name"] == f"train.{name}"]
+            assert len(found) == {"loss": 3, "validation_loss": 2}[name]
+            losses.setdefault(name, []).append(found)
+        assert json.loads(Path(f"lora{workers}/training.json").read_text())["workers"] == workers
+        assert any(event["event"] == "job_done" for event in read_events(Path(f"work{workers}/journal.jsonl")))
+    for one, two in losses.values():
+        assert two == pytest.approx(one, abs=1e-5)
+    assert len(list(Path("cache/latents").glob("*.safetensors"))) == 3
+    assert len(list(Path("cache/text_embeddings").glob("*.safetensors"))) == 4
