@@ -11,16 +11,17 @@ import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 
 from raysandbox.core.errors import JobFailed
 from raysandbox.core.files import atomic_path, atomic_write
 from raysandbox.core.keys import DigestMemo, digest
-from raysandbox.core.runner import RowScorer, WorkSession
-from raysandbox.executors._video.dataset import BadClip, Clip
+from raysandbox.core.runner import WorkSession
+from raysandbox.executors._video.dataset import Clip
 from raysandbox.executors._video.families import Family
 from raysandbox.executors._video.layout import PipelineSource, fetch, read_layout
 from raysandbox.executors._video.options import Dtype, GenerationOptions
@@ -30,7 +31,17 @@ from raysandbox.ops.media.decoder import Fault, decoder
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["ClipFormat", "LatentScorer", "TextScorer", "encode_clips", "encode_texts", "part_digest", "read_tensors"]
+__all__ = [
+    "ClipFormat",
+    "Encoding",
+    "LatentScorer",
+    "TextScorer",
+    "clip_encoding",
+    "encode",
+    "part_digest",
+    "read_tensors",
+    "text_encoding",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +72,22 @@ class ClipFormat:
     seed: int
 
 
-def encode_clips(
+@dataclass(frozen=True)
+class Encoding:
+    """Files that are wanted of clips, or of texts.
+
+    Attributes:
+        scorer: makes them.
+        targets: the file of each clip or text, in order.
+        rows: what the scorer needs to know of those that are not in the cache.
+    """
+
+    scorer: LatentScorer | TextScorer
+    targets: tuple[Path, ...]
+    rows: tuple[Mapping[str, Any], ...]
+
+
+def clip_encoding(
     session: WorkSession,
     source: PipelineSource,
     family: Family,
@@ -69,7 +95,7 @@ def encode_clips(
     form: ClipFormat,
     options: GenerationOptions,
     memo: DigestMemo,
-) -> list[Path | BadClip]:
+) -> Encoding:
     """Latents of every clip.
 
     Args:
@@ -80,9 +106,6 @@ def encode_clips(
         form: what is taken of each.
         options: dtype of the autoencoder, and whether it works in tiles.
         memo: remembers digests of files.
-
-    Returns:
-        A file for each clip, or why it cannot be decoded.
     """
     folder = session.cache_dir.absolute() / "latents"  # workers have other current directories
     common = [_VERSION, family.name, part_digest(source, ("vae",), memo), options.dtype, options.vae_tiling]
@@ -92,29 +115,24 @@ def encode_clips(
     targets: list[Path] = []
     rows: dict[Path, dict[str, Any]] = {}
     for clip, content in zip(clips, contents, strict=True):
-        chance = digest([form.seed, content])
-        where = int(chance[:13], 16) / 16**13
+        where = int(digest([form.seed, content])[:13], 16) / 16**13
         target = folder / f"{digest([*common, content, where])}.safetensors"
         targets.append(target)
         if not (session.use_cache and target.is_file()):
             rows[target] = {"clip": clip.path, "where": where, "target": str(target)}
     scorer = LatentScorer(source, family.name, form, options.dtype, options.vae_tiling)
-    errors = _scored(session, list(rows.values()), scorer, "clips")
-    return [
-        BadClip(clip.place, clip.path, errors[str(target)]) if str(target) in errors else target
-        for clip, target in zip(clips, targets, strict=True)
-    ]
+    return Encoding(scorer, tuple(targets), tuple(rows.values()))
 
 
-def encode_texts(
+def text_encoding(
     session: WorkSession,
     source: PipelineSource,
     family: Family,
     texts: Sequence[str],
     options: GenerationOptions,
     memo: DigestMemo,
-) -> dict[str, Path]:
-    """Embeddings of every distinct text, as the pipeline's call takes them.
+) -> Encoding:
+    """Embeddings of every text, as the pipeline's call takes them.
 
     Args:
         session: gives the cluster and the cache.
@@ -123,21 +141,47 @@ def encode_texts(
         texts: captions or prompts.
         options: dtype, negative prompt and guidance; without guidance there is no negative part.
         memo: remembers digests of files.
-
-    Returns:
-        The file of each text.
     """
     folder = session.cache_dir.absolute() / "text_embeddings"
     encoders = read_layout(fetch(source, weights=True), source.key).encoders
     common = [_VERSION, family.name, part_digest(source, encoders, memo), options.model_dump(mode="json")]
-    targets = {text: folder / f"{digest([*common, text])}.safetensors" for text in texts}
-    rows = [
-        {"caption": text, "target": str(target)}
-        for text, target in targets.items()
+    targets = [folder / f"{digest([*common, text])}.safetensors" for text in texts]
+    rows = {
+        target: {"caption": text, "target": str(target)}
+        for text, target in zip(texts, targets, strict=True)
         if not (session.use_cache and target.is_file())
-    ]
-    _scored(session, rows, TextScorer(source, family, options), "captions")
-    return targets
+    }
+    return Encoding(TextScorer(source, family, options), tuple(targets), tuple(rows.values()))
+
+
+def encode(session: WorkSession, encodings: Sequence[Encoding]) -> dict[Path, str]:
+    """Has all files made that the cache lacks, by one pass over the cluster.
+
+    Returns:
+        why a file could not be made, by its path.
+
+    Raises:
+        JobFailed: a file that was made is not here.
+    """
+    rows = [{**row, "part": part} for part, encoding in enumerate(encodings) for row in encoding.rows]
+    if not rows:
+        return {}
+    logger.info("encoding %s", " and ".join(f"{len(each.rows)} {each.scorer.what}" for each in encodings if each.rows))
+    manifest = session.artifacts.absolute() / "encoding.jsonl"
+    atomic_write(manifest, "".join(json.dumps(row) + "\n" for row in rows))
+    scorer = _Parts(tuple(each.scorer for each in encodings))
+    try:
+        reasons = session.scorers.score(str(manifest), scorer, on_device=True).column("error").to_pylist()
+    finally:
+        manifest.unlink()
+    errors = {Path(row["target"]): reason for row, reason in zip(rows, reasons, strict=True) if reason}
+    for target in (Path(row["target"]) for row in rows):
+        if target not in errors and not target.is_file():
+            raise JobFailed(
+                f"cache_dir: a worker wrote {target}, which is not here: `cache_dir` must be a folder that all nodes "
+                f"of the cluster share"
+            )
+    return errors
 
 
 def part_digest(source: PipelineSource, parts: Sequence[str], memo: DigestMemo) -> str:
@@ -164,35 +208,9 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         ) from error
 
 
-def _scored(session: WorkSession, rows: Sequence[Mapping[str, Any]], scorer: RowScorer, what: str) -> dict[str, str]:
-    """Has files made by the cluster; returns the reasons of those that could not, by target.
-
-    Raises:
-        JobFailed: a file that was made is not here.
-    """
-    if not rows:
-        return {}
-    logger.info("encoding %d %s", len(rows), what)
-    manifest = session.artifacts.absolute() / f"{what}.jsonl"
-    atomic_write(manifest, "".join(json.dumps(row) + "\n" for row in rows))
-    try:
-        table = session.scorers.score(str(manifest), scorer, on_device=True)
-    finally:
-        manifest.unlink()
-    reasons = table.column("error").to_pylist()
-    errors = {row["target"]: reason for row, reason in zip(rows, reasons, strict=True) if reason}
-    for row in rows:
-        if row["target"] not in errors and not Path(row["target"]).is_file():
-            raise JobFailed(
-                f"cache_dir: a worker wrote {row['target']}, which is not here: `cache_dir` must be a folder "
-                f"that all nodes of the cluster share"
-            )
-    return errors
-
-
 @dataclass(frozen=True)
 class LatentScorer:
-    """Encodes clips with a model's autoencoder; a `core.runner.RowScorer`.
+    """Encodes clips with a model's autoencoder.
 
     A file holds `mean` and `std` of the autoencoder's distribution, of shape (channels, frames, height,
     width), scaled as the transformer sees latents: each draw from it is other latents of the clip.
@@ -203,6 +221,12 @@ class LatentScorer:
     form: ClipFormat
     dtype: Dtype
     tiling: bool
+    what: ClassVar[str] = "clips"
+
+    @property
+    def model(self) -> Any:
+        """Names what `load` loads."""
+        return ("vae", self.source, self.dtype, self.tiling)
 
     def load(self) -> Any:
         """The autoencoder."""
@@ -213,9 +237,8 @@ class LatentScorer:
             vae.enable_tiling()
         return vae
 
-    def score(self, table: pa.Table, state: Any) -> Mapping[str, pa.Array]:
-        """Writes a file for each row's `clip`; returns why there is none, in `error`."""
-        rows = table.to_pylist()
+    def write(self, rows: Sequence[Mapping[str, Any]], state: Any) -> list[str | None]:
+        """Writes a file for each row's `clip`; returns why there is none."""
         form = self.form
         size = (form.num_frames, form.stride)
         jobs = [Job("sampled_clip", row["clip"], (*size, row["where"], form.height, form.width)) for row in rows]
@@ -224,7 +247,7 @@ class LatentScorer:
             errors.append(frames.reason if isinstance(frames, Fault) else None)
             if not isinstance(frames, Fault):
                 _write(Path(row["target"]), self._encoded(state, frames))
-        return {"error": pa.array(errors, pa.string())}
+        return errors
 
     def _encoded(self, vae: Any, frames: Any) -> dict[str, torch.Tensor]:
         import torch
@@ -241,11 +264,17 @@ class LatentScorer:
 
 @dataclass(frozen=True)
 class TextScorer:
-    """Encodes texts with a model's text encoders; a `core.runner.RowScorer`."""
+    """Encodes texts with a model's text encoders."""
 
     source: PipelineSource
     family: Family
     options: GenerationOptions
+    what: ClassVar[str] = "captions"
+
+    @property
+    def model(self) -> Any:
+        """Names what `load` loads."""
+        return ("encoders", self.source, self.options.dtype, self.options.offload)
 
     def load(self) -> Any:
         """A pipeline of the encoders alone."""
@@ -253,13 +282,38 @@ class TextScorer:
 
         return load_encoders(self.source, _device(), self.options)
 
-    def score(self, table: pa.Table, state: Any) -> Mapping[str, pa.Array]:
-        """Writes a file for each row's `caption`; `error` is always null."""
+    def write(self, rows: Sequence[Mapping[str, Any]], state: Any) -> list[str | None]:
+        """Writes a file for each row's `caption`."""
         from raysandbox.executors._video.pipelines import encode_prompts
 
-        for row in table.to_pylist():
+        for row in rows:
             _write(Path(row["target"]), encode_prompts(state, self.family, row["caption"], self.options))
-        return {"error": pa.nulls(table.num_rows, pa.string())}
+        return [None] * len(rows)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """Several scorers in the same workers, each for the rows whose `part` is its number; a `core.runner.RowScorer`.
+
+    One model at a time is in memory.
+    """
+
+    scorers: tuple[LatentScorer | TextScorer, ...]
+
+    def load(self) -> dict[Any, Any]:
+        """Nothing yet: the rows say which model is needed."""
+        return {}
+
+    def score(self, table: pa.Table, state: dict[Any, Any]) -> Mapping[str, pa.Array]:
+        """Writes a file for each row; returns why there is none, in `error`."""
+        errors: list[str | None] = []
+        for part, rows in groupby(table.to_pylist(), key=lambda row: row["part"]):
+            scorer = self.scorers[part]
+            if scorer.model not in state:
+                state.clear()
+                state[scorer.model] = scorer.load()
+            errors += scorer.write(list(rows), state[scorer.model])
+        return {"error": pa.array(errors, pa.string())}
 
 
 def _standardisation(vae: Any, family: str) -> tuple[Any, Any]:

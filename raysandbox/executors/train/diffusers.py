@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +19,7 @@ from raysandbox.executors._video.batches import Example, Examples
 from raysandbox.executors._video.dataset import BadClip, Clip, clip_stamps, read_clips, spend_budget
 from raysandbox.executors._video.denoising import Denoising, check_trainable
 from raysandbox.executors._video.families import Family, check_request, family_of
-from raysandbox.executors._video.latents import ClipFormat, encode_clips, encode_texts
+from raysandbox.executors._video.latents import ClipFormat, clip_encoding, encode, text_encoding
 from raysandbox.executors._video.layout import (
     PipelineSource,
     fetch,
@@ -117,16 +118,13 @@ class DiffusersTrainer(TrainingOptions, ModelTrainer):
         family = family_of(source.model)
         self._check_sizes(family)
         memo = DigestMemo(session.cache_dir / "digests")
-        clips, held_out, without = self._examples(session, family, memo)
-        prompts = encode_texts(session, source, family, self.sample_prompts, self.samples, memo)
+        clips, held_out, without, samples = self._encoded(session, source, family, memo)
         settings = self.model_dump(mode="json", exclude=_NEUTRAL)
         code = code_version(type(self), Denoising, Examples, Optimizing, Prepared)
         files = [[each.latents.name, each.text.name] for each in clips]
         held = [[each.latents.name, each.text.name] for each in held_out]
         key = digest([code, settings, model_digest(source, memo), files, held, without.name])
-        return Prepared(
-            key, source, Path(self.output_dir).expanduser().absolute(), clips, held_out, without, tuple(prompts.items())
-        )
+        return Prepared(key, source, Path(self.output_dir).expanduser().absolute(), clips, held_out, without, samples)
 
     def train(self, session: TrainSession) -> str:
         """Trains and returns `output_dir`.
@@ -141,21 +139,24 @@ class DiffusersTrainer(TrainingOptions, ModelTrainer):
         train_lora(self, session.prepared, session)
         return self.output_dir
 
-    def _examples(
-        self, session: WorkSession, family: Family, memo: DigestMemo
-    ) -> tuple[tuple[Example, ...], tuple[Example, ...], Path]:
-        """The clips to train on, those held out, and the empty caption: encoded, with one pass for each kind."""
+    def _encoded(
+        self, session: WorkSession, source: PipelineSource, family: Family, memo: DigestMemo
+    ) -> tuple[tuple[Example, ...], tuple[Example, ...], Path, tuple[tuple[str, Path], ...]]:
+        """The clips to train on, those held out, the empty caption and sample prompts: encoded by one pass."""
         sets = [self._read(session, "dataset", self.dataset)]
         if self.validation_dataset is not None:
             sets.append(self._read(session, "validation_dataset", self.validation_dataset))
         form = ClipFormat(self.height, self.width, self.num_frames, self.stride, self.seed)
-        source, clips = self._source(), [clip for each in sets for clip in each.clips]
-        latents = iter(encode_clips(session, source, family, clips, form, self.generation, memo))
-        pairs = [self._usable(session, each, [next(latents) for _ in each.clips]) for each in sets]
-        captions = [clip.text for each in pairs for clip, _ in each]
-        texts = encode_texts(session, source, family, ["", *captions], self.generation, memo)
-        examples = [tuple(Example(file, texts[clip.text]) for clip, file in each) for each in pairs]
-        return examples[0], examples[1] if len(examples) > 1 else (), texts[""]
+        clips, plain = [clip for each in sets for clip in each.clips], self.generation
+        latents = clip_encoding(session, source, family, clips, form, plain, memo)
+        captions = text_encoding(session, source, family, ["", *(clip.text for clip in clips)], plain, memo)
+        prompts = text_encoding(session, source, family, self.sample_prompts, self.samples, memo)
+        errors = encode(session, [latents, captions, prompts])
+        without, *texts = captions.targets
+        pairs = map(Example, latents.targets, texts)
+        found = [self._usable(session, each, list(islice(pairs, len(each.clips))), errors) for each in sets]
+        samples = tuple(zip(self.sample_prompts, prompts.targets, strict=True))
+        return found[0], found[1] if len(found) > 1 else (), without, samples
 
     def _read(self, session: WorkSession, key: str, dataset: str) -> _Set:
         """The clips of a data set; too many that are missing are refused before anything is computed."""
@@ -163,15 +164,21 @@ class DiffusersTrainer(TrainingOptions, ModelTrainer):
         spend_budget(found.bad, found.total, self.max_bad_rows, session.quarantine / f"{key}.quarantine", key)
         return found
 
-    def _usable(self, session: WorkSession, given: _Set, latents: Sequence[Path | BadClip]) -> list[tuple[Clip, Path]]:
+    def _usable(
+        self, session: WorkSession, given: _Set, examples: Sequence[Example], errors: Mapping[Path, str]
+    ) -> tuple[Example, ...]:
         """The clips that could be encoded; the others are counted, named and left out."""
-        damaged = [each for each in latents if isinstance(each, BadClip)]
+        pairs = list(zip(given.clips, examples, strict=True))
+        damaged = [
+            BadClip(clip.place, clip.path, errors[example.latents])
+            for clip, example in pairs
+            if example.latents in errors
+        ]
         bad, key = [*given.bad, *damaged], given.key
         if damaged:
             spend_budget(bad, given.total, self.max_bad_rows, session.quarantine / f"{key}.quarantine", key)
         session.report({f"{key}_clips": float(given.total - len(bad)), f"{key}_bad_clips": float(len(bad))})
-        pairs = zip(given.clips, latents, strict=True)
-        return [(clip, file) for clip, file in pairs if not isinstance(file, BadClip)]
+        return tuple(example for example in examples if example.latents not in errors)
 
     def _check_sizes(self, family: Family) -> None:
         check_request(family, self.generation)

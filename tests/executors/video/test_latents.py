@@ -4,9 +4,10 @@ import pytest
 
 from raysandbox.core.errors import JobFailed
 from raysandbox.core.keys import DigestMemo
-from raysandbox.executors._video.dataset import BadClip, Clip
+from raysandbox.executors._video.dataset import Clip
 from raysandbox.executors._video.families import family_of
-from raysandbox.executors._video.latents import ClipFormat, encode_clips, encode_texts, read_tensors
+from raysandbox.executors._video.latents import ClipFormat, clip_encoding, read_tensors, text_encoding
+from raysandbox.executors._video.latents import encode as encode_all
 from raysandbox.executors._video.options import GenerationOptions
 from raysandbox.executors._video.pipelines import PipelineSource, load_vae
 from tests.executors.video.tiny_pipelines import SIZES
@@ -39,15 +40,29 @@ def session(tmp_path):
     return made
 
 
+def encode_clips(session, source, clips, form=FORM, options=PLAIN):
+    """A file for each clip, or why there is none."""
+    memo = DigestMemo(session.cache_dir / "digests")
+    wanted = clip_encoding(session, source, family_of(source.model), clips, form, options, memo)
+    errors = encode_all(session, [wanted])
+    return [errors.get(target, target) for target in wanted.targets]
+
+
+def encode_texts(session, source, texts, options=PLAIN):
+    """The file of each text."""
+    memo = DigestMemo(session.cache_dir / "digests")
+    wanted = text_encoding(session, source, family_of(source.model), texts, options, memo)
+    assert encode_all(session, [wanted]) == {}
+    return dict(zip(texts, wanted.targets, strict=True))
+
+
 @pytest.fixture
 def encode(session, tiny_easyanimate):
     """Encodes clips by a tiny EasyAnimate."""
-    source = PipelineSource(str(tiny_easyanimate))
 
     def run(paths, form=FORM, options=PLAIN):
         clips = [Clip(f"row {number}", str(path), "") for number, path in enumerate(paths)]
-        memo = DigestMemo(session.cache_dir / "digests")
-        return encode_clips(session, source, family_of(source.model), clips, form, options, memo)
+        return encode_clips(session, PipelineSource(str(tiny_easyanimate)), clips, form, options)
 
     return run
 
@@ -78,11 +93,9 @@ def test_clips_that_cannot_be_decoded_are_named(encode, tmp_path):
     (tmp_path / "empty.mp4").touch()
     short = save_clip(tmp_path / "short.mp4", 1, seconds=0.5)
     found = encode([good, tmp_path / "torn.mp4", tmp_path / "empty.mp4", short])
-    assert not isinstance(found[0], BadClip)
-    assert all(isinstance(each, BadClip) for each in found[1:])
-    assert [each.place for each in found[1:]] == ["row 1", "row 2", "row 3"]
-    assert "it has 4 frames, 9 are needed" in found[3].reason
-    assert "cannot be decoded" in found[1].reason
+    assert found[0].is_file()
+    assert all("cannot be decoded" in each for each in found[1:])
+    assert "it has 4 frames, 9 are needed" in found[3]
     assert encode([good]) == found[:1]
 
 
@@ -110,8 +123,7 @@ def test_latents_are_scaled_as_the_pipeline_undoes_it(name, tiny_models, session
     frames, height, width = SIZES[name]
     form = ClipFormat(height, width, frames, 1, 0)
     clip = Clip("row 1", save_clip(tmp_path / "clip.mp4", 3), "")
-    memo = DigestMemo(session.cache_dir / "digests")
-    (file,) = encode_clips(session, source, family_of(source.model), [clip], form, PLAIN, memo)
+    (file,) = encode_clips(session, source, [clip], form)
     stored, wide = read_tensors(file), (-1, 1, 1, 1)
     undone = stored["mean"] * std.reshape(wide) / factor + mean.reshape(wide)
     assert torch.allclose(undone, raw[0].latent_dist.mean[0], atol=1e-5)
@@ -120,19 +132,31 @@ def test_latents_are_scaled_as_the_pipeline_undoes_it(name, tiny_models, session
 
 def test_texts_are_encoded_once(session, tiny_easyanimate):
     source = PipelineSource(str(tiny_easyanimate))
-    family, memo = family_of(source.model), DigestMemo(session.cache_dir / "digests")
     texts = ["", "a cat", "a cat", 'emoji 😀 "quoted" / slash']
-    files = encode_texts(session, source, family, texts, PLAIN, memo)
+    files = encode_texts(session, source, texts)
     assert set(files) == set(texts)
     assert len(session.scorers.rows) == 3
     stored = [read_tensors(files[text]) for text in ("", "a cat")]
     assert set(stored[0]) == {"prompt_embeds", "prompt_attention_mask"}
     assert not torch.equal(stored[0]["prompt_embeds"], stored[1]["prompt_embeds"])
     guided = GenerationOptions(dtype="fp32", guidance_scale=6.0)
-    other = encode_texts(session, source, family, ["a cat"], guided, memo)["a cat"]
+    other = encode_texts(session, source, ["a cat"], guided)["a cat"]
     assert "negative_prompt_embeds" in read_tensors(other)
-    assert encode_texts(session, source, family, texts, PLAIN, memo) == files
+    assert encode_texts(session, source, texts) == files
     assert len(session.scorers.rows) == 4
+
+
+def test_one_pass_does_clips_and_texts(session, tiny_easyanimate, tmp_path):
+    source = PipelineSource(str(tiny_easyanimate))
+    family, memo = family_of(source.model), DigestMemo(session.cache_dir / "digests")
+    clips = [Clip("row 1", save_clip(tmp_path / "clip.mp4", 1), "")]
+    wanted = [
+        clip_encoding(session, source, family, clips, FORM, PLAIN, memo),
+        text_encoding(session, source, family, ["a", "b"], PLAIN, memo),
+    ]
+    assert encode_all(session, wanted) == {}
+    assert [row["part"] for row in session.scorers.rows] == [0, 1, 1]
+    assert all(target.is_file() for each in wanted for target in each.targets)
 
 
 def test_a_file_of_the_cache_that_is_gone_or_torn_is_named(session, encode, tmp_path):
