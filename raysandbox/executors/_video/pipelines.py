@@ -76,6 +76,8 @@ def load_pipeline(
     pipe, family = _pipeline(layout, source, memory.dtype, set(layout.parts) - set(() if encoders else layout.encoders))
     if lora is not None:
         load_lora(pipe.transformer, *lora)
+        if getattr(pipe, "transformer_2", None) is not None:
+            logger.warning("lora_path: %s has two transformers; the LoRA changes the first alone", family.name)
     _speed_up(pipe, family, memory)
     _place(pipe, device, memory)
     return pipe

@@ -196,3 +196,27 @@ class Stub:
     ) -> Any:
         """Returns the frames."""
         return SimpleNamespace(frames=self.frames)
+
+
+def test_a_full_gpu_is_said_with_what_helps(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    def full(*args: Any, **more: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried")
+
+    monkeypatch.setattr(type(pipe), "__call__", full)
+    with pytest.raises(JobFailed, match="no memory for a video of 9×32×32: lower it, or set offload or vae_tiling"):
+        generate(pipe, EASYANIMATE, options(), 1, prompt="cat", encoded=None)
+    monkeypatch.setattr(type(pipe), "encode_prompt", full)
+    with pytest.raises(JobFailed, match="no memory for the text encoder: set offload to 'model'"):
+        encode_prompts(pipe, family_of_easyanimate(), "cat", options())
+
+
+def test_a_models_own_fps_is_the_users_to_give() -> None:
+    class Timed:
+        def __call__(self, fps: int, **more: Any) -> Any:
+            """Shows the argument as a brightness."""
+            return SimpleNamespace(frames=np.full((1, 9, 32, 32, 3), fps / 255))
+
+    made = generate(Timed(), Family("AnyPipeline"), options(arguments={"fps": 30}), 1, prompt="x", encoded=None)
+    assert made[0, 0, 0].tolist() == [30, 30, 30]

@@ -6,7 +6,9 @@ import json
 import logging
 import os
 import re
+import shutil
 import stat
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from raysandbox.core.errors import UserError
+from raysandbox.core.errors import MissingExtraError, UserError
 from raysandbox.executors._video.families import family_of
 from raysandbox.executors._video.lora import (
     add_lora,
@@ -482,3 +484,28 @@ def test_the_newest_checkpoint_of_a_folder_is_found(tmp_path: Path) -> None:
     assert find_lora(str(tmp_path / "checkpoint-20.safetensors")).name == "checkpoint-20.safetensors"
     with pytest.raises(UserError, match=r"^my_key: there is nothing at /nowhere"):
         find_lora("/nowhere", "my_key")
+
+
+def test_without_peft_it_is_named(transformer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "peft.tuners.lora", None)
+    with pytest.raises(MissingExtraError, match=r"A LoRA needs peft: pip install"):
+        add_lora(transformer, RANK, ALPHA, None, seed=0)
+
+
+def test_a_second_transformer_stays_as_it_is_and_that_is_said(
+    tiny_wan: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = Path(shutil.copytree(tiny_wan, tmp_path / "model"))
+    shutil.copytree(model / "transformer", model / "transformer_2")
+    index = json.loads((model / "model_index.json").read_text())
+    index |= {"transformer_2": index["transformer"], "boundary_ratio": 0.5}
+    (model / "model_index.json").write_text(json.dumps(index))
+    source = PipelineSource(str(model))
+    file = trained(load_transformer(source, "cpu", "fp32"), tmp_path / "lora.safetensors")
+
+    options = GenerationOptions.model_validate({"dtype": "fp32"})
+    pipe = load_pipeline(source, "cpu", options, lora=(file, 1.0))
+    assert lora_state(pipe.transformer)
+    assert not lora_state(pipe.transformer_2)
+    assert pipe.config.boundary_ratio == 0.5
+    assert "WanPipeline has two transformers; the LoRA changes the first alone" in caplog.text

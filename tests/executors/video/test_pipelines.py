@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from raysandbox.core.errors import UserError
+from raysandbox.core.errors import MissingExtraError, UserError
 from raysandbox.executors._video.families import family_of
 from raysandbox.executors._video.options import GenerationOptions
 from raysandbox.executors._video.pipelines import (
@@ -227,3 +228,9 @@ def test_a_part_that_is_unknown_here_is_named(copy: Path) -> None:
     (copy / "model_index.json").write_text(json.dumps(index))
     with pytest.raises(UserError, match=r"\(EasyAnimatePipeline\) has no scheduler"):
         load_scheduler(PipelineSource(str(copy)))
+
+
+def test_a_package_that_is_not_installed_is_named(tiny_easyanimate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    with pytest.raises(MissingExtraError, match=r"A text-to-video model needs diffusers: pip install"):
+        load_vae(PipelineSource(str(tiny_easyanimate)), "cpu", "fp32")
