@@ -5,14 +5,13 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from raysandbox.core.errors import JobFailed, UserError
-from raysandbox.core.files import remove
+from raysandbox.core.files import atomic_write, remove
 from raysandbox.core.keys import DigestMemo, digest
 from raysandbox.core.runner import UnitFailed, WorkSession
 from raysandbox.executors._video.clips import LONGEST_NAME, file_name
@@ -84,16 +83,18 @@ class ShardWork:
         Raises:
             JobFailed: the script did not end well, or videos are missing; whole ones are kept.
         """
+        folder = self.notes / f"shard-{digest(list(unit))[:12]}"
+        if (folder / "prompts.json").exists():  # of a worker that was lost
+            self.collect(folder)
         there = finished(self.notes, self.output)
         prompts = [prompt for prompt in unit if not self.files_of(prompt) <= there]
         if not prompts:
             return []
-        folder = self.notes / f"shard-{uuid.uuid4().hex[:12]}"
         videos = folder / "videos"
-        videos.mkdir(parents=True)
+        videos.mkdir(parents=True, exist_ok=True)
         # Through a file: a prompt may hold quotes, which the original's shell stumbles over.
         listed = folder / "prompts.json"
-        listed.write_text(json.dumps([{"prompt_en": prompt} for prompt in prompts]), encoding="utf-8")
+        atomic_write(listed, json.dumps([{"prompt_en": prompt} for prompt in prompts]))
         what = f"{self.script.script} on {len(prompts)} prompts from {prompts[0]!r} on"
         values = {**self.values, "prompt_info_path": str(listed), "output_video_dir": str(videos)}
         try:
@@ -112,7 +113,7 @@ class ShardWork:
         """Moves the whole videos of a shard to where they belong, with a record, and removes its folder."""
         made: list[str] = []
         names = json.loads((folder / "prompts.json").read_text(encoding="utf-8"))
-        with (self.notes / f"{folder.name}.jsonl").open("w", encoding="utf-8") as records:
+        with (self.notes / f"{folder.name}.jsonl").open("a", encoding="utf-8") as records:
             for prompt in (entry["prompt_en"] for entry in names):
                 for index in range(self.per_prompt):
                     source, target = folder / "videos" / f"{prompt}-{index}.mp4", file_name(prompt, index)

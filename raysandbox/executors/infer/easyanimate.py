@@ -22,6 +22,7 @@ from raysandbox.executors._video.external import (
     surroundings_of,
 )
 from raysandbox.executors._video.external_generation import external_generation
+from raysandbox.executors._video.lora import find_lora
 from raysandbox.executors._video.original_keys import (
     Alias,
     Section,

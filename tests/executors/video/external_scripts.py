@@ -64,6 +64,11 @@ for entry in json.load(open(args.prompt_info_path)):
             sys.exit(3)
         if mood == "hang":
             time.sleep(600)
+        if mood == "hang once" and not os.path.exists(os.environ["STANDIN_PIDS"]):
+            with open(os.environ["STANDIN_PIDS"] + ".new", "w") as file:
+                file.write(f"{os.getpid()} {os.getppid()}")
+            os.rename(file.name, os.environ["STANDIN_PIDS"])
+            time.sleep(600)
         if mood == "skip":
             continue
         content = box(b"ftyp", b"isom") + box(b"mdat", f"{prompt} {index} {args.seed} {args.lora_path}".encode())
