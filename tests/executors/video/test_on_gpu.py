@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 
 from raysandbox.executors._video.families import family_of
 from raysandbox.executors._video.options import GenerationOptions
@@ -15,7 +14,12 @@ from raysandbox.executors._video.pipelines import PipelineSource, generate, load
 from raysandbox.executors._video.tiny import make_tiny_easyanimate
 from tests.executors.video.training_setup import clips_in, trained, trainer_of
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: nothing here was seen on cuda")
+
+@pytest.fixture(autouse=True)
+def _on_a_gpu() -> None:
+    if not importlib.import_module("torch").cuda.is_available():
+        pytest.skip("no GPU: nothing here was seen on cuda")
+
 
 MIDDLE = {"num_attention_heads": 16, "attention_head_dim": 64, "num_layers": 12, "time_embed_dim": 256}
 
