@@ -1,19 +1,16 @@
 """Training in several workers at once, through Ray Train.
 
-The driver starts a coordinator, an actor without resources, which runs Ray Train's `fit` in one of
-its threads and learns in others where the workers are and which of them failed first. The driver
-only polls, so that signals and deadlines end it at any time; with the coordinator end Ray Train's
-controller and the workers. Ray Train starts a group once: `runtime.workers` decides about another try.
+The driver holds the placement group, starts Ray Train's controller and polls it, so that signals and
+deadlines end it at any time; with the controller end its workers. Ray Train starts a group of workers
+once: `runtime.workers` decides about another try.
 
-On a Ray of this process's own, workers find each other through a file and talk on the loopback
-interface: torch's own rendezvous listens on every interface.
+On a Ray of this process's own the workers talk on the loopback interface only.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -21,14 +18,13 @@ from typing import Any
 from raysandbox.core.errors import JobFailed, UserError
 from raysandbox.runtime.actors import PULL_S, START_S, WorkerJob, WorkerLost, failure, runtime_env_of, with_tail
 from raysandbox.runtime.placement import placement_group_for, waited_in_vain
-from raysandbox.runtime.ray_train import Outcome, Setting, fit
+from raysandbox.runtime.ray_train import Outcome, Setting, controller_for, outcome_of
 from raysandbox.runtime.session import is_local
 from raysandbox.runtime.train_session import Training
 from raysandbox.runtime.worker_log import LogFollower, WorkerAddress, log_of, redirect_output
 
 __all__ = ["train_together"]
 
-_CALL_S = 30.0  # patience with the coordinator, which starts and imports Ray Train
 _LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
 
 
@@ -44,14 +40,12 @@ def train_together(training: Training, job: WorkerJob, log: Path) -> str:
         JobFailed: the resources cannot be had, or a worker failed.
         WorkerLost: a worker died.
     """
-    with placement_group_for(job.resources):
-        pass  # said in our words what is missing, if anything is; Ray Train asks for the same again
-    with tempfile.TemporaryDirectory(prefix="raysandbox-train-") as storage:
-        environment = runtime_env_of(job.runtime_env)
-        if is_local():
-            environment["env_vars"] = {**_LOOPBACK, **environment.get("env_vars", {})}
-        setting = Setting(job.resources, environment, storage, is_local())
-        outcome, tail = _fitted(training, setting, log)
+    environment = runtime_env_of(job.runtime_env)
+    if is_local():
+        environment["env_vars"] = {**_LOOPBACK, **environment.get("env_vars", {})}
+    with placement_group_for(job.resources) as group, tempfile.TemporaryDirectory(prefix="raysandbox-") as storage:
+        setting = Setting(job.resources, environment, group, storage, is_local())
+        outcome, tail = _run(training, setting, log)
     if outcome.kind == "no room":
         raise waited_in_vain(job.resources, job.resources.timeout_s)
     if outcome.kind == "done":
@@ -60,104 +54,97 @@ def train_together(training: Training, job: WorkerJob, log: Path) -> str:
     raise WorkerLost(message) if outcome.kind == "lost" else JobFailed(message)
 
 
-def _fitted(training: Training, setting: Setting, log: Path) -> tuple[Outcome, str]:
-    """Runs the coordinator to its end, with the workers' output copied on the way.
+def _run(training: Training, setting: Setting, log: Path) -> tuple[Outcome, str]:
+    """Starts the workers and waits for them, with their output copied on the way.
 
     Returns:
         how it ended, and the last lines of the worker that matters.
     """
     import ray
     from ray.exceptions import RayError
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    options = {"num_cpus": 0, "max_concurrency": training.world_size + 3, "scheduling_strategy": here}
-    coordinator: Any = ray.remote(_Coordinator).options(**options).remote()
-    followers: dict[int, LogFollower] = {}
-    end = time.monotonic() + START_S + setting.resources.timeout_s
+    def train() -> str | None:
+        return _train_rank(training)
+
+    controller = controller_for(train, setting)
+    listener = _Listener(controller, log)
     try:
-        result: Any = coordinator.fit.remote(training, setting)
-        while not ray.wait([result], timeout=PULL_S)[0]:
-            _follow(coordinator, followers, log)
-            if len(followers) < training.world_size and time.monotonic() > end:
+        call = controller.run.remote()
+        end = time.monotonic() + START_S
+        while not ray.wait([call], timeout=PULL_S)[0]:
+            listener.listen()
+            if len(listener.followers) < training.world_size and time.monotonic() > end:
                 raise JobFailed(f"{training.world_size} workers did not start within {START_S:g} s")
-        _follow(coordinator, followers, log)
-        outcome: Any = ray.get(result)
-        for follower in followers.values():
+        ray.get(call)
+        listener.listen(START_S)
+        outcome = outcome_of(ray.get(controller.get_result.remote()))
+        if outcome.kind == "failed" and listener.failures:
+            outcome = listener.failures[0]
+        follower = listener.followers.get(outcome.rank)
+        if follower is not None:
             follower.pull(last=True)
-        return outcome, followers[outcome.rank].tail if outcome.rank in followers else ""
+        return outcome, follower.tail if follower is not None else ""
     except RayError as error:
         raise failure(error, "", log) from error
     finally:
-        ray.kill(coordinator)
-        for follower in followers.values():
+        ray.kill(controller)
+        for follower in listener.followers.values():
             follower.pull(last=True)
             follower.close()
 
 
-def _follow(coordinator: Any, followers: dict[int, LogFollower], log: Path) -> None:
-    import ray
-    from ray.exceptions import GetTimeoutError
+class _Listener:
+    """What the workers tell through the controller: where they are, and who failed first.
 
-    try:
-        addresses: Any = ray.get(coordinator.addresses.remote(), timeout=_CALL_S)
-    except GetTimeoutError:
-        return  # asked again in a moment
-    for rank, address in addresses.items():
-        if rank not in followers:
-            followers[rank] = LogFollower(address, log_of(log, rank))
-    for follower in followers.values():
-        follower.pull()
+    Attributes:
+        followers: copy the workers' output, by rank.
+        failures: in the order in which they were told; the first is the cause, others follow from it.
+    """
 
+    def __init__(self, controller: Any, log: Path) -> None:
+        self._controller, self._log = controller, log
+        self._question: Any = None
+        self.followers: dict[int, LogFollower] = {}
+        self.failures: list[Outcome] = []
 
-class _Coordinator:
-    """The actor between the driver and Ray Train; its methods run in threads of their own."""
-
-    def __init__(self) -> None:
-        self._addresses: dict[int, WorkerAddress] = {}
-        self._failures: list[Outcome] = []
-        self._lock = threading.Lock()
-
-    def came_up(self, rank: int, address: WorkerAddress) -> None:
-        """A worker has started."""
-        with self._lock:
-            self._addresses[rank] = address
-
-    def failed(self, outcome: Outcome) -> None:
-        """A worker failed; the first to say so is the cause, the others follow."""
-        with self._lock:
-            self._failures.append(outcome)
-
-    def addresses(self) -> dict[int, WorkerAddress]:
-        """Where the workers are that have started."""
-        with self._lock:
-            return dict(self._addresses)
-
-    def fit(self, training: Training, setting: Setting) -> Outcome:
-        """Starts the workers and waits for them."""
+    def listen(self, patience: float = 0.0) -> None:
+        """Takes the answer to the last question, if there is one; the controller has times when it is deaf."""
         import ray
 
-        me = ray.get_runtime_context().current_actor
+        if self._question is None or patience:
+            self._question = self._controller.told.remote()
+        if ray.wait([self._question], timeout=patience)[0]:
+            told: Any = ray.get(self._question)
+            self._question = None
+            self.failures = [said for _, said in told if isinstance(said, Outcome)]
+            for rank, said in told:
+                if isinstance(said, WorkerAddress) and rank not in self.followers:
+                    self.followers[rank] = LogFollower(said, log_of(self._log, rank))
+        for follower in self.followers.values():
+            follower.pull()
 
-        def train() -> str | None:
-            return _train_rank(training, me)
 
-        outcome = fit(train, setting)
-        return self._failures[0] if outcome.kind == "failed" and self._failures else outcome
-
-
-def _train_rank(training: Training, coordinator: Any) -> str | None:
+def _train_rank(training: Training) -> str | None:
     """What each worker does, in Ray Train's thread."""
     import ray
-    import ray.train
+    from ray.train.v2._internal.execution.context import get_train_context
 
-    rank = ray.train.get_context().get_world_rank()
+    context = get_train_context()
+    rank, controller = context.get_world_rank(), context.controller_actor
     address = WorkerAddress(ray.get_runtime_context().get_node_id(), os.getpid(), redirect_output())
-    ray.get(coordinator.came_up.remote(rank, address))
+    ray.get(controller.tell.remote(rank, address))
     try:
         result = training.run(rank)
     except UserError as error:
         kind = "failed" if isinstance(error, JobFailed) else "refused"
-        ray.get(coordinator.failed.remote(Outcome(kind, str(error), rank)))
+        ray.get(controller.tell.remote(rank, Outcome(kind, str(error), rank)))
+        _be_silent()
         raise
     return result if rank == 0 else None
+
+
+def _be_silent() -> None:
+    """Ray Train would say again, at length, what was said."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(nowhere, stream)

@@ -52,6 +52,14 @@ class OwnResult:
         return (int, ("no number",))
 
 
+def own_ways(unit):
+    if unit == "own error":
+        raise OwnError(1, 2)
+    if unit == "leave":
+        sys.exit(3)
+    return OwnResult()
+
+
 @dataclass(frozen=True)
 class Square:
     """Squares numbers; strings say what else to do."""
@@ -83,12 +91,8 @@ class Square:
             raise UserError("the video has no frames")
         if unit == "break":
             raise KeyError("x")
-        if unit == "own error":
-            raise OwnError(1, 2)
-        if unit == "own result":
-            return OwnResult()
-        if unit == "leave":
-            sys.exit(3)
+        if unit in ("own error", "own result", "leave"):
+            return own_ways(unit)
         if unit == "gpu":
             time.sleep(0.5)
             return state
