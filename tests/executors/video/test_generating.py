@@ -97,7 +97,8 @@ def test_a_video_that_always_kills_its_worker_is_given_up(tmp_path, expected):
 @pytest.mark.usefixtures("cluster")
 def test_a_tiny_model_makes_the_same_bytes_in_two_workers(tmp_path, tiny_easyanimate):
     size = {"height": 32, "width": 32, "num_frames": 5, "num_inference_steps": 2, "dtype": "fp32"}
-    model = {**size, "model": str(tiny_easyanimate), "videos_per_prompt": 1}
+    # Without the workers that only encode prompts: each imports diffusers anew.
+    model = {**size, "model": str(tiny_easyanimate), "videos_per_prompt": 1, "encode_prompts_first": False}
     DiffusersInference(**config(tmp_path / "here", **model)).infer(InProcessSession(tmp_path / "here", use_cache=False))
     DiffusersInference(**config(tmp_path / "there", **model)).infer(on_cluster(tmp_path / "there", 2))
     here, there = contents(tmp_path / "here" / "videos"), contents(tmp_path / "there" / "videos")
@@ -122,7 +123,7 @@ def events(work: Path, name: str) -> list[dict[str, Any]]:
     return [dict(event) for event in read_events(work / "journal.jsonl") if event["event"] == name]
 
 
-@pytest.mark.parametrize("default_folder", [False, True])
+@pytest.mark.parametrize("default_folder", [True, pytest.param(False, marks=pytest.mark.chaos)])
 def test_kill_9_of_the_driver_and_resume(tmp_path, expected, default_folder):
     more = {"output_dir": None} if default_folder else {}
     command, work = experiment(tmp_path, seconds=0.25, contact_sheet=True, **more)

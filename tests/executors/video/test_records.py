@@ -42,15 +42,17 @@ def test_what_was_made_is_done(tmp_path):
     assert names(tmp_path) == sorted(unit.file for unit in UNITS[:3])
 
 
-@pytest.mark.parametrize("change", ["truncate", "alter", "remove", "empty"])
+@pytest.mark.parametrize("change", ["truncate", "alter", "remove", "empty", "truncate in the same moment"])
 def test_what_is_not_as_it_was_is_made_again(tmp_path, change):
     make(tmp_path)
     path = tmp_path / UNITS[1].file
-    content = path.read_bytes()
+    content, stat = path.read_bytes(), path.stat()
     if change == "remove":
         path.unlink()
     else:
-        path.write_bytes({"truncate": content[:-1], "alter": b"X" + content[1:], "empty": b""}[change])
+        path.write_bytes({"alter": b"X" + content[1:], "empty": b""}.get(change, content[:-1]))
+    if "same moment" in change:
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     found = VideoFolder(tmp_path).finished(UNITS)
     assert set(found) == {unit.file for unit in UNITS} - {UNITS[1].file}
     make(tmp_path, [UNITS[1]])
@@ -84,6 +86,7 @@ def test_a_setting_that_comes_back_finds_nothing_outdated(tmp_path):
     assert VideoFolder(tmp_path).finished(other) == {}
     make(tmp_path, other)
     assert VideoFolder(tmp_path).finished(UNITS) == {}
+    assert names(tmp_path) == []
     make(tmp_path, UNITS)
     assert len(VideoFolder(tmp_path).finished(UNITS)) == len(UNITS)
 
