@@ -1,7 +1,10 @@
+import os
+
 import pyarrow as pa
 import pytest
 
-from raysandbox.core.errors import BadRowsError
+from raysandbox.core.errors import BadRowsError, UserError
+from raysandbox.ops.base import OpResources
 from raysandbox.recipe.scoring import DatasetScorers
 
 
@@ -43,3 +46,26 @@ def test_a_broken_line_is_an_error(tmp_path):
     with pytest.raises(BadRowsError, match=r"in\.jsonl:2"):
         DatasetScorers().score(str(tmp_path / "in.jsonl"), LengthScorer(), tmp_path / "out.jsonl")
     assert not (tmp_path / "out.jsonl").exists()
+
+
+class WhereScorer:
+    """Tells which GPUs its worker sees, and how many rows it was given at once."""
+
+    def load(self):
+        return os.environ.get("CUDA_VISIBLE_DEVICES", "all")
+
+    def score(self, table, state):
+        return {"sees": pa.array([state] * table.num_rows), "rows": pa.array([table.num_rows] * table.num_rows)}
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize(("gpus", "seen"), [(0, {""}), (1, {"0", "1"})])
+def test_a_scorer_with_a_model_runs_in_workers_of_the_job(write_jsonl, gpus, seen):
+    source = write_jsonl([{"text": "abc"}] * 40)
+    scorers = DatasetScorers(device=OpResources(num_cpus=1, num_gpus=gpus, workers=2))
+    table = scorers.score(str(source), WhereScorer(), on_device=True).to_pydict()
+    assert len(table["sees"]) == 40
+    assert set(table["sees"]) <= seen
+    assert set(table["rows"]) == {1}
+    with pytest.raises(UserError, match="ask for 9 workers"):
+        DatasetScorers(device=OpResources(workers=9)).score(str(source), WhereScorer(), on_device=True)

@@ -6,7 +6,7 @@ workers, the size of a batch in memory and what was trained before a restart cha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -51,6 +51,23 @@ class Batch:
     size: tuple[int, int, int]
 
 
+@dataclass(frozen=True)
+class _Draw:
+    """A clip with what was drawn for it; tensors with a first dimension of 1.
+
+    Attributes:
+        clean: its latents, arranged.
+        noise: of the same shape.
+        density: says how much noise.
+        text: embeddings of its caption, or of none.
+    """
+
+    clean: torch.Tensor
+    noise: torch.Tensor
+    density: torch.Tensor
+    text: Path
+
+
 def clips_of_step(step: int, clips: int, per_step: int, seed: int) -> list[int]:
     """Indices of the clips of a step, counted from 1: each epoch is another order of all clips, one after the other."""
     first = (step - 1) * per_step
@@ -92,7 +109,12 @@ class Examples:
             chosen: indices of the clips.
             first: position of the first of them among the step's clips.
         """
-        return self._batch([self._drawn(self.clips[clip], step, first + i) for i, clip in enumerate(chosen)])
+        latents = [read_tensors(self.clips[clip].latents) for clip in chosen]
+        draws = [
+            self._drawn(stored, self.clips[clip].text, step, position)
+            for position, (clip, stored) in enumerate(zip(chosen, latents, strict=True), start=first)
+        ]
+        return self._batch(draws, latents[0]["mean"].shape)
 
     def validation(self, clip: int) -> Batch:
         """A held-out clip at several shares of noise, the same each time."""
@@ -100,16 +122,17 @@ class Examples:
 
         count = self.options.validation_timesteps
         example = self.held_out[clip]
-        clean = self.denoising.arranged(read_tensors(example.latents)["mean"].float()[None])
+        latents = read_tensors(example.latents)["mean"].float()
+        clean = self.denoising.arranged(latents[None])
         draws = []
         for number in range(count):
             generator = _generator(self.options.seed, "validation", clip, number)
             noise = torch.randn(clean.shape, generator=generator)
-            draws.append((example, clean, noise, torch.tensor([(number + 0.5) / count]), example.text))
-        return self._batch(draws)
+            draws.append(_Draw(clean, noise, torch.tensor([(number + 0.5) / count]), example.text))
+        return self._batch(draws, latents.shape)
 
-    def _drawn(self, example: Example, step: int, position: int) -> Any:
-        """All that chance decides of one clip."""
+    def _drawn(self, stored: Mapping[str, torch.Tensor], text: Path, step: int, position: int) -> _Draw:
+        """What chance decides of one clip."""
         import torch
         from diffusers.training_utils import compute_density_for_timestep_sampling
 
@@ -119,25 +142,25 @@ class Examples:
         density = compute_density_for_timestep_sampling(
             options.weighting_scheme, 1, options.logit_mean, options.logit_std, options.mode_scale, generator=generator
         )
-        stored = read_tensors(example.latents)
         mean, std = stored["mean"].float(), stored["std"].float()
         latents = mean + std * torch.randn(mean.shape, generator=generator)
         clean = self.denoising.arranged(latents[None])
         noise = torch.randn(clean.shape, generator=generator)
-        return example, clean, noise, density, self.without_caption if dropped else example.text
+        return _Draw(clean, noise, density.float(), self.without_caption if dropped else text)
 
-    def _batch(self, draws: Sequence[Any]) -> Batch:
+    def _batch(self, draws: Sequence[_Draw], shape: Sequence[int]) -> Batch:
+        """Puts draws together; `shape` is (channels, frames, height, width) of the latents."""
         import torch
 
         from raysandbox.executors._video.pipelines import torch_dtype
 
-        examples, clean, noise, density, files = zip(*draws, strict=True)
-        frames, height, width = read_tensors(examples[0].latents)["mean"].shape[1:]
+        _, frames, height, width = shape
         size = (frames, height, width)
-        clean, noise, density = (torch.cat(each).to(self.device) for each in (clean, noise, density))
-        noised = self.denoising.noised(clean, noise, density.float(), size)
+        tensors = ([draw.clean for draw in draws], [draw.noise for draw in draws], [draw.density for draw in draws])
+        clean, noise, density = (torch.cat(each).to(self.device) for each in tensors)
+        noised = self.denoising.noised(clean, noise, density, size)
         dtype = torch_dtype(self.options.dtype)
-        texts = [read_tensors(file) for file in files]
+        texts = [read_tensors(draw.text) for draw in draws]
         text = {name: torch.cat([each[name] for each in texts]).to(self.device) for name in texts[0]}
         text = {name: each.to(dtype) if each.is_floating_point() else each for name, each in text.items()}
         return Batch(Noised(noised.latents.to(dtype), noised.timestep, noised.target), text, size)

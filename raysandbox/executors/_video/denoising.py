@@ -224,6 +224,7 @@ _KINDS: Mapping[str, type[Denoising]] = {
     "EasyAnimatePipeline": _EasyAnimate,
     "CogVideoXPipeline": _CogVideoX,
     "WanPipeline": _Wan,
+    "SkyReelsV2Pipeline": _Wan,
     "LTXPipeline": _Ltx,
     "HunyuanVideoPipeline": _HunyuanVideo,
     "MochiPipeline": _Mochi,

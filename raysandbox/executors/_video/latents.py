@@ -50,7 +50,7 @@ _DECODE_S = 300.0
 _READERS = 8  # files that are read at once for their digests: each waits for its disk most of the time
 
 # Families whose pipelines shift latents by the autoencoder's mean and divide them by its deviation.
-_STANDARDISED = {"WanPipeline", "LTXPipeline", "MochiPipeline"}
+_STANDARDISED = {"WanPipeline", "SkyReelsV2Pipeline", "LTXPipeline", "MochiPipeline"}
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,8 @@ class DiffusersTrainer(TrainingOptions, ModelTrainer):
     """Trains a LoRA of a text-to-video model's transformer, on one worker or several.
 
     Clips and captions are encoded once, by a pass over the cluster; an interrupted training goes on from its
-    last checkpoint. Families: EasyAnimate 5.1, CogVideoX, Wan, LTX, HunyuanVideo, Mochi.
+    last checkpoint. Families: EasyAnimate 5.1, CogVideoX, Wan, SkyReels V2, LTX,
+    HunyuanVideo, Mochi.
     """
 
     distributed: ClassVar[bool] = True

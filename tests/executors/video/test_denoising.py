@@ -163,7 +163,7 @@ def test_families_that_are_not_known_are_refused_by_name(tmp_path):
         check_trainable(Layout(tmp_path, "AllegroPipeline", {}, {}))
     with pytest.raises(UserError, match="two transformers"):
         check_trainable(Layout(tmp_path, "WanPipeline", {"transformer_2": ("diffusers", "Wan")}, {}))
-    assert len(TRAINABLE) == 6
+    assert len(TRAINABLE) == 7
 
 
 def test_differences_above_a_bound_do_not_count():

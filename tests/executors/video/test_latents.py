@@ -99,7 +99,7 @@ def test_clips_that_cannot_be_decoded_are_named(encode, tmp_path):
     assert encode([good]) == found[:1]
 
 
-@pytest.mark.parametrize("name", ["wan", "ltx", "mochi", "cogvideox", "hunyuan"])
+@pytest.mark.parametrize("name", ["wan", "skyreels", "ltx", "mochi", "cogvideox", "hunyuan"])
 def test_latents_are_scaled_as_the_pipeline_undoes_it(name, tiny_models, session, tmp_path, monkeypatch):
     """The formula of each pipeline's decoding gives back what the autoencoder encodes."""
     from raysandbox.executors._video import pipelines
@@ -110,7 +110,7 @@ def test_latents_are_scaled_as_the_pipeline_undoes_it(name, tiny_models, session
     mean, std = torch.linspace(-1, 1, channels), torch.linspace(0.5, 2, channels)
     if name == "ltx":
         vae.latents_mean, vae.latents_std = mean, std
-    elif name in ("wan", "mochi"):
+    elif name in ("wan", "skyreels", "mochi"):
         vae.register_to_config(latents_mean=mean.tolist(), latents_std=std.tolist())
     else:
         mean, std = torch.zeros(channels), torch.ones(channels)

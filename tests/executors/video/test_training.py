@@ -1,8 +1,6 @@
 """The training loop: what it learns, and that restarts, batches and workers change nothing."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,7 @@ from raysandbox.executors._video.lora import find_lora, load_lora
 from raysandbox.executors._video.options import GenerationOptions
 from raysandbox.executors._video.pipelines import PipelineSource, load_transformer
 from tests.executors.video.tiny_pipelines import SIZES
-from tests.executors.video.training_setup import Worker, clips_in, session_in, trained, trainer_of
+from tests.executors.video.training_setup import clips_in, trained, trainer_of
 
 torch = pytest.importorskip("torch")
 
@@ -126,24 +124,13 @@ def test_half_precision_follows_the_full_one(train, tmp_path, dtype):
     assert again.values("loss") == {3: half.values("loss")[3]}
 
 
-def test_one_and_two_workers_agree(train, tiny_models, clips, job, tmp_path):
-    options = {"max_steps": 3, "checkpoint_every": 2, "validation_dataset": str(clips[1])}
-    alone = train("one", batch_size=2, **options)
-    trainer = trainer_of(tiny_models("easyanimate"), clips[0], tmp_path / "two", batch_size=1, **options)
-    prepared = trainer.prepare(session_in(job))
-    torch.save((trainer, prepared), tmp_path / "task.pt")
-    code = "from tests.executors.video.training_setup import work_of_rank; work_of_rank()"
-    workers = [
-        subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(rank)], cwd=Path(__file__).parents[3])
-        for rank in range(2)
-    ]
-    assert [worker.wait(120) for worker in workers] == [0, 0]
-    first, second = (json.loads((tmp_path / f"told{rank}.json").read_text()) for rank in range(2))
-    assert second == []
-    together = Worker(None, told=[(step, metrics) for step, metrics in first])
-    for name in ("loss", "validation_loss"):
-        assert list(together.values(name).values()) == pytest.approx(list(alone.values(name).values()), abs=1e-5)
-    assert marker(tmp_path / "two")["workers"] == 2
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU: training on one is not tried")
+@pytest.mark.parametrize("dtype", ["bf16", "fp16", "fp32"])
+def test_on_a_gpu(train, dtype):
+    on_cpu = train("cpu", max_steps=3)
+    told = train("gpu", max_steps=3, dtype=dtype, gradient_checkpointing=True, worker={"device": "cuda"})
+    assert list(told.values("loss").values()) == pytest.approx(list(on_cpu.values("loss").values()), rel=2e-2)
+    assert all(memory > 0 for memory in told.values("peak_memory_gb").values())
 
 
 def test_a_loss_that_is_no_number_ends_the_training(train, tmp_path):

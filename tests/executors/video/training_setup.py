@@ -80,19 +80,3 @@ def trained(trainer: Any, job: Path, **worker: Any) -> Worker:
     session = Worker(trainer.prepare(session_in(job)), job, **worker)
     assert trainer.train(session) == trainer.output_dir
     return session
-
-
-def work_of_rank() -> None:
-    """What a process of a training by two does: arguments are a folder and its rank."""
-    import sys
-
-    import torch
-    import torch.distributed as dist
-
-    folder, rank = Path(sys.argv[1]), int(sys.argv[2])
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    trainer, prepared = torch.load(folder / "task.pt", weights_only=False)
-    worker = Worker(prepared, folder, rank=rank, world_size=2)
-    trainer.train(worker)
-    dist.destroy_process_group()
-    (folder / f"told{rank}.json").write_text(json.dumps(worker.told))
