@@ -172,7 +172,11 @@ def external_script(
             f"source: code of {source} runs only with --allow-user-code, or after "
             f"`raysandbox env create {_ENVIRONMENT} --source {source}`"
         )
-    given = options.script_arguments if options.script_arguments is not None else arguments[Path(name).suffix]
+    given = (
+        options.script_arguments
+        if options.script_arguments is not None
+        else arguments[Path(name).suffix if name.endswith(".sh") else ".py"]
+    )
     _check_names(given, values)
     launch = options.launcher or launcher
     return ExternalScript(python, source, name, launch, tuple(given), options.stall_timeout_s)

@@ -25,6 +25,7 @@ _TAIL_CHARS = 3000
 _POLL_S = 1.0
 _REDRAW_S = 10.0  # a progress bar's line goes to the log that often
 _END_S = 10.0  # for the guard to end what it guards
+_SETTINGS = {"PYTHONUNBUFFERED": "1", "PYTHONNOUSERSITE": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 _BREAKS = re.compile(rb"\r\n|[\r\n]")
 
 
@@ -32,12 +33,13 @@ def child_environment(python: str) -> dict[str, str]:
     """The environment of a program that another interpreter runs: this process's, less what would lead it back.
 
     `CUDA_VISIBLE_DEVICES` stays as Ray set it for the worker. The interpreter's folder comes first in
-    `PATH`, so that a script's `python` and `accelerate` are those of its environment.
+    `PATH`, so that a script's `python` and `accelerate` are those of its environment. No compiled code is
+    left in the checkout, which a job is known by.
     """
     hidden = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "RAY_")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(hidden)}
     path = os.pathsep.join([str(Path(python).parent), kept.get("PATH", os.defpath)])
-    return {**kept, "PATH": path, "PYTHONUNBUFFERED": "1", "PYTHONNOUSERSITE": "1"}
+    return {**kept, "PATH": path, **_SETTINGS}
 
 
 def run_program(
