@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import tempfile
@@ -12,7 +13,7 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from raysandbox.core.component import InputPath, OutputPath
-from raysandbox.core.errors import JobFailed, UserError
+from raysandbox.core.errors import MissingExtraError, UserError
 from raysandbox.core.runner import WorkSession
 from raysandbox.executors._video.clips import ENCODING, require_av
 from raysandbox.executors._video.generating import Generation, GenerationWork, Prepare, VideoMaker
@@ -85,14 +86,16 @@ class VideoInference(ModelInference):
             MissingExtraError: PyAV or what the model needs is not installed.
         """
         require_av(f"generation of videos ({self.type_name})")
+        if self.contact_sheet and importlib.util.find_spec("PIL") is None:
+            raise MissingExtraError("pillow", "video", "contact_sheet")
         self._require()
-        earlier = _folder_to_compare(self.compare_with)
         prompts = self._prompts()
         output = Path(self.output_dir).expanduser().absolute() if self.output_dir else None
         # The job's own folder is emptied when it is tried again: what is unfinished stands beside it.
         folder = output or session.artifacts.absolute().with_name(f".{session.artifacts.name}.unfinished")
         counts = {text: self._count(prompts, text) for text in prompts.texts}
         units = units_of(counts, self.seed, [ENCODING, self._identity(session)], lambda: _folds_case(folder))
+        earlier = _to_compare(self.compare_with, units)
         generation = Generation(
             units,
             GenerationWork(self._maker(session), folder, (session.cache_dir / "videos").absolute(), self._fps()),
@@ -176,13 +179,24 @@ def _by_prompt(prompts: Prompts) -> Any:
     return lambda unit: (places[unit.prompt], unit.index)
 
 
-def _folder_to_compare(path: str | None) -> Path | None:
+def _to_compare(path: str | None, units: Sequence[VideoUnit]) -> Mapping[str, Path] | None:
+    """Earlier videos by file; None where there is nothing to compare with.
+
+    Raises:
+        UserError: there is no such folder, or none of its files has the name of a video.
+    """
     if path is None:
         return None
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise UserError(f"compare_with: there is no folder {folder}")
-    return folder
+    found = {unit.file: folder / unit.file for unit in units if (folder / unit.file).is_file()}
+    if not found:
+        raise UserError(
+            f"compare_with: no file of {folder} is named like one of the videos to be made, e.g. {units[0].file!r} "
+            f"(give a folder of videos of the same prompts)"
+        )
+    return found
 
 
 def _folds_case(folder: Path) -> bool:
@@ -193,18 +207,18 @@ def _folds_case(folder: Path) -> bool:
         return path.with_name(path.name.upper()).exists()
 
 
-def _show(artifacts: Path, folder: Path, prompts: Prompts, made: Sequence[VideoUnit], earlier: Path | None) -> None:
+def _show(
+    artifacts: Path,
+    folder: Path,
+    prompts: Prompts,
+    made: Sequence[VideoUnit],
+    earlier: Mapping[str, Path] | None,
+) -> None:
     """Writes the contact sheet and the previews."""
     from raysandbox.executors._video.contact_sheet import overview
 
     of_prompt: dict[str, list[str]] = {text: [] for text in prompts.texts}
     for unit in made:
         of_prompt[unit.prompt].append(unit.file)
-    before = None
-    if earlier is not None:
-        before = [
-            [earlier / file if (earlier / file).is_file() else None for file in files] for files in of_prompt.values()
-        ]
-        if not any(path for files in before for path in files):
-            raise JobFailed(f"compare_with: no file of {earlier} is named like one of the generated videos")
+    before = None if earlier is None else [[earlier.get(file) for file in files] for files in of_prompt.values()]
     overview(artifacts, [(text, [folder / file for file in files]) for text, files in of_prompt.items()], before)

@@ -202,8 +202,9 @@ def test_before_and_after(make, tmp_path):
     assert (session.artifacts / "contact_sheet.png").stat().st_size > 1000
     assert len(list((session.artifacts / "previews").iterdir())) == len(PROMPTS)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(JobFailed, match=r"compare_with: no file of .*empty is named like"):
+    with pytest.raises(UserError, match=r"compare_with: no file of .*empty is named like .* 'a cat-0\.mp4'"):
         make("other", compare_with=str(tmp_path / "empty"), contact_sheet=True)
+    assert not (tmp_path / "other" / "videos").exists()  # said before anything is made
     with pytest.raises(UserError, match="compare_with: there is no folder"):
         make("none", compare_with=str(tmp_path / "absent"))
 
