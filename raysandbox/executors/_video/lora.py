@@ -50,7 +50,7 @@ def find_lora(path: str, key: str = "lora_path") -> Path:
 
 
 def load_lora(transformer: Any, file: Path, weight: float, key: str = "lora_path") -> None:
-    """Puts a LoRA into a transformer, in place of the one that is there; on an error that one stays.
+    """Puts a LoRA into a transformer, in place of the one that is there, which stays if the file is refused.
 
     Args:
         transformer: a torch module; before its weights are spread over devices (`offload: sequential`).

@@ -173,9 +173,9 @@ def test_a_wrong_number_of_frames_fails() -> None:
 def test_a_setting_that_the_pipeline_lacks_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
     frames = np.ones((1, 9, 32, 32, 3))
     for _ in range(3):
-        generate(Stub(frames), EASYANIMATE, options(guidance_scale=2.0), 1, prompt="x", encoded=None)
+        generate(Stub(frames), Family("BarePipeline"), options(guidance_scale=2.0), 1, prompt="x", encoded=None)
 
-    assert caplog.text.count("EasyAnimatePipeline has no guidance_scale: without effect") == 1
+    assert caplog.text.count("BarePipeline has no guidance_scale: without effect") == 1
 
 
 class Stub:
