@@ -172,11 +172,8 @@ def external_script(
             f"source: code of {source} runs only with --allow-user-code, or after "
             f"`raysandbox env create {_ENVIRONMENT} --source {source}`"
         )
-    given = (
-        options.script_arguments
-        if options.script_arguments is not None
-        else arguments[Path(name).suffix if name.endswith(".sh") else ".py"]
-    )
+    usual = arguments[".sh" if name.endswith(".sh") else ".py"]
+    given = usual if options.script_arguments is None else options.script_arguments
     _check_names(given, values)
     launch = options.launcher or launcher
     return ExternalScript(python, source, name, launch, tuple(given), options.stall_timeout_s)

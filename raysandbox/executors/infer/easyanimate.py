@@ -222,6 +222,8 @@ class EasyAnimateInference(BackendOptions, _Base):
         config = self.train.infer_config
         given = {name: values.get(key) for key, name in _EXTERNAL.items()}
         given |= {"mixed_precision": precision_of(values.get("dtype")), "batch_size": config.batch_size}
+        if given["lora_path"]:
+            given["lora_path"] = str(find_lora(given["lora_path"]))
         prompts = read_prompts(
             Path(values["prompts"]).expanduser(), values.get("prompt_key"), values.get("prompt_limit")
         )

@@ -53,8 +53,8 @@ def test_check_names_the_nested_keys_with_their_lines(workspace):
         (10, "warning", "train.model_path.pretrained_model_name_or_path"),
         (13, "error", "train.training_config.sampel_size"),
         (14, "error", "train.training_config.rank"),
-        (19, "error", "height"),
-        (21, "warning", "train.model_path.pretrained_model_name_or_path"),  # fetched when it is first used
+        (20, "error", "height"),
+        (22, "warning", "train.model_path.pretrained_model_name_or_path"),  # fetched when it is first used
     }
 
 
