@@ -6,6 +6,7 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from raysandbox.core.errors import JobFailed, JobTimeout, RunInterrupted, UserError
@@ -37,7 +38,10 @@ class Trainer(ModelTrainer):
         numbers = torch.tensor([float(session.rank + 1), session.prepared])
         distributed.all_reduce(numbers)
         print("rank", session.rank, "of", session.world_size, "on", session.device, "by", distributed.get_backend())
-        print(os.environ.get("MINE"), Path.cwd())
+        listening = [
+            c.laddr.ip.removeprefix("::ffff:") for c in psutil.Process().net_connections("tcp") if c.status == "LISTEN"
+        ]
+        print(os.environ.get("MINE"), Path.cwd(), *sorted(set(listening)))
         session.report({f"sum_{session.rank}": float(numbers[0])}, 0)
         return f"{numbers.tolist()} {session.rank}"
 
@@ -85,7 +89,7 @@ def test_two_workers(context, tmp_path):  # noqa: F811
     assert result == "[3.0, 1.0] 0"
     for rank, name in enumerate(("train.log", "train.1.log")):
         lines = (tmp_path / "logs" / name).read_text().splitlines()
-        assert lines[-2:] == [f"rank {rank} of 2 on cpu by gloo", f"from the job {Path.cwd()}"]
+        assert lines[-2:] == [f"rank {rank} of 2 on cpu by gloo", f"from the job {Path.cwd()} 127.0.0.1"]
         assert context.watcher.query(f"train.sum_{rank}") == 3
     assert list(Path.home().iterdir()) == []
     assert all_gone(tmp_path)

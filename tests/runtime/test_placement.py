@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from raysandbox.core.errors import JobFailed
-from raysandbox.runtime.placement import Resources, bundle, placement_group_for, resources_problem
+from raysandbox.runtime.placement import Resources, bundle, most_workers, placement_group_for, resources_problem
 from raysandbox.runtime.session import Cluster, Node
 
 TWO_NODES = Cluster(
@@ -37,6 +37,20 @@ TWO_NODES = Cluster(
 def test_what_a_cluster_cannot_hold(asked, problem):
     found = resources_problem(Resources(**asked), TWO_NODES)
     assert found is None if problem is None else problem in found
+
+
+@pytest.mark.parametrize(
+    ("asked", "workers"),
+    [
+        ({"num_gpus": 1}, 3),
+        ({"num_gpus": 0.5}, 6),
+        ({"num_gpus": 1, "num_cpus": 3}, 2),
+        ({"num_gpus": 1, "label_selector": {"zone": "y"}}, 2),
+        ({"num_gpus": 3}, 0),
+    ],
+)
+def test_how_many_workers_a_cluster_holds(asked, workers):
+    assert most_workers(Resources(**asked), TWO_NODES) == workers
 
 
 def test_bundle():
