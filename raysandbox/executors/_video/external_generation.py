@@ -187,7 +187,14 @@ def external_generation(
             f"{len(failures)} of {len(shards)} shards failed; --resume makes only what is missing:\n"
             + "\n".join(failures)
         )
-    return {prompt: [output / file_name(prompt, index) for index in range(per_prompt)] for prompt in prompts}
+    made = {prompt: [output / file_name(prompt, index) for index in range(per_prompt)] for prompt in prompts}
+    lost = [path for paths in made.values() for path in paths if not path.exists()]
+    if lost:
+        raise JobFailed(
+            f"{len(lost)} videos that workers made are not in {output} here (e.g. {lost[0].name!r}): on several nodes "
+            f"the folder must lie on storage that all of them share"
+        )
+    return made
 
 
 def shards_of(prompts: Sequence[str], num_workers: int) -> list[tuple[str, ...]]:

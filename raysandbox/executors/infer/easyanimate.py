@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 from pydantic import Field, create_model, model_validator
 
 from raysandbox.core.component import InputPath, ModelPath, OutputPath
+from raysandbox.core.errors import UserError
 from raysandbox.core.keys import code_version
 from raysandbox.core.registry import register
 from raysandbox.core.runner import UnitWork, Workers, WorkSession
@@ -222,6 +223,7 @@ class EasyAnimateInference(BackendOptions, _Base):
         config = self.train.infer_config
         given = {name: values.get(key) for key, name in _EXTERNAL.items()}
         given |= {"mixed_precision": precision_of(values.get("dtype")), "batch_size": config.batch_size}
+        earlier = _folder_of(values.get("compare_with"))
         if given["lora_path"]:
             given["lora_path"] = str(find_lora(given["lora_path"]))
         prompts = read_prompts(
@@ -231,7 +233,7 @@ class EasyAnimateInference(BackendOptions, _Base):
             self, given, prompts.texts, Path(values["output_dir"]).expanduser(), session, config.gpu_num
         )
         if values.get("contact_sheet") is not False:
-            _show(session, made, values.get("compare_with"))
+            _show(session, made, earlier)
         return values["output_dir"]
 
 
@@ -252,15 +254,21 @@ def _limited(session: WorkSession, number: int) -> WorkSession:
     return cast(WorkSession, dataclasses.replace(cast(Any, session), workers=_Limited(session.workers, number)))
 
 
-def _show(session: WorkSession, made: Mapping[str, Sequence[Path]], compare_with: str | None) -> None:
+def _folder_of(compare_with: str | None) -> Path | None:
+    if not compare_with:
+        return None
+    folder = Path(compare_with).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"compare_with: there is no folder {folder} (correct the path, or leave it out)")
+    return folder
+
+
+def _show(session: WorkSession, made: Mapping[str, Sequence[Path]], earlier: Path | None) -> None:
     """Writes the contact sheet and the previews."""
     from raysandbox.executors._video.contact_sheet import overview
 
     before = None
-    if compare_with:
-        earlier = Path(compare_with).expanduser()
-        before = [
-            [earlier / path.name if (earlier / path.name).is_file() else None for path in paths]
-            for paths in made.values()
-        ]
+    if earlier is not None:
+        beside = {path: earlier / path.name for paths in made.values() for path in paths}
+        before = [[beside[path] if beside[path].is_file() else None for path in paths] for paths in made.values()]
     overview(session.artifacts, list(made.items()), before)

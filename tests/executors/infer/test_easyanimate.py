@@ -214,6 +214,30 @@ def test_the_newest_checkpoint_of_a_folder(external, tmp_path):
     assert f"{tmp_path}/trained/checkpoint-10.safetensors".encode() in content
 
 
+def test_external_shows_the_videos(external, tmp_path):
+    pytest.importorskip("av")
+    with pytest.raises(UserError, match=r"compare_with: there is no folder .*/earlier"):
+        infer({**external, "contact_sheet": None, "compare_with": str(tmp_path / "earlier")}, tmp_path)
+    assert generated(tmp_path) == []
+    (tmp_path / "earlier").mkdir()
+    (tmp_path / "earlier" / ALL[0]).touch()
+    session = infer({**external, "contact_sheet": None, "compare_with": str(tmp_path / "earlier")}, tmp_path)
+    assert (session.artifacts / "contact_sheet.png").stat().st_size > 1000
+
+
+def test_videos_that_another_node_keeps_to_itself(external, tmp_path):
+    class Elsewhere(InProcessWorkers):
+        def map(self, work, units, **options):
+            for index, result in super().map(work, units, **options):
+                for name in result[:1]:
+                    (tmp_path / "videos" / name).unlink()
+                yield index, result
+
+    session = InProcessSession(tmp_path / "job", Elsewhere(), allow_user_code=True)
+    with pytest.raises(JobFailed, match=r"3 videos that workers made are not in .*storage that all of them share"):
+        EasyAnimateInference.model_validate(external).infer(session)
+
+
 def test_external_does_nothing_twice(external, tmp_path):
     infer(external, tmp_path)
     (tmp_path / "videos" / ALL[0]).write_bytes(b"altered")
