@@ -35,6 +35,8 @@ __all__ = ["Prepared", "train_lora"]
 
 logger = logging.getLogger(__name__)
 
+_TOLD_AGAIN = 100  # steps: more than metrics wait to be sent together
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -148,6 +150,16 @@ class _Run:
         """Takes up the state after a step."""
         state, self.progress = self.checkpoints.read(step)
         self.optimizing.load(state, self.progress.extra)
+        if self.together.rank == 0:
+            self._tell_again(max(step - _TOLD_AGAIN, 0))
+
+    def _tell_again(self, after: int) -> None:
+        """Reports losses again that a process which was killed may have taken with it."""
+        for step, loss in list(enumerate(self.progress.losses, start=1))[after:]:
+            self.session.report({"loss": loss, "lr": self.options.rate(step, self.steps)}, step=step)
+        for step, loss in self.progress.validation.items():
+            if step >= after:
+                self.session.report({"validation_loss": loss}, step=step)
 
     def train(self) -> None:
         """Does the steps that are left."""

@@ -80,7 +80,8 @@ def test_a_training_that_is_cut_off_goes_on_with_the_same_losses(train, tmp_path
     assert not (tmp_path / "cut" / "training.json").exists()
     again = train("cut", **options)
     losses = whole.values("loss")
-    assert again.values("loss") == {step: losses[step] for step in (5, 6, 7)}
+    assert again.values("loss") == losses  # told again: those of the steps before may have been lost
+    assert set(again.values("grad_norm")) == {5, 6, 7}
     assert marker(tmp_path / "cut")["losses"] == marker(tmp_path / "whole")["losses"]
     last = "checkpoint-7.safetensors"
     assert _weights(tmp_path / "cut" / last) == _weights(tmp_path / "whole" / last)
@@ -121,7 +122,8 @@ def test_half_precision_follows_the_full_one(train, tmp_path, dtype):
     (tmp_path / "half" / "training.json").unlink()
     (tmp_path / "half" / "checkpoint-3.safetensors").unlink()
     again = train("half", max_steps=3, dtype=dtype, checkpoint_every=2)
-    assert again.values("loss") == {3: half.values("loss")[3]}
+    assert again.values("loss") == half.values("loss")
+    assert set(again.values("grad_norm")) == {3}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU: training on one is not tried")
