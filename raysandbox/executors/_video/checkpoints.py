@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raysandbox.core.errors import JobFailed
 from raysandbox.core.files import atomic_path, atomic_write, remove
 from raysandbox.executors.train._staging import MARKER
 
@@ -103,9 +104,17 @@ class Checkpoints:
             self._state(step).unlink()
 
     def read(self, step: int) -> tuple[dict[str, torch.Tensor], Progressed]:
-        """The state after a step: tensors of the optimizer, and how far the training was."""
+        """The state after a step: tensors of the optimizer, and how far the training was.
+
+        Raises:
+            JobFailed: it is not here, although the first worker wrote it.
+        """
         from safetensors import safe_open
 
+        if not self._state(step).is_file():
+            raise JobFailed(
+                f"output_dir: {self._state(step)} is not on this node: `output_dir` must be a folder that all nodes share"
+            )
         with safe_open(self._state(step), "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
             notes = json.loads(file.metadata()["notes"])

@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from raysandbox.core.errors import JobFailed
 from raysandbox.executors._video.checkpoints import FINISHED, Checkpoints, Progressed, checkpoint_name
 from raysandbox.executors.train._staging import staged
 
@@ -41,6 +42,8 @@ def test_a_state_comes_back_bit_for_bit(checkpoints):
     assert found == progress
     assert tensors["weight/a"].tolist() == [3, 4, 5]
     assert set(tensors) == {"weight/a"}
+    with pytest.raises(JobFailed, match=r"output_dir: .*checkpoint-7.safetensors is not on this node"):
+        checkpoints.read(7)
 
 
 def test_the_last_states_stay_and_all_checkpoints(checkpoints):
