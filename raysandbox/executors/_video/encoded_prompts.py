@@ -13,6 +13,7 @@ from raysandbox.core.errors import JobFailed
 from raysandbox.core.files import atomic_path
 from raysandbox.core.keys import digest
 from raysandbox.core.runner import UnitFailed, WorkSession
+from raysandbox.executors._video.calls import check_arguments
 from raysandbox.executors._video.families import family_of
 from raysandbox.executors._video.generating import TRIES, Failed
 from raysandbox.executors._video.options import GenerationOptions
@@ -43,7 +44,9 @@ class _EncodingWork:
     options: GenerationOptions
 
     def load(self, device: str) -> Any:
-        return load_encoders(self.source, device, self.options)
+        pipe = load_encoders(self.source, device, self.options)
+        check_arguments(type(pipe), family_of(self.source.model, self.source.key), self.options)
+        return pipe
 
     def run(self, unit: _EncodingUnit, state: Any) -> None:
         import safetensors.torch

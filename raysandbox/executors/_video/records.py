@@ -128,13 +128,12 @@ class VideoFolder:
             )
         found: dict[str, Record] = {}
         for name, of_file in records.items():
-            record = next((record for record in reversed(of_file) if record.describes(self.path / name)), None)
-            if record is None:
-                continue  # gone or altered: made again if it is wanted
-            if record.key == wanted.get(name):
+            standing = {record.key: record for record in of_file if record.describes(self.path / name)}
+            if (record := standing.get(wanted.get(name, ""))) is not None:
                 found[name] = record
-            else:
+            elif standing:
                 (self.path / name).unlink()
+            # else it is gone or altered, and made again if it is wanted
         return found
 
     def close(self) -> None:

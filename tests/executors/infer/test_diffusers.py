@@ -106,6 +106,8 @@ def test_only_what_counts_makes_videos_again(make, expected, model, tmp_path):
     lora = lora_file(model, tmp_path / "lora.safetensors", zero=True)
     assert made(lora_path=str(lora)) == 2
     assert made(lora_path=str(lora), lora_weight=0.5) == 2
+    assert made() == 0  # a LoRA of zeros left the bytes that are recorded for this, too
+    assert made(seed=1) == 2
     assert made() == 2
 
 
@@ -181,9 +183,11 @@ def test_a_lora_of_another_model_is_refused_before_anything_is_made(make, model,
         make("wrong", lora_path=str(tmp_path / "absent.safetensors"))
 
 
-def test_arguments_that_the_pipeline_has_not_end_the_work_at_once(make):
+def test_arguments_that_the_pipeline_has_not_end_the_work_at_once(make, tmp_path):
+    session = InProcessSession(tmp_path)
     with pytest.raises(UserError, match="did you mean 'guidance_rescale'"):
-        make("arguments", arguments={"guidance_rescal": 0.5})
+        make("arguments", session=session, arguments={"guidance_rescal": 0.5})
+    assert not session.told("unit_failed")
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,15 @@ def test_a_setting_that_comes_back_finds_nothing_outdated(tmp_path):
     assert len(VideoFolder(tmp_path).finished(UNITS)) == len(UNITS)
 
 
+def test_equal_bytes_count_for_every_configuration_that_gave_them(tmp_path):
+    other = units_of({"a": 2, "b/c": 2}, 0, ["another model, the same videos"])
+    worker = VideoFolder(tmp_path)
+    for unit in (*UNITS, *other, *UNITS, *other):
+        worker.add(unit, writer(unit.file.encode()))
+    for units in (UNITS, other):
+        assert [record.key for record in VideoFolder(tmp_path).finished(units).values()] == [unit.key for unit in units]
+
+
 def test_fewer_prompts_take_the_others_away(tmp_path):
     make(tmp_path)
     kept = units_of({"a": 1}, 0, ["model"])
