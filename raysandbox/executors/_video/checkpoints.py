@@ -113,7 +113,8 @@ class Checkpoints:
 
         if not self._state(step).is_file():
             raise JobFailed(
-                f"output_dir: {self._state(step)} is not on this node: `output_dir` must be a folder that all nodes share"
+                f"output_dir: {self._state(step)} is not on this node: `output_dir` must be a folder that all nodes "
+                f"share"
             )
         with safe_open(self._state(step), "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
