@@ -14,6 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
+from raysandbox.core.errors import MissingExtraError
 from raysandbox.runtime.placement import Resources, bundle
 
 __all__ = ["Outcome", "Setting", "controller_for", "outcome_of"]
@@ -72,8 +73,14 @@ def controller_for(train: Callable[[], Any], setting: Setting) -> Any:
 
     Returns:
         the actor; besides Ray Train's methods it has `tell(rank, value)` and `told()`, in order.
+
+    Raises:
+        MissingExtraError: what Ray Train needs is not installed.
     """
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    try:
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+    except ImportError as error:
+        raise MissingExtraError("ray[train]", "video", "training in several workers") from error
     from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
     started: list[Any] = []
