@@ -14,7 +14,7 @@ import psutil
 import pytest
 import yaml
 
-from raysandbox.executors._video.tiny import make_tiny_easyanimate
+from raysandbox.executors._video.models.tiny import make_tiny_easyanimate
 from tests.chaos.test_kill_driver import assert_no_orphans, command, events, run
 from tests.executors.video.training_setup import clips_in, trained, trainer_of
 

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from raysandbox.core.events import read_events
-from raysandbox.executors._video.tiny import make_tiny_easyanimate
+from raysandbox.executors._video.models.tiny import make_tiny_easyanimate
 from tests.chaos.raylets import raylets
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]

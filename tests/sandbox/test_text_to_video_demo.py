@@ -15,7 +15,7 @@ import yaml
 from raysandbox.api import check, run
 from raysandbox.core.errors import ConfigError, UserError
 from raysandbox.core.events import read_events
-from raysandbox.executors._video.tiny import make_tiny_easyanimate
+from raysandbox.executors._video.models.tiny import make_tiny_easyanimate
 from raysandbox.provision.environments import environments_dir, interpreter
 
 ROOT = Path(__file__).parents[2]

@@ -16,10 +16,10 @@ from raysandbox.core.component import InputPath, OutputPath
 from raysandbox.core.errors import MissingExtraError, UserError
 from raysandbox.core.runner import WorkSession
 from raysandbox.executors._video.clips import ENCODING, require_av
-from raysandbox.executors._video.generating import Generation, GenerationWork, Prepare, VideoMaker
-from raysandbox.executors._video.prompts import Prompts, read_prompts
-from raysandbox.executors._video.records import Record
-from raysandbox.executors._video.units import VideoUnit, units_of
+from raysandbox.executors._video.generation.generating import Generation, GenerationWork, Prepare, VideoMaker
+from raysandbox.executors._video.generation.prompts import Prompts, read_prompts
+from raysandbox.executors._video.generation.records import Record
+from raysandbox.executors._video.generation.units import VideoUnit, units_of
 from raysandbox.executors.base import ModelInference
 from raysandbox.executors.infer._rows import write_rows
 
@@ -215,7 +215,7 @@ def _show(
     earlier: Mapping[str, Path] | None,
 ) -> None:
     """Writes the contact sheet and the previews."""
-    from raysandbox.executors._video.contact_sheet import overview
+    from raysandbox.executors._video.generation.contact_sheet import overview
 
     of_prompt: dict[str, list[str]] = {text: [] for text in prompts.texts}
     for unit in made:

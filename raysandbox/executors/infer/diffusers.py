@@ -15,21 +15,21 @@ from raysandbox.core.errors import UserError
 from raysandbox.core.keys import DigestMemo, code_version
 from raysandbox.core.registry import register
 from raysandbox.core.runner import WorkSession
-from raysandbox.executors._video.calls import check_arguments
-from raysandbox.executors._video.encoded_prompts import EncodedPrompts, read_encoded
-from raysandbox.executors._video.families import check_request, family_if_local, family_of
-from raysandbox.executors._video.generating import GenerationWork, Made, Prepare
-from raysandbox.executors._video.layout import missing_weights_of
-from raysandbox.executors._video.lora import find_lora
-from raysandbox.executors._video.options import GenerationOptions
-from raysandbox.executors._video.pipelines import (
+from raysandbox.executors._video.generation.encoded_prompts import EncodedPrompts, read_encoded
+from raysandbox.executors._video.generation.generating import GenerationWork, Made, Prepare
+from raysandbox.executors._video.generation.units import VideoUnit
+from raysandbox.executors._video.models.calls import check_arguments
+from raysandbox.executors._video.models.families import check_request, family_if_local, family_of
+from raysandbox.executors._video.models.layout import missing_weights_of
+from raysandbox.executors._video.models.lora import find_lora
+from raysandbox.executors._video.models.pipelines import (
     PipelineSource,
     generate,
     load_pipeline,
     model_digest,
     peak_memory,
 )
-from raysandbox.executors._video.units import VideoUnit
+from raysandbox.executors._video.options import GenerationOptions
 from raysandbox.executors.infer._videos import VideoInference
 
 __all__ = ["DiffusersInference", "PipelineMaker"]

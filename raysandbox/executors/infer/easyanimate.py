@@ -15,15 +15,16 @@ from raysandbox.core.errors import UserError
 from raysandbox.core.keys import code_version
 from raysandbox.core.registry import register
 from raysandbox.core.runner import UnitWork, Workers, WorkSession
-from raysandbox.executors._video.external import (
+from raysandbox.executors._video.external.generation import external_generation
+from raysandbox.executors._video.external.settings import (
     EXTERNAL_KEYS,
     IDLE_KEYS,
     BackendOptions,
     missing_environment,
     surroundings_of,
 )
-from raysandbox.executors._video.external_generation import external_generation
-from raysandbox.executors._video.lora import find_lora
+from raysandbox.executors._video.generation.prompts import read_prompts
+from raysandbox.executors._video.models.lora import find_lora
 from raysandbox.executors._video.original_keys import (
     Alias,
     Section,
@@ -33,7 +34,6 @@ from raysandbox.executors._video.original_keys import (
     optional_keys,
     precision_of,
 )
-from raysandbox.executors._video.prompts import read_prompts
 from raysandbox.executors.base import ModelInference
 from raysandbox.executors.infer.diffusers import DiffusersInference
 
@@ -265,7 +265,7 @@ def _folder_of(compare_with: str | None) -> Path | None:
 
 def _show(session: WorkSession, made: Mapping[str, Sequence[Path]], earlier: Path | None) -> None:
     """Writes the contact sheet and the previews."""
-    from raysandbox.executors._video.contact_sheet import overview
+    from raysandbox.executors._video.generation.contact_sheet import overview
 
     before = None
     if earlier is not None:

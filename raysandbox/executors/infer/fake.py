@@ -17,8 +17,8 @@ from raysandbox.core.errors import JobFailed
 from raysandbox.core.keys import code_version
 from raysandbox.core.registry import register
 from raysandbox.core.runner import WorkSession
-from raysandbox.executors._video.generating import GenerationWork, Made
-from raysandbox.executors._video.units import VideoUnit
+from raysandbox.executors._video.generation.generating import GenerationWork, Made
+from raysandbox.executors._video.generation.units import VideoUnit
 from raysandbox.executors.infer._videos import VideoInference
 
 __all__ = ["FakeInference"]

@@ -15,12 +15,8 @@ from raysandbox.core.errors import UserError
 from raysandbox.core.keys import DigestMemo, code_version, digest
 from raysandbox.core.registry import register
 from raysandbox.core.runner import TrainSession, WorkSession
-from raysandbox.executors._video.batches import Example, Examples
-from raysandbox.executors._video.dataset import BadClip, Clip, clip_stamps, read_clips, spend_budget
-from raysandbox.executors._video.denoising import Denoising, check_trainable
-from raysandbox.executors._video.families import Family, check_request, family_of
-from raysandbox.executors._video.latents import ClipFormat, clip_encoding, encode, text_encoding
-from raysandbox.executors._video.layout import (
+from raysandbox.executors._video.models.families import Family, check_request, family_of
+from raysandbox.executors._video.models.layout import (
     PipelineSource,
     fetch,
     local_folder,
@@ -28,9 +24,13 @@ from raysandbox.executors._video.layout import (
     model_digest,
     read_layout,
 )
-from raysandbox.executors._video.optimizing import Optimizing
-from raysandbox.executors._video.training import Prepared, train_lora
-from raysandbox.executors._video.training_options import TrainingOptions
+from raysandbox.executors._video.training.batches import Example, Examples
+from raysandbox.executors._video.training.dataset import BadClip, Clip, clip_stamps, read_clips, spend_budget
+from raysandbox.executors._video.training.denoising import Denoising, check_trainable
+from raysandbox.executors._video.training.latents import ClipFormat, clip_encoding, encode, text_encoding
+from raysandbox.executors._video.training.loop import Prepared, train_lora
+from raysandbox.executors._video.training.optimizing import Optimizing
+from raysandbox.executors._video.training.options import TrainingOptions
 from raysandbox.executors.base import ModelTrainer
 
 __all__ = ["DiffusersTrainer"]

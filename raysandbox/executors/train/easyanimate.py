@@ -14,14 +14,14 @@ from raysandbox.core.errors import JobFailed
 from raysandbox.core.keys import code_version
 from raysandbox.core.registry import register
 from raysandbox.core.runner import TrainSession, WorkSession
-from raysandbox.executors._video.external import (
+from raysandbox.executors._video.external.settings import (
     EXTERNAL_KEYS,
     IDLE_KEYS,
     BackendOptions,
     missing_environment,
     surroundings_of,
 )
-from raysandbox.executors._video.external_training import prepare_training, train_external
+from raysandbox.executors._video.external.training import prepare_training, train_external
 from raysandbox.executors._video.original_keys import (
     Alias,
     Section,

@@ -19,7 +19,7 @@ pytest.importorskip("diffusers")
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
-    from raysandbox.executors._video.tiny import make_tiny_easyanimate
+    from raysandbox.executors._video.models.tiny import make_tiny_easyanimate
 
     return make_tiny_easyanimate(tmp_path_factory.mktemp("models") / "tiny")
 
@@ -61,8 +61,8 @@ def expected(make):
 def lora_file(model: Path, path: Path, *, zero: bool) -> Path:
     import torch
 
-    from raysandbox.executors._video.lora import add_lora, lora_state, save_lora
-    from raysandbox.executors._video.pipelines import PipelineSource, load_transformer
+    from raysandbox.executors._video.models.lora import add_lora, lora_state, save_lora
+    from raysandbox.executors._video.models.pipelines import PipelineSource, load_transformer
 
     transformer = load_transformer(PipelineSource(str(model)), "cpu", "fp32")
     add_lora(transformer, 4, 4.0, None, 0)
@@ -112,7 +112,7 @@ def test_only_what_counts_makes_videos_again(make, expected, model, tmp_path):
 
 
 def test_another_model_at_the_same_place_makes_them_again(make, model, tmp_path):
-    from raysandbox.executors._video.tiny import make_tiny_easyanimate
+    from raysandbox.executors._video.models.tiny import make_tiny_easyanimate
 
     session, first = make("swapped", model=str(make_tiny_easyanimate(tmp_path / "model", seed=1)))
     make_tiny_easyanimate(tmp_path / "model", seed=2)
@@ -149,7 +149,7 @@ def test_prompts_are_encoded_once(make, tmp_path):
 
 
 def test_a_prompt_that_cannot_be_encoded_costs_its_videos_only(make, monkeypatch):
-    from raysandbox.executors._video import encoded_prompts
+    from raysandbox.executors._video.generation import encoded_prompts
 
     real = encoded_prompts.encode_prompts
 

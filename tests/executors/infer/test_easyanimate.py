@@ -11,7 +11,7 @@ import pytest
 from raysandbox.config.validation import model_problems
 from raysandbox.core.component import PathRole, path_refs
 from raysandbox.core.errors import JobFailed, UserError
-from raysandbox.executors._video.external_generation import is_whole_mp4, shards_of
+from raysandbox.executors._video.external.generation import is_whole_mp4, shards_of
 from raysandbox.executors.infer.easyanimate import _KEYS, EasyAnimateInference
 from raysandbox.provision import environment_builder
 from raysandbox.provision.environments import MANIFEST, driver_ray, pins_of

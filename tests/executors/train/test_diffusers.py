@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from raysandbox.core.errors import BadRowsError, UserError
-from raysandbox.executors._video.tiny import make_tiny_easyanimate
+from raysandbox.executors._video.models.tiny import make_tiny_easyanimate
 from raysandbox.executors.train.diffusers import DiffusersTrainer
 from tests.executors.video.training_setup import clips_in, session_in, trained, trainer_of
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from raysandbox.executors._video.tiny import byte_symbols, make_tiny_easyanimate
+from raysandbox.executors._video.models.tiny import byte_symbols, make_tiny_easyanimate
 
 _TEXT_WIDTH = 16
 _SPECIAL = ("<pad>", "</s>", "<unk>")

@@ -1,0 +1,1 @@
+"""Scripts of another environment: EasyAnimate v1."""

@@ -1,0 +1,1 @@
+"""Videos of prompts: units, records, what a worker does, what is drawn."""

@@ -1,0 +1,1 @@
+"""Text-to-video models: families, loading, one video per call, LoRAs."""

@@ -1,0 +1,1 @@
+"""Training of LoRAs: data, encoded clips, denoising, the loop, checkpoints."""
