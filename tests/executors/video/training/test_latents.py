@@ -170,7 +170,7 @@ def test_a_file_of_the_cache_that_is_gone_or_torn_is_named(session, encode, tmp_
 
 
 def test_a_cache_that_workers_do_not_share_is_told(session, encode, tmp_path, monkeypatch):
-    from raysandbox.executors._video import latents
+    from raysandbox.executors._video.training import latents
 
     monkeypatch.setattr(latents, "_write", lambda target, tensors: None)
     with pytest.raises(JobFailed, match=r"cache_dir: a worker wrote .* which is not here"):
