@@ -139,6 +139,7 @@ class Workers(Protocol):
         units: Sequence[Any],
         *,
         description: str = "",
+        noun: str = "units",
         python: str | None = None,
         num_workers: int | None = None,
         elastic: bool = False,
@@ -150,6 +151,7 @@ class Workers(Protocol):
             work: what to do.
             units: plain values, each small; workers take them from the first to the last.
             description: what a progress bar says.
+            noun: what it counts.
             python: the interpreter of another environment to work in; it holds the same versions of
                 Python and Ray, and of this package only what needs nothing else (`raysandbox env create`).
             num_workers: how many workers where the job's `resources` do not say.

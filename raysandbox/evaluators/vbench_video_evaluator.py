@@ -33,7 +33,7 @@ from raysandbox.evaluators._vbench.suite import (
 from raysandbox.evaluators._vbench.worker import ShardWork
 from raysandbox.evaluators.base import DataEvaluator
 from raysandbox.provision.environments import interpreter
-from raysandbox.provision.weights import WeightFile, files_of, missing, missing_message
+from raysandbox.provision.weights import WeightFile, files_of, missing, missing_message, root_of
 
 __all__ = ["VbenchVideoEvaluator"]
 
@@ -217,7 +217,7 @@ class VbenchVideoEvaluator(DataEvaluator):
             ClipKeys(memo, environment.versions, weights),
             ResultCache(session.cache_dir / "vbench", session.use_cache),
             session.workers,
-            ShardWork(_weights_folder(), {name: os.environ[name] for name in _PLACES if name in os.environ}),
+            ShardWork(str(root_of("vbench")), {name: os.environ[name] for name in _PLACES if name in os.environ}),
             python=environment.python,
             shard_size=self.shard_size,
             num_workers=self.num_gpus,
@@ -241,11 +241,6 @@ def _all_of(mode: str) -> list[str]:
 def _environment_of(raw: Mapping[str, Any]) -> str:
     """The name of the environment, or the path of the interpreter, that a configuration means."""
     return str(raw.get("env") or raw.get("env_name") or _ENVIRONMENT)
-
-
-def _weights_folder() -> str:
-    """VBench's own rule."""
-    return os.environ.get("VBENCH_CACHE_DIR") or str(Path.home() / ".cache" / "vbench")
 
 
 def _digests(file: WeightFile, memo: DigestMemo) -> list[str]:

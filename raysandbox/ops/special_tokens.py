@@ -41,6 +41,17 @@ class SpecialTokens:
             first = last
         return found
 
+    def captions(self, text: str, count: int, kind: Literal["image", "audio", "video"] = "video") -> list[str]:
+        """What a text says of each of a row's files: the chunk that names it, or else all of it, without marks.
+
+        Args:
+            text: with its marks.
+            count: number of the files.
+            kind: of the files.
+        """
+        named = [chunk.text for chunk in self.chunks(text, kind) for _ in range(chunk.files.start, chunk.files.stop)]
+        return named if len(named) == count else [self.without(text)] * count
+
     def without(self, text: str) -> str:
         """A text without marks and the spaces around them at its ends."""
         for mark in astuple(self):

@@ -33,6 +33,7 @@ __all__ = [
     "missing",
     "missing_message",
     "parts_of",
+    "root_of",
 ]
 
 _MANIFEST = Path(__file__).with_name("weights.json")
@@ -106,7 +107,7 @@ class WeightFile:
 
     def target(self) -> Path:
         """Where it belongs on this machine."""
-        return _root(self.root) / self.name
+        return root_of(self.root) / self.name
 
     @property
     def has_digest(self) -> bool:
@@ -116,7 +117,7 @@ class WeightFile:
     def state(self) -> Verdict:
         """What can be seen without reading it."""
         target = self.target()
-        if self.instead and (_root(self.root) / self.instead).is_dir():
+        if self.instead and (root_of(self.root) / self.instead).is_dir():
             return Verdict("unchecked")
         if self.holds:
             absent = [pattern for pattern in self.holds if not any(target.glob(pattern))]
@@ -269,7 +270,7 @@ def _entry(component: str) -> Mapping[str, Any]:
     return _manifest()[component]
 
 
-def _root(name: str) -> Path:
+def root_of(name: str) -> Path:
     """The folder of a kind of model files, as the libraries that read them choose it."""
     home = Path.home()
     if name == "vbench":

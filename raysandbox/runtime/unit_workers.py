@@ -47,6 +47,7 @@ class JobWorkers:
         units: Sequence[Any],
         *,
         description: str = "",
+        noun: str = "units",
         python: str | None = None,
         num_workers: int | None = None,
         elastic: bool = False,
@@ -62,7 +63,7 @@ class JobWorkers:
         job = _Bundles(self.job.id, resources, self.job.runtime_env)
         task = Task(job, work, units, self.log, python, tries, resources.num_gpus > 0)
         meter = Meter(self.report if elastic else None)
-        self.progress.begin(description or self.job.id, len(units), "units")
+        self.progress.begin(description or self.job.id, len(units), noun)
         try:
             with places_for(resources, elastic, number) as places:
                 crew = Crew(task, places, self.emit, meter)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from raysandbox.core.errors import JobFailed, UserError
+from raysandbox.core.names import safe_stem
 from raysandbox.evaluators._vbench.dimensions import DIMENSIONS
 
 __all__ = ["VIDEOS_PER_PROMPT", "Clip", "Prompt", "custom_clips", "read_prompts", "standard_clips"]
@@ -148,7 +149,8 @@ def custom_clips(videos_path: Path, dimensions: Sequence[str]) -> dict[str, list
 def _files_of(prompt: str, files: Mapping[str, Path]) -> Iterator[Path]:
     """The videos of a prompt, one per index; files are by their names with the suffix in small letters."""
     for index in range(VIDEOS_PER_PROMPT):
-        names = (f"{prompt}-{index}{suffix}" for suffix in _SUFFIXES)
+        stems = (prompt, safe_stem(prompt))  # the second where a generation had to change the name
+        names = (f"{stem}-{index}{suffix}" for stem in stems for suffix in _SUFFIXES)
         yield from [files[name] for name in names if name in files][:1]
 
 

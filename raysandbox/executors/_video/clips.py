@@ -5,21 +5,17 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raysandbox.core.errors import MissingExtraError
+from raysandbox.core.names import safe_stem
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["ENCODING", "LONGEST_NAME", "encode_mp4", "file_name", "read_frames", "require_av", "safe_stem", "write_mp4"]
+__all__ = ["ENCODING", "encode_mp4", "file_name", "read_frames", "require_av", "write_mp4"]
 
-LONGEST_NAME = 255  # bytes that Linux file systems allow for a name
-_TAIL = len("~01234567-999999.mp4")  # what a stem that is cut must leave room for
-# The separator of paths, and characters that terminals and tools that read names line by line trip over.
-_UNSAFE = re.compile(r"[/\x00-\x1f\x7f\u0085\u2028\u2029]")
 _CRF = "16"  # constant quality of x264; at 18 differences to the source begin to be visible
 # "Macroblock-tree" rate control reads memory that it has not written: equal frames gave other bytes now and
 # then (x264 164, with its assembler), and always where malloc fills memory (MALLOC_PERTURB_).
@@ -30,27 +26,6 @@ _SEI = 6  # type of H.264 unit in which x264 writes its version and settings
 def file_name(prompt: str, index: int) -> str:
     """The name of a prompt's video: `{prompt}-{index}.mp4`, as VBench expects it, made safe where it must be."""
     return f"{safe_stem(prompt)}-{index}.mp4"
-
-
-def safe_stem(prompt: str, *, tell_apart: bool = False) -> str:
-    """A prompt as the first part of a file name: the prompt itself, wherever a file may be called so.
-
-    A slash or a control character becomes "_", so does a dot or nothing at the beginning, and what is
-    too long is cut; such a name ends in "~" and 8 digits of the prompt's SHA-256, so that two prompts
-    never share it.
-
-    Args:
-        prompt: any text that UTF-8 can write.
-        tell_apart: whether the digits are added although the prompt needs no change.
-    """
-    stem = _UNSAFE.sub("_", prompt)
-    if not stem or stem.startswith("."):
-        stem = "_" + stem[1:]
-    room = LONGEST_NAME - _TAIL
-    if stem == prompt and len(stem.encode()) <= room and not tell_apart:
-        return stem
-    cut = stem.encode()[:room].decode("utf-8", "ignore")  # no half of a character at the end
-    return f"{cut}~{hashlib.sha256(prompt.encode()).hexdigest()[:8]}"
 
 
 def require_av(purpose: str) -> None:

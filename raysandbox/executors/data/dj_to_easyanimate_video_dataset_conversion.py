@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -217,7 +217,7 @@ class _Pairs:
         texts = [text or "" for text in _column(table, self.text_key, (str,))]
         values = _column(table, self.video_key, (str, list))
         videos = [list(_paths(value, self.video_key)) for value in values]
-        captions = [_captions(text, len(paths)) for text, paths in zip(texts, videos, strict=True)]
+        captions = [SpecialTokens().captions(text, len(paths)) for text, paths in zip(texts, videos, strict=True)]
         lists = pa.list_(pa.large_string())
         return {
             "text": pa.array(texts, pa.large_string()),
@@ -244,11 +244,3 @@ def _paths(value: str | list[Any] | None, name: str) -> Iterator[str]:
             raise UserError(f"'{name}' holds {type(path).__name__}, not a path: set video_key")
         if path:
             yield path
-
-
-def _captions(text: str, videos: int) -> Sequence[str]:
-    """The caption of each video of a row."""
-    marks = SpecialTokens()
-    chunks = marks.chunks(text, "video")
-    named = [chunk.text for chunk in chunks for _ in range(chunk.files.start, chunk.files.stop)]
-    return named if len(named) == videos else [marks.without(text)] * videos

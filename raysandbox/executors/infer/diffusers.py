@@ -128,10 +128,7 @@ class DiffusersInference(GenerationOptions, VideoInference):
         return GenerationOptions(**{name: getattr(self, name) for name in GenerationOptions.model_fields})
 
     def _source(self) -> PipelineSource:
-        """The model as workers find it, whose current directory may be another."""
-        folder = Path(self.model).expanduser()
-        other = None if self.transformer_path is None else str(Path(self.transformer_path).expanduser().absolute())
-        return PipelineSource(str(folder.absolute()) if folder.exists() else self.model, other)
+        return PipelineSource.located(self.model, self.transformer_path)
 
     def _lora(self) -> Path | None:
         return None if self.lora_path is None else find_lora(self.lora_path).absolute()

@@ -187,10 +187,7 @@ class DiffusersTrainer(TrainingOptions, ModelTrainer):
             check_request(family, self.samples)
 
     def _source(self) -> PipelineSource:
-        """The model as workers find it, whose current directory may be another."""
-        folder = Path(self.model).expanduser()
-        other = None if self.transformer_path is None else str(Path(self.transformer_path).expanduser().absolute())
-        return PipelineSource(str(folder.absolute()) if folder.exists() else self.model, other)
+        return PipelineSource.located(self.model, self.transformer_path)
 
 
 @dataclass(frozen=True)

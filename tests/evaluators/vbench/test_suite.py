@@ -6,6 +6,7 @@ import logging
 import pytest
 
 from raysandbox.core.errors import JobFailed, UserError
+from raysandbox.core.names import safe_stem
 from raysandbox.evaluators._vbench.suite import Prompt, custom_clips, read_prompts, standard_clips
 
 CAT = Prompt("a cat", ("temporal_flickering", "dynamic_degree"), {})
@@ -57,6 +58,14 @@ def test_suffixes_may_be_in_capitals(tmp_path, caplog):
     (strays,) = (record.getMessage() for record in caplog.records)
     assert strays.startswith("1 of 6 videos belong to no prompt of suite.json and are not scored ('a cat-0.MP4')")
     assert len(custom_clips(tmp_path, ["dynamic_degree"])["dynamic_degree"]) == 6
+
+
+def test_names_that_had_to_change_are_found(tmp_path, caplog):
+    prompt = Prompt("a fox / a hen" + " and so on" * 40, ("temporal_flickering",), {})
+    touch(tmp_path, *(f"{safe_stem(prompt.text)}-{n}.mp4" for n in range(5)))
+    (clips,) = standard_clips(tmp_path, [prompt], ["temporal_flickering"], "suite.json").values()
+    assert [clip.prompt for clip in clips] == [prompt.text] * 5
+    assert not caplog.records
 
 
 def test_files_that_vbench_does_not_read_are_named(tmp_path, caplog):

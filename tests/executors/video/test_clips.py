@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raysandbox.executors._video.clips import LONGEST_NAME, encode_mp4, file_name, read_frames, safe_stem, write_mp4
+from raysandbox.core.names import LONGEST_NAME, safe_stem
+from raysandbox.executors._video.clips import encode_mp4, file_name, read_frames, write_mp4
 
 
 def gradient(frames=9, height=32, width=48):

@@ -13,8 +13,9 @@ from typing import Any
 from raysandbox.core.errors import JobFailed, UserError
 from raysandbox.core.files import atomic_write, remove
 from raysandbox.core.keys import DigestMemo, digest
+from raysandbox.core.names import LONGEST_NAME
 from raysandbox.core.runner import UnitFailed, WorkSession
-from raysandbox.executors._video.clips import LONGEST_NAME, file_name
+from raysandbox.executors._video.clips import file_name
 from raysandbox.executors._video.external.settings import BackendOptions, ExternalScript, absolute, external_script
 
 __all__ = ["ShardWork", "external_generation", "is_whole_mp4", "shards_of"]

@@ -99,6 +99,7 @@ class EncodedPrompts:
             _EncodingWork(self.source, self.options),
             missing,
             description=f"encoding {len(missing)} prompts",
+            noun="prompts",
             elastic=True,
             tries=TRIES,
         )

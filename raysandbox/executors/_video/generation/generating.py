@@ -188,7 +188,9 @@ class Generation:
         meter: _Meter,
         session: WorkSession,
     ) -> None:
-        results = session.workers.map(self.work, missing, description=self.description, elastic=True, tries=TRIES)
+        results = session.workers.map(
+            self.work, missing, description=self.description, noun="videos", elastic=True, tries=TRIES
+        )
         made = 0
         with contextlib.closing(results) as results:  # type: ignore[type-var]  # a generator: its workers end with it
             for index, result in results:

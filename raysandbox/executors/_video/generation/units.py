@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from raysandbox.core.keys import canonical_json, digest
-from raysandbox.executors._video.clips import safe_stem
+from raysandbox.core.names import safe_stem
 
 __all__ = ["VideoUnit", "file_names", "seed_of", "units_of"]
 

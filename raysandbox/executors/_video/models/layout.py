@@ -50,6 +50,13 @@ class PipelineSource:
     transformer: str | None = None
     key: str = "model"
 
+    @classmethod
+    def located(cls, model: str, transformer: str | None = None) -> PipelineSource:
+        """The source as workers find it, whose current directory may be another."""
+        folder = Path(model).expanduser()
+        other = None if transformer is None else str(Path(transformer).expanduser().absolute())
+        return cls(str(folder.absolute()) if folder.exists() else model, other)
+
 
 @dataclass(frozen=True)
 class Layout:

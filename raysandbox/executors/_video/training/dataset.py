@@ -139,17 +139,10 @@ def _entries(row: Mapping[str, Any], place: str, key: str) -> Iterator[tuple[str
         raise JobFailed(f"{key}: {place} has neither 'file_path' nor 'videos'; its keys are {', '.join(row)}")
     if not isinstance(text, str) or not all(isinstance(each, str | None) for each in files):
         raise JobFailed(f"{key}: {place}: 'text' and the paths of its files must be text")
-    captions = _captions(text, len(files))
+    captions = SpecialTokens().captions(text, len(files))
     yield from zip((each or "" for each in files), captions, [kind] * len(files), strict=True)
     if not files:
         yield "", text, kind
-
-
-def _captions(text: str, files: int) -> Sequence[str]:
-    """The caption of each file: the chunk of the text that names it, else all of the text without marks."""
-    marks = SpecialTokens()
-    named = [chunk.text for chunk in marks.chunks(text, "video") for _ in range(chunk.files.start, chunk.files.stop)]
-    return named if len(named) == files else [marks.without(text)] * files
 
 
 def _located(path: str, dataset: Path, root: str | None) -> str:

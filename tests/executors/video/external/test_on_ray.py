@@ -12,7 +12,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tests.executors.video.external.test_process import gone
 
 from raysandbox.core.progress import Progress
 from raysandbox.executors.infer.easyanimate import EasyAnimateInference
@@ -22,6 +21,7 @@ from raysandbox.runtime.unit_workers import JobWorkers
 from raysandbox.runtime.watcher_actor import start_watcher
 from raysandbox.runtime.workers import run_in_worker
 from raysandbox.watcher.config import WatchConfig
+from tests.executors.video.external.test_process import gone
 from tests.executors.video.external_scripts import checkout_in
 from tests.executors.video.in_process import InProcessSession
 

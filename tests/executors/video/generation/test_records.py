@@ -67,7 +67,9 @@ def test_a_copy_with_other_times_is_read_and_found_the_same(tmp_path):
 
 def test_a_file_of_the_same_size_and_time_is_not_read_again(tmp_path, monkeypatch):
     make(tmp_path)
-    monkeypatch.setattr("raysandbox.executors._video.generation.records._sha256", lambda path: pytest.fail(f"read {path}"))
+    monkeypatch.setattr(
+        "raysandbox.executors._video.generation.records._sha256", lambda path: pytest.fail(f"read {path}")
+    )
     assert len(VideoFolder(tmp_path).finished(UNITS)) == len(UNITS)
 
 

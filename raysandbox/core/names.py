@@ -1,0 +1,34 @@
+"""Names of files that are made of any text."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+__all__ = ["LONGEST_NAME", "safe_stem"]
+
+LONGEST_NAME = 255  # bytes that Linux file systems allow for a name
+_TAIL = len("~01234567-999999.mp4")  # what a stem that is cut must leave room for
+# The separator of paths, and characters that terminals and tools that read names line by line trip over.
+_UNSAFE = re.compile(r"[/\x00-\x1f\x7f\u0085\u2028\u2029]")
+
+
+def safe_stem(prompt: str, *, tell_apart: bool = False) -> str:
+    """A prompt as the first part of a file name: the prompt itself, wherever a file may be called so.
+
+    A slash or a control character becomes "_", so does a dot or nothing at the beginning, and what is
+    too long is cut; such a name ends in "~" and 8 digits of the prompt's SHA-256, so that two prompts
+    never share it.
+
+    Args:
+        prompt: any text that UTF-8 can write.
+        tell_apart: whether the digits are added although the prompt needs no change.
+    """
+    stem = _UNSAFE.sub("_", prompt)
+    if not stem or stem.startswith("."):
+        stem = "_" + stem[1:]
+    room = LONGEST_NAME - _TAIL
+    if stem == prompt and len(stem.encode()) <= room and not tell_apart:
+        return stem
+    cut = stem.encode()[:room].decode("utf-8", "ignore")  # no half of a character at the end
+    return f"{cut}~{hashlib.sha256(prompt.encode()).hexdigest()[:8]}"
