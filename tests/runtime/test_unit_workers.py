@@ -94,11 +94,6 @@ class Square:
         if unit in ("own error", "own result", "leave"):
             return own_ways(unit)
         if unit == "gpu":
-            return state
-        if unit == "gpu of each of two":  # the first one waits, or it would do the work of both
-            end = time.monotonic() + 60
-            while len(list(self.folder.glob("loaded-*"))) < 2 and time.monotonic() < end:
-                time.sleep(0.05)
             time.sleep(0.5)
             return state
         return unit * unit
@@ -156,12 +151,12 @@ def test_failures_are_named(tmp_path, unit, message):
 
 
 def test_each_worker_has_its_gpu(tmp_path):
-    found = dict(workers(tmp_path, num_workers=2, num_gpus=1).map(Square(tmp_path), ["gpu of each of two"] * 4))
+    found = dict(workers(tmp_path, num_workers=2, num_gpus=1).map(Square(tmp_path, together=2), ["gpu"] * 4))
     assert set(found.values()) == {"0", "1"}
 
 
 def test_what_resources_leave_open(tmp_path):
-    found = dict(workers(tmp_path).map(Square(tmp_path), ["gpu of each of two"] * 4, num_workers=2))
+    found = dict(workers(tmp_path).map(Square(tmp_path, together=2), ["gpu"] * 4, num_workers=2))
     assert set(found.values()) == {"0", "1"}  # a GPU each, since there are two
     assert dict(workers(tmp_path).map(Square(tmp_path), ["gpu"] * 3, num_workers=3)) == dict.fromkeys(range(3), "")
     assert dict(workers(tmp_path, num_gpus=0).map(Square(tmp_path), ["gpu"])) == {0: ""}
