@@ -190,8 +190,10 @@ class Crew:
         self._places.give_back(slot.place)
 
     def _tell(self, event: str, slot: _Slot, **more: Any) -> None:
-        node = _nodes().get(slot.address.node_id) if slot.address else None
-        self._emit(event, worker=slot.place.number, node=node["NodeManagerAddress"] if node else None, **more)
+        address = slot.address
+        node = _nodes().get(address.node_id) if address else None
+        where = {"node": node["NodeManagerAddress"] if node else None, "pid": address.pid if address else None}
+        self._emit(event, worker=slot.place.number, **where, **more)
 
     # Units
 
