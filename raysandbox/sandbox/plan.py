@@ -197,7 +197,7 @@ class _Planner:
             elif path != UNKNOWN and self._is_missing(path, paths):
                 draft, where = _find(drafts, path)
                 found = f"'{path}' does not exist"
-                fix = _how_it_is_made(path) or "make it, or correct the path"
+                fix = "make it, or correct the path"
                 problem = draft.problem(where, found, fix) if draft else self.main.problem(entry.path, found, fix)
                 self.problems.append(replace(problem, severity="warning", missing_path=True))
         return needs
@@ -281,12 +281,6 @@ def split_update(target: str, jobs: Sequence[JobEntry]) -> tuple[JobEntry, str]:
         problem = "is ambiguous: several jobs share the name" if found else "names no job's configuration"
         raise UserError(f"'{target}' {problem}; write <pipeline>.<meta_name>.<dj_configs|extra_configs>.<key>")
     return found[0]
-
-
-def _how_it_is_made(path: str) -> str:
-    """What a file `MADE_BY` in a folder above a missing path says of how the folder's content is made."""
-    notes = (folder / "MADE_BY" for folder in Path(path).parents)
-    return next((f"run {note.read_text(encoding='utf-8').strip()}" for note in notes if note.is_file()), "")
 
 
 def _value_at(raw: Any, where: KeyPath) -> Any:

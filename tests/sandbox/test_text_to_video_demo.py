@@ -15,7 +15,6 @@ import yaml
 from raysandbox.api import check, run
 from raysandbox.core.errors import ConfigError, UserError
 from raysandbox.core.events import read_events
-from raysandbox.executors._video.models.tiny import make_tiny_easyanimate
 from raysandbox.provision.environments import environments_dir, interpreter
 
 ROOT = Path(__file__).parents[2]
@@ -35,18 +34,9 @@ def environments() -> Path:
 
 @pytest.fixture
 def clone(workspace: Path) -> Path:
-    """The configurations as in a fresh clone."""
-    shutil.copytree(ROOT / DEMO, workspace / DEMO, ignore=shutil.ignore_patterns("data"))
-    (workspace / DEMO / "data").mkdir()
-    shutil.copy(ROOT / DEMO / "data/MADE_BY", workspace / DEMO / "data")
+    """The configurations and their data as in a fresh clone."""
+    shutil.copytree(ROOT / DEMO, workspace / DEMO)
     return workspace
-
-
-def make_inputs(folder: Path, *, model: bool = True) -> None:
-    script = [sys.executable, str(ROOT / "scripts/make_demo_videos")]
-    subprocess.run(script, cwd=folder, check=True, timeout=100, stdout=subprocess.DEVNULL)
-    if model:
-        make_tiny_easyanimate(folder / DEMO / "data/tiny-model")
 
 
 def only_data(config: Path) -> None:
@@ -65,7 +55,6 @@ def entries(name: str) -> list[dict]:
 
 @pytest.mark.parametrize(("name", "number"), [("1_single_op", 16), ("2_multi_op", 16), ("3_duplicate", 48)])
 def test_what_is_trained_on(clone: Path, name: str, number: int) -> None:
-    make_inputs(clone, model=False)
     config = clone / DEMO / f"{name}_pipeline.yaml"
     only_data(config)
     run(str(config))
@@ -82,10 +71,8 @@ def test_a_fresh_clone_is_told_what_to_run(clone: Path, name: str) -> None:
     with pytest.raises(ConfigError) as caught:
         run(config)
     missing = [str(problem) for problem in caught.value.problems if problem.missing_path]
-    assert any("tiny-model' does not exist (run scripts/make_text_to_video_inputs)" in text for text in missing)
-    assert any("raysandbox env create vbench" in text for text in missing)
-    assert not any("make it, or correct" in text for text in missing)
-    assert os.access(ROOT / "scripts/make_text_to_video_inputs", os.X_OK)
+    assert missing
+    assert all("raysandbox env create vbench" in text for text in missing)
     assert not list(Path("outputs").rglob("journal.jsonl"))
     assert all(problem.severity == "warning" for problem in check(config))
 
@@ -95,7 +82,6 @@ def test_a_fresh_clone_is_told_what_to_run(clone: Path, name: str) -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", PIPELINES)
 def test_a_pipeline_runs_to_its_end(environments: Path, clone: Path, name: str) -> None:
-    make_inputs(clone)
     done = subprocess.run(
         [sys.executable, "-m", "raysandbox", "run", f"{DEMO}/{name}_pipeline.yaml"],
         env={**os.environ, "RAYSANDBOX_ENVIRONMENTS": str(environments), "OMP_NUM_THREADS": "1"},
