@@ -96,7 +96,8 @@ def test_the_default_folder_survives_a_kill_too(make, tmp_path):
     with pytest.raises(Killed):
         make(session=session, output_dir=None)
     session.workers = InProcessWorkers()
-    assert not list(session.artifacts.iterdir())  # a job that is tried again begins with an empty folder
+    kept = {path.name for path in session.artifacts.iterdir()}
+    assert kept <= FakeInference.kept_artifacts  # what a job that is tried again begins with
     _, folder = make(session=session, output_dir=None)
     assert folder == session.artifacts / "generated_videos"
     assert len(contents(folder)) == 10
@@ -167,12 +168,23 @@ def test_tries_that_fail_are_tried_again(make):
     assert not session.told("unit_failed")
 
 
-def test_where_nothing_can_be_made_the_rest_is_not_tried(make, tmp_path):
+@pytest.mark.parametrize("made", [0, 7])
+def test_where_nothing_more_can_be_made_the_rest_is_not_tried(make, tmp_path, made):
     session = InProcessSession(tmp_path / "run", use_cache=False)
-    names = [f"{text}-{index}.mp4" for text in ("a cat", "😀", "last one") for index in range(30)]
+    names = [f"{text}-{index}.mp4" for index in range(30) for text in ("a cat", "😀", "last one")][made:]
     (tmp_path / "few.txt").write_text("a cat\n😀\nlast one\n")
-    with pytest.raises(JobFailed, match="10 of 90 videos could not be made, max_failed allows 0, and none could"):
+    with pytest.raises(JobFailed, match="10 of 90 videos could not be made, max_failed allows 0, and 10 failed in a row"):
         make(session=session, prompts=str(tmp_path / "few.txt"), videos_per_prompt=30, fail_on=names)
+    assert len(session.told("unit_done")) == made
+
+
+def test_failures_between_others_are_no_reason_to_end(make, tmp_path):
+    session = InProcessSession(tmp_path / "run", use_cache=False)
+    (tmp_path / "one.txt").write_text("a cat\n")
+    names = [f"a cat-{index}.mp4" for index in range(30) if index % 10]
+    with pytest.raises(JobFailed, match=r"27 of 30 videos could not be made, max_failed allows 0:"):
+        make(session=session, prompts=str(tmp_path / "one.txt"), videos_per_prompt=30, fail_on=names)
+    assert len(session.told("unit_done")) == 3
 
 
 def test_videos_that_other_nodes_keep_to_themselves_are_missed(make, tmp_path):

@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 TRIES = 3  # of a unit, each by another worker where there is one
 _REPORT_S = 5.0
 _RATE_S = 120.0  # what the rate is a mean over, so that it follows a cluster that grows or shrinks
-_HOPELESS = 10  # videos that fail before any is made: then none will be
+_HOPELESS = 10  # videos that fail in a row: then the others would too, e.g. on a full disk
 _SHOWN = 5  # failures in a message
 
 
@@ -191,16 +191,17 @@ class Generation:
         results = session.workers.map(
             self.work, missing, description=self.description, noun="videos", elastic=True, tries=TRIES
         )
-        made = 0
+        in_a_row = 0
         with contextlib.closing(results) as results:  # type: ignore[type-var]  # a generator: its workers end with it
             for index, result in results:
                 unit = missing[index]
                 if isinstance(result, UnitFailed):
                     self._fail(Failed(unit, result.reason), failed, session)
-                    if not made and len(failed) >= _HOPELESS and len(failed) > self._allowed:
-                        self._judge(failed, session, ", and none could; the rest was not tried")
+                    in_a_row += 1
+                    if in_a_row >= _HOPELESS and len(failed) > self._allowed:
+                        self._judge(failed, session, f", and {in_a_row} failed in a row; the rest was not tried")
                     continue
-                made += 1
+                in_a_row = 0
                 record: Record = result["record"]
                 done[unit.file] = record
                 session.emit(
