@@ -59,6 +59,8 @@ class Component(BaseModel):
         keeps_own_results: whether its result depends on files that its inputs only name, and it keeps
             single results by content itself: a finished job is then run again, which costs little, and
             never taken as it was.
+        kept_artifacts: names in its job's folder of artefacts that stay when the job begins anew, since it
+            judges by itself what of them is done; everything else there is removed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=True)
@@ -67,6 +69,7 @@ class Component(BaseModel):
     type_name: ClassVar[str] = ""
     example: ClassVar[Mapping[str, Any]] = {}
     keeps_own_results: ClassVar[bool] = False
+    kept_artifacts: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
     def more_inputs(cls, raw: Mapping[str, Any]) -> Sequence[str]:
@@ -75,7 +78,14 @@ class Component(BaseModel):
 
     @classmethod
     def surroundings(cls, raw: Mapping[str, Any]) -> Any:
-        """What else the result depends on, e.g. an address in the environment: JSON-like, part of a job's key."""
+        """What else the result depends on, e.g. an address in the environment: JSON-like, part of a job's key.
+
+        Paths stand in it as they are, not in digests or sentences: those below the folder of an iteration are
+        then compared as if they were not.
+
+        Args:
+            raw: a raw configuration; its inputs are where they really are.
+        """
         return None
 
     @classmethod

@@ -144,6 +144,7 @@ class Workers(Protocol):
         num_workers: int | None = None,
         elastic: bool = False,
         tries: int | None = None,
+        stall_timeout_s: float | None = None,
     ) -> Iterator[tuple[int, Any]]:
         """Does every unit once; a unit whose worker is lost is done again.
 
@@ -160,6 +161,8 @@ class Workers(Protocol):
                 many, one for each GPU of the cluster, whose number may change, or else one.
             tries: how often a unit that raises is done, each time by another worker where there is one;
                 after the last its result is a `UnitFailed`. By default what a unit raises ends the work.
+            stall_timeout_s: after how long at one unit, or at loading, a worker counts as lost; by default
+                it is only said that it takes long.
 
         Yields:
             (index, result) of the units as they end, in any order.
@@ -201,7 +204,7 @@ class WorkSession(Protocol):
 
     @property
     def artifacts(self) -> Path:
-        """The job's own folder, empty at its start."""
+        """The job's own folder, empty at its start but for what the component keeps there (`kept_artifacts`)."""
         ...
 
     @property
@@ -217,6 +220,11 @@ class WorkSession(Protocol):
     @property
     def use_cache(self) -> bool:
         """Whether what earlier runs left in the cache may be read."""
+        ...
+
+    @property
+    def execution(self) -> str:
+        """A name that only this execution of the job has; its retries have the same."""
         ...
 
     @property

@@ -6,6 +6,7 @@ a run can be checked and planned without running; `run` does the work.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,7 +96,7 @@ class JobContext:
     """What a running job gets from the experiment.
 
     Attributes:
-        artifacts: the job's own folder, empty at its start.
+        artifacts: the job's own folder, empty at its start but for `Component.kept_artifacts`.
         quarantine: where rows that fail are written.
         log: the job's log file.
         report: sends the job's metrics to the watcher.
@@ -105,6 +106,7 @@ class JobContext:
         use_cache: whether caches may be read.
         allow_user_code: whether code that a recipe names may run.
         emit: appends an event to the run's journal.
+        execution: a name that only this execution of the job has; its retries have the same.
     """
 
     artifacts: Path
@@ -117,6 +119,7 @@ class JobContext:
     use_cache: bool = True
     allow_user_code: bool = False
     emit: Emit = _to_nowhere
+    execution: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
 class Hook:

@@ -147,8 +147,7 @@ class JobRunner:
         config = ready.planned.entry.config
         for attempt in range(config.retries + 1):
             self.journal.emit("job_started", job=ready.job.id, key=ready.key, scope=ready.scope, attempt=attempt)
-            remove(context.artifacts)
-            context.artifacts.mkdir(parents=True)
+            _clear(context.artifacts, ready.kept_artifacts)
             try:
                 with deadline(config.timeout_s):
                     return list(hook.run(ready.job, context))
@@ -166,6 +165,14 @@ class JobRunner:
             self.journal.emit("job_retried", job=ready.job.id, error=str(failure), attempt=attempt)
             self.view.note(f"{failure}; trying again")
         raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def _clear(artifacts: Path, kept: frozenset[str]) -> None:
+    """Empties the folder of a job that begins anew, but for what its component goes on from."""
+    artifacts.mkdir(parents=True, exist_ok=True)
+    for path in artifacts.iterdir():
+        if path.name not in kept:
+            remove(path)
 
 
 def _rebase(value: Any, old: str, new: str) -> Any:

@@ -13,6 +13,7 @@ from raysandbox.config.validation import model_problems
 from raysandbox.core.component import Component
 from raysandbox.core.errors import JobFailed, Problem
 from raysandbox.core.keys import DigestMemo, code_version, digest
+from raysandbox.executors.base import ModelTrainer
 from raysandbox.hooks.base import Hook, Job, JobPaths
 from raysandbox.ops.base import OPERATORS
 from raysandbox.recipe.problems import recipe_problems
@@ -43,6 +44,7 @@ class ReadyJob:
         key: names its work by content.
         probe: artefacts of the probe that it uses, if any.
         reusable: whether it is taken as it was when it is done.
+        kept_artifacts: what of an earlier attempt stays in its folder of artefacts.
     """
 
     planned: PlannedJob
@@ -53,6 +55,7 @@ class ReadyJob:
     key: str
     probe: Path | None
     reusable: bool = True
+    kept_artifacts: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -157,11 +160,13 @@ class Resolver:
                 "runtime_env": dict(entry.config.runtime_env),
                 "reads": self._input_digests(before, raw, drafts),
                 "probe": None if probe is None else self.memo.of(probe / "analysis.json"),
-                "surroundings": component.surroundings(extra),
+                "workers": _workers_that_count(component, job.resources),
+                "surroundings": paths.unscoped(component.surroundings(job.extra)),
             }
         )
         located = hook.paths(job.recipe, job.extra)
-        return ReadyJob(planned, job, located, slug, scope, key, probe, not component.keeps_own_results)
+        reusable, kept = not component.keeps_own_results, component.kept_artifacts
+        return ReadyJob(planned, job, located, slug, scope, key, probe, reusable, kept)
 
     def _configurations(self, planned: PlannedJob, before: PathMap, updates: Mapping[str, Any], item: Any) -> Drafts:
         entry, hook = planned.entry, planned.hook
@@ -207,6 +212,11 @@ def _problems(hook: type[Hook], drafts: Drafts, allow_user_code: bool) -> list[P
         raw = {k: v for k, v in drafts.extra.data.items() if k != "type" or hook.components is None}
         problems += model_problems(hook.model(drafts.extra.data), raw, drafts.extra.problem)
     return problems
+
+
+def _workers_that_count(component: type[Component], resources: Resources) -> int | None:
+    """The number of workers that train together: it decides how many examples a step has."""
+    return resources.num_workers if issubclass(component, ModelTrainer) and component.distributed else None
 
 
 def _component_classes(hook: type[Hook], recipe: Mapping[str, Any] | None, extra: Mapping[str, Any]) -> Iterator[type]:

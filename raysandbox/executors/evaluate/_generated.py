@@ -28,6 +28,7 @@ class GeneratingEvaluator(ModelEvaluator):
     """
 
     keeps_own_results: ClassVar[bool] = True
+    kept_artifacts: ClassVar[frozenset[str]] = Generation.kept_artifacts
 
     generation: Generation = Field(description="how the videos are made: keys of the inference `diffusers`")
 

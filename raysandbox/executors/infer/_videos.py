@@ -8,14 +8,17 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from raysandbox.core.component import InputPath, OutputPath
-from raysandbox.core.errors import MissingExtraError, UserError
+from raysandbox.core.errors import MissingExtraError, UserError, did_you_mean
+from raysandbox.core.files import remove
+from raysandbox.core.keys import code_version, library_versions
 from raysandbox.core.runner import WorkSession
-from raysandbox.executors._video.clips import ENCODING, require_av
+from raysandbox.evaluators._vbench.dimensions import DIMENSIONS
+from raysandbox.executors._video.clips import encode_mp4, require_av
 from raysandbox.executors._video.generation.generating import Generation, GenerationWork, Prepare, VideoMaker
 from raysandbox.executors._video.generation.prompts import Prompts, read_prompts
 from raysandbox.executors._video.generation.records import Record
@@ -23,16 +26,24 @@ from raysandbox.executors._video.generation.units import VideoUnit, units_of
 from raysandbox.executors.base import ModelInference
 from raysandbox.executors.infer._rows import write_rows
 
-__all__ = ["VideoInference"]
+__all__ = ["VideoInference", "refuse_own_folder"]
 
 logger = logging.getLogger(__name__)
 
 _DEFAULT = "default"
+_OWN_VIDEOS = "generated_videos"
 _VBENCH_COUNT = 5  # what VBench scores of a prompt
+_DIMENSIONS = frozenset(DIMENSIONS)
+_SAME_FOLDER = (
+    "compare_with: is the output_dir, whose videos are replaced: give the folder of other videos, or another output_dir"
+)
 
 
 class VideoInference(ModelInference):
     """Generates videos of prompts: a queue over the job's workers, resumable to the video."""
+
+    # Its records say which of its videos are done and wanted, in every attempt anew.
+    kept_artifacts: ClassVar[frozenset[str]] = frozenset({_OWN_VIDEOS})
 
     prompts: InputPath = Field(
         description="prompt information of VBench (JSON), a data set (JSON lines, JSON, Parquet), or a text file "
@@ -74,6 +85,11 @@ class VideoInference(ModelInference):
             raise ValueError("must be a number of videos, or a share below 1")
         return value
 
+    @model_validator(mode="after")
+    def _compares_with_others(self) -> VideoInference:
+        refuse_own_folder(self.compare_with, self.output_dir)
+        return self
+
     def infer(self, session: WorkSession) -> str:
         """Makes the videos that are not there yet; returns their folder.
 
@@ -91,11 +107,10 @@ class VideoInference(ModelInference):
         self._require()
         prompts = self._prompts()
         output = Path(self.output_dir).expanduser().absolute() if self.output_dir else None
-        # The job's own folder is emptied when it is tried again: what is unfinished stands beside it.
-        folder = output or session.artifacts.absolute().with_name(f".{session.artifacts.name}.unfinished")
+        folder = output or session.artifacts.absolute() / _OWN_VIDEOS
         counts = {text: self._count(prompts, text) for text in prompts.texts}
-        units = units_of(counts, self.seed, [ENCODING, self._identity(session)], lambda: _folds_case(folder))
-        earlier = _to_compare(self.compare_with, units)
+        units = units_of(counts, self.seed, [_writing(), self._identity(session)], lambda: _folds_case(folder))
+        earlier = _to_compare(self.compare_with, folder, units)
         generation = Generation(
             units,
             GenerationWork(self._maker(session), folder, (session.cache_dir / "videos").absolute(), self._fps()),
@@ -107,12 +122,13 @@ class VideoInference(ModelInference):
         made = sorted((unit for unit in units if unit.file in done), key=_by_prompt(prompts))
         if self.contact_sheet:
             _show(session.artifacts, folder, prompts, made, earlier)
-        own = session.artifacts / "generated_videos"
+        own = session.artifacts / _OWN_VIDEOS
         _note(session.artifacts, output or own, made, done)
-        if self.output_dir is not None:
-            return self.output_dir
-        os.replace(folder, own)  # last of all: what ends before goes on from the unfinished folder
-        return str(own)
+        if self.output_dir is None:
+            return str(own)
+        if own.is_dir() and not own.samefile(folder):
+            remove(own)  # of an attempt with a configuration that named no folder
+        return self.output_dir
 
     def _require(self) -> None:
         """Looks at what can be looked at before the work.
@@ -145,7 +161,29 @@ class VideoInference(ModelInference):
             )
         if prompts.limited:
             logger.info("prompts: %d prompts of %s are left out by prompt_limit", prompts.limited, self.prompts)
+        self._check_dimensions(prompts)
         return prompts
+
+    def _check_dimensions(self, prompts: Prompts) -> None:
+        """Counts of dimensions that the prompts do not have are without effect.
+
+        Raises:
+            UserError: such a name is misspelt, or the file names no dimensions at all.
+        """
+        counts = self.videos_per_prompt
+        idle = [] if isinstance(counts, int) else [n for n in counts if n != _DEFAULT and n not in prompts.named]
+        for name in idle:
+            if not prompts.named:
+                raise UserError(
+                    f"videos_per_prompt: {self.prompts} names no dimensions, so that '{name}' has no meaning "
+                    f"(give one number, or prompts with a column 'dimension')"
+                )
+            if name not in _DIMENSIONS:
+                known = sorted(prompts.named | _DIMENSIONS)
+                hint = did_you_mean(name, known) or f"they are {', '.join(sorted(prompts.named))}"
+                raise UserError(f"videos_per_prompt: no prompt of {self.prompts} has the dimension '{name}'; {hint}")
+        if idle:
+            logger.warning("videos_per_prompt: no prompt of %s has the dimension %s", self.prompts, ", ".join(idle))
 
     def _count(self, prompts: Prompts, text: str) -> int:
         counts = self.videos_per_prompt
@@ -153,6 +191,23 @@ class VideoInference(ModelInference):
             return counts
         default = counts.get(_DEFAULT, _VBENCH_COUNT)
         return max((counts.get(name, default) for name in prompts.dimensions[text]), default=default)
+
+
+def refuse_own_folder(compare_with: str | None, output_dir: str | None) -> None:
+    """Refuses a comparison of videos with themselves; the folders need not be there yet.
+
+    Raises:
+        ValueError: the folders are one.
+    """
+    if compare_with and output_dir:
+        earlier, own = (os.path.realpath(os.path.expanduser(path)) for path in (compare_with, output_dir))
+        if earlier == own:
+            raise ValueError(_SAME_FOLDER)
+
+
+def _writing() -> Any:
+    """What the bytes of a file depend on beside its frames."""
+    return [code_version(encode_mp4), library_versions("av")]
 
 
 def _note(artifacts: Path, output: Path, made: Sequence[VideoUnit], done: Mapping[str, Record]) -> None:
@@ -179,17 +234,19 @@ def _by_prompt(prompts: Prompts) -> Any:
     return lambda unit: (places[unit.prompt], unit.index)
 
 
-def _to_compare(path: str | None, units: Sequence[VideoUnit]) -> Mapping[str, Path] | None:
+def _to_compare(path: str | None, own: Path, units: Sequence[VideoUnit]) -> Mapping[str, Path] | None:
     """Earlier videos by file; None where there is nothing to compare with.
 
     Raises:
-        UserError: there is no such folder, or none of its files has the name of a video.
+        UserError: there is no such folder, it is the videos' own, or none of its files has the name of a video.
     """
     if path is None:
         return None
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise UserError(f"compare_with: there is no folder {folder}")
+    if own.is_dir() and folder.samefile(own):
+        raise UserError(_SAME_FOLDER)
     found = {unit.file: folder / unit.file for unit in units if (folder / unit.file).is_file()}
     if not found:
         raise UserError(

@@ -35,6 +35,7 @@ from raysandbox.executors._video.original_keys import (
     precision_of,
 )
 from raysandbox.executors.base import ModelInference
+from raysandbox.executors.infer._videos import refuse_own_folder
 from raysandbox.executors.infer.diffusers import DiffusersInference
 
 __all__ = ["EasyAnimateInference"]
@@ -162,6 +163,8 @@ class EasyAnimateInference(BackendOptions, _Base):
         },
     }
 
+    kept_artifacts: ClassVar[frozenset[str]] = DiffusersInference.kept_artifacts
+
     train: Train = Field(Train.model_validate({}), description="the original's keys")
     infer_name: str | None = Field(None, description="of the original; has no meaning here")
 
@@ -178,6 +181,7 @@ class EasyAnimateInference(BackendOptions, _Base):
         if isinstance(values.get("videos_per_prompt"), dict):
             refused["videos_per_prompt"] = "must be one number for backend: external"
         _KEYS.check(raw, ("model", "prompts", "output_dir"), refused)
+        refuse_own_folder(values.get("compare_with"), values.get("output_dir"))
         return self
 
     @classmethod
