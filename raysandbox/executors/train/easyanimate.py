@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, create_model, model_validator
@@ -80,6 +79,7 @@ _REFUSED = {
     if key not in {*_EXTERNAL, "width", "dtype", "output_dir"}
 }
 # The original's script takes the clips' readers, and names its tracker's run.
+_TRACKER = ("project_name", "experiment_name")
 _IDLE = {"diffusers": ((*_TRAINING, "dataloader_num_workers"), ("train", "tracker_config")), "external": ()}
 
 
@@ -214,7 +214,9 @@ class EasyAnimateTrainer(BackendOptions, _Base):
             UserError: an input is not there, or does not fit.
         """
         raw = self._raw()
-        idle = named(raw, [*[(key,) for key in IDLE_KEYS[self.backend]], *_IDLE[self.backend]])
+        tracker = self.settings.tracker_config or {}
+        unknown = [("train", "tracker_config", key) for key in tracker if key not in _TRACKER]
+        idle = named(raw, [*[(key,) for key in IDLE_KEYS[self.backend]], *(_IDLE[self.backend] or unknown)])
         if idle:
             logger.warning("easyanimate: no meaning here: %s", ", ".join(idle))
         if self.backend == "diffusers":
@@ -224,9 +226,9 @@ class EasyAnimateTrainer(BackendOptions, _Base):
         given |= {
             "mixed_precision": precision_of(values.get("dtype")),
             "dataloader_num_workers": self.settings.training_config.dataloader_num_workers,
-            **(self.settings.tracker_config or {}),
+            **{key: tracker[key] for key in _TRACKER if key in tracker},
         }
-        return prepare_training(self, given, allow_user_code=session.allow_user_code)
+        return prepare_training(self, given, values["output_dir"], allow_user_code=session.allow_user_code)
 
     def train(self, session: TrainSession) -> str:
         """Trains and returns `output_dir`.
@@ -241,9 +243,8 @@ class EasyAnimateTrainer(BackendOptions, _Base):
                 "resources.num_workers: the script of backend: external trains in one worker; "
                 "for several GPUs set num_workers: 1 and num_gpus to their number"
             )
-        output_dir: str = _KEYS.flat(self._raw())[0]["output_dir"]
-        train_external(session.prepared, Path(output_dir).expanduser(), session)
-        return output_dir
+        train_external(session.prepared, session)
+        return _KEYS.flat(self._raw())[0]["output_dir"]
 
     def _flat(self) -> DiffusersTrainer:
         return _KEYS.build(self._raw())

@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import platform
 import sys
 import time
 from pathlib import Path
@@ -12,7 +13,9 @@ import pytest
 from raysandbox.config.validation import model_problems
 from raysandbox.core.component import PathRole, path_refs
 from raysandbox.core.errors import JobFailed, UserError
+from raysandbox.executors.infer.easyanimate import EasyAnimateInference
 from raysandbox.executors.train.easyanimate import _KEYS, EasyAnimateTrainer
+from raysandbox.provision.environments import MANIFEST, driver_ray, package_folder
 from tests.executors.video.external_scripts import checkout_in
 from tests.executors.video.in_process import InProcessSession
 from tests.executors.video.tiny_pipelines import tiny_model
@@ -322,6 +325,8 @@ def test_several_workers_are_refused(external, tmp_path):
     [
         ({"source": None}, "was not built from a checkout: name the one with the scripts"),
         ({"script": "scripts/none.py"}, "holds no scripts/none.py"),
+        ({"script": "../data.json"}, r"script: \.\./data\.json lies outside of .*EasyAnimate"),
+        ({"script": sys.executable}, "lies outside of"),
         ({"script_arguments": ["--x={nothing}"]}, "names 'nothing'; known: batch_size_per_gpu,"),
         ({"script_arguments": ["--x={"]}, "write {{ and }} for braces"),
         ({"env": "/no/python"}, "there is no Python interpreter at /no/python"),
@@ -336,6 +341,73 @@ def test_what_is_missing_is_said_before_the_training(external, tmp_path, change,
 def test_code_of_a_checkout_needs_leave(external, tmp_path):
     with pytest.raises(UserError, match="runs only with --allow-user-code"):
         train(external, tmp_path, allow_user_code=False)
+
+
+@pytest.fixture
+def built(external, tmp_path, monkeypatch):
+    """The configuration with an environment that was built from its checkout."""
+    folder = tmp_path / "environments/easyanimate"
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin/python").symlink_to(sys.executable)
+    (folder / "package").mkdir()
+    (folder / "package/raysandbox").symlink_to(package_folder())
+    held = {"ray": driver_ray(), "python": platform.python_version(), "packages": {}}
+    source = {"path": external["source"], "requirements": ""}
+    (folder / MANIFEST).write_text(json.dumps({**held, "source": source}))
+    monkeypatch.setenv("RAYSANDBOX_ENVIRONMENTS", str(folder.parent))
+    return {key: value for key, value in external.items() if key not in ("env", "source")}
+
+
+def test_leave_for_a_checkout_is_for_nothing_else(built, external, tmp_path, monkeypatch):
+    assert train(built, tmp_path, allow_user_code=False)[1] == str(tmp_path / "lora")
+    evil = tmp_path / "evil.py"
+    evil.touch()
+    (Path(external["source"]) / "link.py").symlink_to(evil)
+    for script in ("../evil.py", str(evil), "link.py"):
+        with pytest.raises(UserError, match="lies outside of"):
+            train({**built, "script": script}, tmp_path, allow_user_code=False)
+    # An interpreter is no environment, whatever its path is.
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "easyanimate").symlink_to(sys.executable)
+    for env in ("./easyanimate", str(tmp_path / "environments/easyanimate/bin/python")):
+        with pytest.raises(UserError, match="runs only with --allow-user-code"):
+            train({**built, "env": env, "source": external["source"]}, tmp_path, allow_user_code=False)
+
+
+@pytest.mark.parametrize("name", ["train_lora.py", "train_lora.sh", "config/motion.yaml", "new/module.py"])
+def test_another_code_of_the_checkout_is_another_job(built, external, name):
+    before = EasyAnimateTrainer.surroundings(built), EasyAnimateInference.surroundings(built)
+    assert (EasyAnimateTrainer.surroundings(built), EasyAnimateInference.surroundings(built)) == before
+    source = Path(external["source"])
+    (source / ".git").mkdir()
+    (source / ".git/hook.py").touch()
+    (source / "README.md").touch()
+    assert EasyAnimateTrainer.surroundings(built) == before[0]
+    (source / name).parent.mkdir(exist_ok=True)
+    (source / name).write_text("print()")
+    assert EasyAnimateTrainer.surroundings(built) != before[0]
+    assert EasyAnimateInference.surroundings(built) != before[1]
+
+
+def test_a_relative_output_starts_where_the_driver_is(external, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    trainer = EasyAnimateTrainer.model_validate(changed(external, train__saving_config__output_dir="lora"))
+    prepared = trainer.prepare(InProcessSession(tmp_path / "job", allow_user_code=True))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert trainer.train(Worker(prepared, tmp_path)) == "lora"
+    assert (tmp_path / "lora/checkpoint-4.safetensors").exists()
+    assert not any((tmp_path / "elsewhere").iterdir())
+
+
+def test_the_tracker_names_the_run_and_nothing_else(external, tmp_path, caplog):
+    tracker = {"project_name": "mine", "num_train_epochs": 99, "seed": 1, "mixed_precision": "no"}
+    raw = changed(external, train__tracker_config=tracker)
+    prepared = EasyAnimateTrainer.model_validate(raw).prepare(InProcessSession(tmp_path / "job", allow_user_code=True))
+    found = {key: prepared.values[key] for key in ("experiment_name", *tracker)}
+    own = {"num_train_epochs": 1, "seed": 42, "mixed_precision": "bf16"}
+    assert found == {"project_name": "mine", "experiment_name": "train", **own}
+    assert "train.tracker_config.num_train_epochs, train.tracker_config.seed, train.tracker_config.mix" in caplog.text
 
 
 def test_keys_that_the_script_does_not_know(external):

@@ -16,7 +16,13 @@ from raysandbox.core.keys import DigestMemo, digest
 from raysandbox.core.names import LONGEST_NAME
 from raysandbox.core.runner import UnitFailed, WorkSession
 from raysandbox.executors._video.clips import file_name
-from raysandbox.executors._video.external.settings import BackendOptions, ExternalScript, absolute, external_script
+from raysandbox.executors._video.external.settings import (
+    BackendOptions,
+    ExternalScript,
+    absolute,
+    code_of,
+    external_script,
+)
 
 __all__ = ["ShardWork", "external_generation", "is_whole_mp4", "shards_of"]
 
@@ -253,9 +259,8 @@ def _check_names(prompts: Sequence[str], per_prompt: int) -> None:
 def _key(script: ExternalScript, values: Mapping[str, Any], memo: DigestMemo) -> str:
     """Digest of what the videos depend on, the prompts aside."""
     files = {key: memo.of(Path(values[key])) for key in _PATHS if values[key]}
-    code = {str(path.relative_to(script.source)): memo.of(path) for path in sorted(script.source.rglob("*.py"))}
     call = [script.python, str(script.source), script.script, script.launcher, list(script.arguments)]
-    return digest([dict(values), files, code, call])[:16]
+    return digest([dict(values), files, code_of(script.source), call])[:16]
 
 
 def _begin(work: ShardWork) -> None:

@@ -6,6 +6,8 @@ Scripts are called by argument lists; no shell reads a prompt or a path.
 
 from __future__ import annotations
 
+import hashlib
+import os
 import string
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from raysandbox.core.component import InputPath
 from raysandbox.core.errors import UserError
-from raysandbox.core.keys import code_version
+from raysandbox.core.keys import code_version, digest
 from raysandbox.executors._video.external.process import child_environment, run_program
-from raysandbox.provision.environments import find, interpreter
+from raysandbox.provision.environments import Environment, find, interpreter
 
 __all__ = [
     "EXTERNAL_KEYS",
@@ -26,12 +28,14 @@ __all__ = [
     "BackendOptions",
     "ExternalScript",
     "absolute",
+    "code_of",
     "external_script",
     "missing_environment",
     "surroundings_of",
 ]
 
 _ENVIRONMENT = "easyanimate"
+_CODE = (".py", ".sh", ".yaml")  # of a checkout: what its scripts do
 
 Launcher = Literal["accelerate", "python"]
 
@@ -155,11 +159,12 @@ def external_script(
             was built from may, since the user named it then.
 
     Raises:
-        UserError: no environment, no checkout, no such script, or an unknown name in braces.
+        UserError: no environment, no checkout, no such script below it, code that may not run, or an unknown
+            name in braces.
     """
     env = options.env or options.env_name or _ENVIRONMENT
     python = interpreter(env)
-    built = find(env)
+    built = _built(env)
     known = built.source if built else None
     source = Path(options.source).expanduser().absolute() if options.source else known
     if source is None:
@@ -167,6 +172,8 @@ def external_script(
     name = options.script or script
     if not (source / name).is_file():
         raise UserError(f"source: {source} holds no {name}: correct source, or name the script in `script`")
+    if not (source / name).resolve().is_relative_to(source.resolve()):
+        raise UserError(f"script: {name} lies outside of {source}: give a script below source")
     if not allow_user_code and (known is None or source.resolve() != known.resolve()):
         raise UserError(
             f"source: code of {source} runs only with --allow-user-code, or after "
@@ -190,9 +197,24 @@ def missing_environment(raw: Mapping[str, Any]) -> dict[str, str]:
 
 def surroundings_of(raw: Mapping[str, Any]) -> Any:
     """What a script's result depends on beside the configuration and its inputs: what its environment holds."""
-    built = find(_env_of(raw))
+    built = _built(_env_of(raw))
     held = [built.manifest.get("packages"), built.manifest.get("source")] if built else None
-    return [code_version(BackendOptions), held]
+    # A checkout that the configuration names is one of the job's inputs.
+    code = code_of(built.source) if built and built.source and not raw.get("source") else None
+    return [code_version(BackendOptions), held, code]
+
+
+def code_of(source: Path) -> str:
+    """A digest of a checkout's code as it is now; hidden folders do not count."""
+    files = sorted(path for path in source.rglob("*") if path.suffix in _CODE and path.is_file())
+    names = [(path, str(path.relative_to(source))) for path in files]
+    shown = [(path, name) for path, name in names if not name.startswith(".") and "/." not in name]
+    return digest([[name, hashlib.sha256(path.read_bytes()).hexdigest()] for path, name in shown])
+
+
+def _built(env: str) -> Environment | None:
+    """The environment of a name; the path of an interpreter names none, even where it ends like one."""
+    return None if os.sep in env else find(env)
 
 
 def _env_of(raw: Mapping[str, Any]) -> str:

@@ -76,18 +76,23 @@ class PreparedTraining:
     Attributes:
         script: the script.
         values: its values, all but `output_dir`.
+        output: where the checkpoints go, absolute: a worker's current directory may be another.
     """
 
     script: ExternalScript
     values: Mapping[str, Any]
+    output: Path
 
 
-def prepare_training(options: BackendOptions, given: Mapping[str, Any], *, allow_user_code: bool) -> PreparedTraining:
+def prepare_training(
+    options: BackendOptions, given: Mapping[str, Any], output_dir: str, *, allow_user_code: bool
+) -> PreparedTraining:
     """Finds the script and completes its values.
 
     Args:
         options: of the external backend.
         given: values by the original's names; those that are None get the original's.
+        output_dir: where the checkpoints go.
         allow_user_code: whether any checkout's code may run.
 
     Raises:
@@ -104,17 +109,17 @@ def prepare_training(options: BackendOptions, given: Mapping[str, Any], *, allow
         values={**values, "output_dir": ""},
         allow_user_code=allow_user_code,
     )
-    return PreparedTraining(script, values)
+    return PreparedTraining(script, values, Path(output_dir).expanduser().absolute())
 
 
-def train_external(prepared: PreparedTraining, output_dir: Path, session: TrainSession) -> None:
-    """Trains; the checkpoints appear in `output_dir` when the script has ended well.
+def train_external(prepared: PreparedTraining, session: TrainSession) -> None:
+    """Trains; the checkpoints appear in the output folder when the script has ended well.
 
     Raises:
         JobFailed: it did not end well, left no whole checkpoint, or its last loss is not a number.
     """
     reader = LossReader(session.report)
-    with staged(output_dir.absolute()) as (folder, summary):
+    with staged(prepared.output) as (folder, summary):
         what = f"{prepared.script.script} of {prepared.script.source}"
         try:
             prepared.script.run({**prepared.values, "output_dir": str(folder)}, reader.read, what)
