@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 from raysandbox.core.errors import MissingExtraError, UserError, did_you_mean
 from raysandbox.core.files import atomic_path
 from raysandbox.executors._video.models.lora_formats import LORA_METADATA, LoraPair, read_lora, some
+from raysandbox.executors.train._staging import MARKER
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["add_lora", "find_lora", "load_lora", "lora_state", "remove_lora", "save_lora", "set_lora_state"]
+__all__ = ["add_lora", "find_lora", "load_lora", "lora_state", "remove_lora", "save_lora"]
 
 _ADAPTER = "default"
 _PREFIX = "transformer."
@@ -30,7 +31,10 @@ _OTHER_NAMES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
 
 
 def find_lora(path: str, key: str = "lora_path") -> Path:
-    """The file of a LoRA: the path itself, or the newest `checkpoint-*.safetensors` of a folder.
+    """The file of a LoRA: the path itself, or a folder's newest checkpoint.
+
+    That is the one that the folder's training says it ended with, since files of others may stand beside it;
+    else the `checkpoint-*.safetensors` of the highest step.
 
     Raises:
         UserError: there is none.
@@ -40,6 +44,9 @@ def find_lora(path: str, key: str = "lora_path") -> Path:
         return found
     if not found.is_dir():
         raise UserError(f"{key}: there is nothing at {path} (correct the path, or train the LoRA first)")
+    last = _last_checkpoint(found)
+    if last is not None:
+        return last
     steps = {int(match[1]): file for file in found.iterdir() if (match := _CHECKPOINT.match(file.name))}
     if steps:
         return steps[max(steps)]
@@ -47,6 +54,16 @@ def find_lora(path: str, key: str = "lora_path") -> Path:
         if (found / name).is_file():
             return found / name
     raise UserError(f"{key}: {path} has no checkpoint-*.safetensors (give the file of the LoRA)")
+
+
+def _last_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint that a finished training names in its marker; None if there is none."""
+    try:
+        name = json.loads((folder / MARKER).read_text(encoding="utf-8"))["checkpoint"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None  # no training's folder, or that of another trainer
+    named = isinstance(name, str) and _CHECKPOINT.match(name) and (folder / name).is_file()
+    return folder / name if named else None
 
 
 def load_lora(transformer: Any, file: Path, weight: float, key: str = "lora_path") -> None:
@@ -129,23 +146,6 @@ def lora_state(transformer: Any) -> dict[str, Tensor]:
     return {name: parameter.detach().to("cpu", copy=True).contiguous() for name, parameter in _parameters(transformer)}
 
 
-def set_lora_state(transformer: Any, state: Mapping[str, Tensor]) -> None:
-    """Gives a transformer's LoRA the weights that `lora_state` took.
-
-    Raises:
-        UserError: they are of another LoRA.
-    """
-    own = dict(_parameters(transformer))
-    wrong = [name for name in own if name not in state or state[name].shape != own[name].shape]
-    wrong += [name for name in state if name not in own]
-    if wrong:
-        raise UserError(
-            f"the saved LoRA is not the one in training: {some(wrong)} (keep rank and targets, or start anew)"
-        )
-    for name, parameter in own.items():
-        parameter.data.copy_(state[name])
-
-
 def save_lora(file: Path, state: Mapping[str, Tensor], *, rank: int, alpha: float, about: Mapping[str, str]) -> None:
     """Writes a LoRA that this program, peft and diffusers read; equal weights give equal bytes.
 
@@ -159,7 +159,10 @@ def save_lora(file: Path, state: Mapping[str, Tensor], *, rank: int, alpha: floa
     from safetensors.torch import save
 
     settings = {"r": rank, "lora_alpha": alpha}
-    diffusers = {f"{_PREFIX}{name}": value for name, value in settings.items()}
+    # diffusers' loader takes them for granted where there are any settings.
+    names = sorted({name.removeprefix(_PREFIX).rpartition(".lora_")[0] for name in state})
+    needed = {**settings, "rank_pattern": {}, "alpha_pattern": {}, "target_modules": names}
+    diffusers = {f"{_PREFIX}{name}": value for name, value in needed.items()}
     metadata = {
         "format": "pt",
         "lora_adapter_metadata": json.dumps(diffusers, sort_keys=True),

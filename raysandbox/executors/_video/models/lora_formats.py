@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
@@ -9,7 +10,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from raysandbox.core.errors import UserError
 from raysandbox.executors._video.models.layout import reason
@@ -17,7 +18,7 @@ from raysandbox.executors._video.models.layout import reason
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["LORA_METADATA", "LoraPair", "read_lora", "some"]
+__all__ = ["LORA_METADATA", "LoraPair", "read_lora", "settings_digest", "some"]
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +101,14 @@ def read_lora(file: Path, modules: Iterable[str], key: str = "lora_path") -> dic
         f"{key}: {file} is {_foreign(own) or 'no LoRA'} ({some(own or tensors)}), which is not understood "
         f"(use a LoRA as this program, peft or EasyAnimate's scripts write it)"
     )
+
+
+def settings_digest(file: Path) -> str | None:
+    """SHA-256 of the settings that lie beside a LoRA's file, on which its alpha may depend; None without them."""
+    try:
+        return hashlib.sha256(_settings_file(file).read_bytes()).hexdigest()
+    except OSError:
+        return None
 
 
 def some(names: Iterable[str]) -> str:
@@ -192,7 +201,17 @@ def _pair(module: str, down: Tensor | None, up: Tensor | None, alpha: Tensor | N
             f"{key}: the halves of the LoRA of {module} in {file} do not fit each other: "
             f"{tuple(down.shape)} and {tuple(up.shape)} (export it again)"
         )
+    if not (bool(down.float().isfinite().all()) and bool(up.float().isfinite().all())):
+        raise UserError(
+            f"{key}: the LoRA of {module} in {file} holds NaN or infinite numbers (train or export it again)"
+        )
+    if alpha is not None and (alpha.numel() != 1 or not math.isfinite(alpha.item())):
+        raise UserError(f"{key}: the alpha of {module} in {file} is not one number (export it again)")
     return LoraPair(down, up, float(down.shape[0] if alpha is None else alpha.item()))
+
+
+def _settings_file(file: Path) -> Path:
+    return file.with_name("adapter_config.json")  # as peft lays it there
 
 
 def _settings(metadata: Mapping[str, str], file: Path, key: str) -> Mapping[str, Any]:
@@ -201,7 +220,7 @@ def _settings(metadata: Mapping[str, str], file: Path, key: str) -> Mapping[str,
     Raises:
         UserError: it cannot be read, or is of a kind of LoRA that is not understood.
     """
-    beside = file.with_name("adapter_config.json")
+    beside = _settings_file(file)
     try:
         if LORA_METADATA in metadata:
             settings = json.loads(metadata[LORA_METADATA])
@@ -212,11 +231,34 @@ def _settings(metadata: Mapping[str, str], file: Path, key: str) -> Mapping[str,
             settings = json.loads(beside.read_text(encoding="utf-8"))
         else:
             return {}
-    except (OSError, ValueError, AttributeError) as error:
+        _check_settings(settings)
+    except (OSError, ValueError, AttributeError, re.error) as error:
         raise UserError(f"{key}: what {file} says of its alpha cannot be read: {error} (export it again)") from error
     if settings.get("use_dora"):
         raise UserError(f"{key}: {file} is a DoRA, which is not understood (use a plain LoRA)")
     return settings
+
+
+def _check_settings(settings: Any) -> None:
+    """Refuses settings from which no alpha can be computed.
+
+    Raises:
+        ValueError: they are no mapping, or an alpha is no number.
+        re.error: a pattern of module names is none.
+    """
+    if not isinstance(settings, dict):
+        raise ValueError(f"{settings!r} is no mapping")
+    given = cast(dict[str, Any], settings)
+    patterns = given.get("alpha_pattern") or {}
+    if not isinstance(patterns, dict):
+        raise ValueError(f"alpha_pattern is {patterns!r}, which is no mapping")
+    named = {"lora_alpha": given.get("lora_alpha"), **cast(dict[str, Any], patterns)}
+    for name, value in named.items():
+        re.compile(name)
+        if value is not None and (
+            isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value)
+        ):
+            raise ValueError(f"{name} is {value!r}, which is no number")
 
 
 def _alpha(settings: Mapping[str, Any], module: str, rank: int) -> float:

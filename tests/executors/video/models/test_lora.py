@@ -25,7 +25,6 @@ from raysandbox.executors._video.models.lora import (
     lora_state,
     remove_lora,
     save_lora,
-    set_lora_state,
 )
 from raysandbox.executors._video.models.lora_formats import read_lora
 from raysandbox.executors._video.models.pipelines import PipelineSource, generate, load_pipeline, load_transformer
@@ -160,20 +159,6 @@ def test_targets_are_names_or_their_last_parts(transformer: Any) -> None:
         add_lora(transformer, RANK, ALPHA, ["to_p"], seed=0)
 
 
-def test_a_saved_state_goes_on_and_another_is_refused(transformer: Any, tmp_path: Path) -> None:
-    import torch
-
-    trained(transformer, tmp_path / "a.safetensors", ["to_q", "to_k"])
-    made, state = answer(transformer), lora_state(transformer)
-    add_lora(transformer, RANK, ALPHA, ["to_q", "to_k"], seed=9)
-    set_lora_state(transformer, state)
-    assert torch.equal(made, answer(transformer))
-
-    add_lora(transformer, RANK + 1, ALPHA, ["to_q", "to_k"], seed=9)
-    with pytest.raises(UserError, match="the saved LoRA is not the one in training"):
-        set_lora_state(transformer, state)
-
-
 # --- saved and loaded
 
 
@@ -193,6 +178,25 @@ def test_a_lora_of_every_family_is_loaded_as_it_was_trained(
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert not any(parameter.requires_grad for parameter in fresh.parameters())
+
+
+@pytest.mark.parametrize("name", [name for name in SIZES if name != "easyanimate"])
+def test_diffusers_own_loader_reads_a_lora_of_ours(
+    name: str, tiny_models: Callable[[str], Path], tmp_path: Path
+) -> None:
+    import torch
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+
+    network = load_transformer(PipelineSource(str(tiny_models(name))), "cpu", "fp32")
+    file = trained(network, tmp_path / "lora.safetensors")
+    pipe = DiffusionPipeline.from_pretrained(tiny_models(name), torch_dtype=torch.float32)
+    pipe.load_lora_weights(file, adapter_name="default")
+
+    ours, theirs = lora_state(network), lora_state(pipe.transformer)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    layers = [module for module in pipe.transformer.modules() if hasattr(module, "lora_A")]
+    assert {layer.scaling["default"] for layer in layers} == {ALPHA / RANK}
 
 
 def test_a_round_trip_gives_equal_answers(transformer: Any, tiny_easyanimate: Path, tmp_path: Path) -> None:
@@ -406,6 +410,61 @@ def test_other_formats_are_refused_by_name(key: str, message: str, transformer: 
 
 
 @pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"raysandbox.lora": "[]"}, r"\[\] is no mapping"),
+        ({"lora_adapter_metadata": "[]"}, "has no attribute 'items'"),
+        ({"raysandbox.lora": '{"lora_alpha": "x"}'}, "lora_alpha is 'x', which is no number"),
+        ({"lora_adapter_metadata": '{"transformer.lora_alpha": [1]}'}, r"lora_alpha is \[1\], which is no number"),
+        ({"raysandbox.lora": '{"lora_alpha": NaN}'}, "lora_alpha is nan, which is no number"),
+        ({"raysandbox.lora": '{"alpha_pattern": [1]}'}, r"alpha_pattern is \[1\], which is no mapping"),
+        ({"raysandbox.lora": '{"alpha_pattern": {"to_q": "x"}}'}, "to_q is 'x', which is no number"),
+        ({"raysandbox.lora": '{"alpha_pattern": {"(": 1}}'}, "missing \\), unterminated subpattern"),
+    ],
+)
+def test_what_a_file_says_of_its_alpha_must_be_numbers(
+    metadata: dict[str, str], message: str, transformer: Any, tmp_path: Path
+) -> None:
+    file = trained(transformer, tmp_path / "ours.safetensors", ["to_q"])
+    bad = rewritten(file, tmp_path / "bad.safetensors", lambda name, tensor: {name: tensor}, **metadata)
+    with pytest.raises(UserError, match=rf"^lora_path: what .*bad.safetensors says of its alpha .*{message}"):
+        load_lora(transformer, bad, 1.0)
+
+
+@pytest.mark.parametrize(("value", "count"), [(1.0, 2), (float("nan"), 1), (float("inf"), 1), (1.0, 0)])
+def test_an_alpha_that_is_not_one_number_is_refused(value: float, count: int, transformer: Any, tmp_path: Path) -> None:
+    import torch
+
+    file = original(trained(transformer, tmp_path / "ours.safetensors", ["to_q"]), tmp_path / "theirs.safetensors")
+    alpha = torch.full((count,), value)
+    bad = rewritten(
+        file,
+        tmp_path / "bad.safetensors",
+        lambda name, tensor: {name: alpha.clone() if name.endswith("alpha") else tensor},
+    )
+    with pytest.raises(UserError, match=r"the alpha of transformer_blocks\.0.*bad\.safetensors is not one number"):
+        load_lora(transformer, bad, 1.0)
+
+
+@pytest.mark.parametrize("half", ["lora_A", "lora_B"])
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_a_lora_with_broken_numbers_is_refused(half: str, value: float, transformer: Any, tmp_path: Path) -> None:
+    file = trained(transformer, tmp_path / "ours.safetensors", ["to_q"])
+
+    def edit(name: str, tensor: Any) -> dict[str, Any]:
+        tensor = tensor.bfloat16()
+        if half in name and ".1." in name:
+            tensor[0, 0] = value
+        return {name: tensor}
+
+    bad = rewritten(file, tmp_path / "bad.safetensors", edit)
+    with pytest.raises(
+        UserError, match=r"transformer_blocks\.1\.attn1\.to_q in .*bad\.safetensors holds NaN or infinite"
+    ):
+        load_lora(transformer, bad, 1.0)
+
+
+@pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("lora.bin", b"", "may run code when it is read"),
@@ -482,6 +541,15 @@ def test_the_newest_checkpoint_of_a_folder_is_found(tmp_path: Path) -> None:
     (tmp_path / "checkpoint-2000").mkdir()
     assert find_lora(str(tmp_path)).name == "checkpoint-1000.safetensors"
     assert find_lora(str(tmp_path / "checkpoint-20.safetensors")).name == "checkpoint-20.safetensors"
+    for name in ("checkpoint-20.safetensors", "../checkpoint-20.safetensors", 3, "checkpoint-21.safetensors"):
+        (tmp_path / "training.json").write_text(json.dumps({"checkpoint": name}))
+        trained_last = (
+            "checkpoint-20.safetensors" if name == "checkpoint-20.safetensors" else "checkpoint-1000.safetensors"
+        )
+        assert find_lora(str(tmp_path)).name == trained_last
+    for content in ("{}", "[]", "{"):
+        (tmp_path / "training.json").write_text(content)
+        assert find_lora(str(tmp_path)).name == "checkpoint-1000.safetensors"
     with pytest.raises(UserError, match=r"^my_key: there is nothing at /nowhere"):
         find_lora("/nowhere", "my_key")
 
