@@ -11,11 +11,17 @@ import yaml
 from pydantic import Field
 
 from raysandbox.api import check, run
+from raysandbox.core.component import InputPath, OutputPath
 from raysandbox.core.registry import register
 from raysandbox.evaluators.base import DATA_EVALUATORS, DataEvaluator
+from raysandbox.executors._video.training.dataset import clip_stamps
+from raysandbox.executors.base import TRAINERS, ModelTrainer
+from raysandbox.hooks.base import Hook
+from raysandbox.sandbox.experiment import run_experiment
 
 CALLS = Counter()
 ADDRESS = ["first"]
+STAMPS = []
 
 
 @register("reads_more")
@@ -50,9 +56,48 @@ class KeepsItsOwn(DataEvaluator):
         return 1.0
 
 
+class _Trainer(ModelTrainer):
+    example: ClassVar[Mapping[str, Any]] = {"dataset": "./data.json", "output_dir": "./lora"}
+
+    dataset: InputPath = Field(description="clips")
+    output_dir: OutputPath = Field(description="folder")
+
+    @classmethod
+    def surroundings(cls, raw):
+        STAMPS.append(clip_stamps(raw["dataset"], None))
+        return STAMPS[-1]
+
+
+@register("trains_alone")
+class TrainsAlone(_Trainer):
+    """One worker trains."""
+
+
+@register("trains_together")
+class TrainsTogether(_Trainer):
+    """Several workers train."""
+
+    distributed = True
+
+
+@register("TrainHereHook")
+class TrainHereHook(Hook):
+    """A training without workers."""
+
+    components = TRAINERS
+    returns = ("model directory",)
+
+    def run(self, job, context):
+        trainer = self.component(job.extra)
+        CALLS[trainer.type_name] += 1
+        Path(trainer.output_dir).mkdir(parents=True, exist_ok=True)
+        return [trainer.output_dir]
+
+
 @pytest.fixture(autouse=True)
 def _fresh():
     CALLS.clear()
+    STAMPS.clear()
     ADDRESS[0] = "first"
     assert "reads_more" in DATA_EVALUATORS.names()
 
@@ -90,3 +135,42 @@ def test_what_keeps_its_own_results_runs_again(workspace: Path) -> None:
     run(path)
     run(path, resume=True)
     assert (CALLS["keeps_its_own"], state()) == (2, "done")
+
+
+@pytest.mark.parametrize(("trainer", "runs"), [("trains_alone", 1), ("trains_together", 2)])
+def test_the_number_of_workers_counts_where_they_train_together(make_config, workspace, trainer, runs):
+    Path("data.json").write_text("[]")
+    for number in (1, 1, 2):
+        text = f"""
+work_dir: work
+execution_job_configs:
+  - hook: TrainHereHook
+    meta_name: train
+    output: [model]
+    resources: {{num_workers: {number}}}
+    extra_configs: {{type: {trainer}, dataset: data.json, output_dir: work/lora}}
+"""
+        run_experiment(make_config(text), resume=True)
+    assert CALLS[trainer] == runs
+
+
+def test_surroundings_are_looked_up_where_inputs_are_and_compared_without_the_iteration(make_config, workspace):
+    text = """
+work_dir: work
+max_iter_num: 2
+iter_targets: ["anonymous.data.value > 5"]
+execution_job_configs:
+  - {hook: WriteHook, meta_name: clip, output: [path], extra_configs: {path: work/clips/a.mp4}}
+  - hook: WriteHook
+    meta_name: data
+    output: [path, value]
+    extra_configs: {path: work/clips/data.json, text: '[{"file_path": "a.mp4", "type": "video"}]', value: 1}
+  - hook: TrainHereHook
+    meta_name: train
+    output: [model]
+    extra_configs: {type: trains_alone, dataset: ./work/clips/data.json, output_dir: work/lora}
+"""
+    assert run_experiment(make_config(text)).iterations == 2
+    folders = [workspace / "work" / f"iter_{number}" / "clips" for number in (1, 2)]
+    assert [[Path(path) for path, *_ in stamps] for stamps in STAMPS] == [[folder / "a.mp4"] for folder in folders]
+    assert CALLS["trains_alone"] == 1
