@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ class Training:
         log_dir: for log files of the training's own.
         prepared: what the trainer prepared.
         world_size: number of workers.
+        folder: the driver's current directory, where relative paths of the configuration start.
     """
 
     trainer: ModelTrainer
@@ -54,13 +56,18 @@ class Training:
     log_dir: Path
     prepared: Any = None
     world_size: int = 1
+    folder: Path = field(default_factory=Path.cwd)
 
     def run(self, rank: int = 0) -> str:
-        """Trains; the metrics are with the watcher when it returns.
+        """Trains, in the driver's directory if it is there; the metrics are with the watcher when it returns.
+
+        The workers of a Ray that was started elsewhere begin in a directory of its own.
 
         Raises:
             UserError: the training failed.
         """
+        if self.folder.is_dir():
+            os.chdir(self.folder)
         self.log_dir.mkdir(parents=True, exist_ok=True)
         device = device_for(self.has_gpu)
         session = Session(self.report, device, self.log_dir, self.prepared, rank, self.world_size)

@@ -15,6 +15,7 @@ from raysandbox.core.errors import JobFailed, JobTimeout, RunInterrupted
 from raysandbox.executors.base import ModelTrainer
 from raysandbox.runtime.placement import Resources
 from raysandbox.runtime.signals import deadline, interruptible
+from raysandbox.runtime.train_session import Training
 from raysandbox.runtime.watcher_actor import Reporter, WatcherClient, start_watcher
 from raysandbox.runtime.workers import run_in_worker
 from raysandbox.watcher.config import WatchConfig
@@ -80,6 +81,9 @@ class Trainer(ModelTrainer):
             os.kill(os.getpid(), signal.SIGKILL)
         return "second attempt"
 
+    def _where(self, session):
+        return os.getcwd()
+
     def _die(self, session):
         os.write(2, b"last words")
         os.kill(os.getpid(), signal.SIGKILL)
@@ -117,6 +121,17 @@ def test_training(context, monkeypatch):
     assert (context.log.parent / "train" / "own.txt").exists()
     [output] = [line for line in log.splitlines() if line.startswith("output: ")]
     assert not Path(output.removeprefix("output: ")).exists()
+
+
+def test_a_worker_is_where_the_driver_is(context, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # after Ray has started
+    assert run_in_worker(Trainer(act="where"), Job(), context) == str(tmp_path)
+
+
+def test_a_worker_that_lacks_the_drivers_folder_stays_where_it_is(context, tmp_path):
+    log_dir = context.log.with_suffix("")
+    training = Training(Trainer(act="where"), context.report, False, log_dir, folder=tmp_path / "elsewhere")
+    assert training.run() == os.getcwd()
 
 
 def test_a_failure_shows_message_and_log(context, monkeypatch):
