@@ -50,7 +50,13 @@ class Scorers(Protocol):
     """Applies a scorer to a data set, on as many nodes as there are."""
 
     def score(
-        self, dataset_path: str, scorer: RowScorer, export_path: Path | None = None, *, on_device: bool = False
+        self,
+        dataset_path: str,
+        scorer: RowScorer,
+        export_path: Path | None = None,
+        *,
+        on_device: bool = False,
+        paths_as_written: bool = False,
     ) -> pa.Table:
         """Scores every row.
 
@@ -59,6 +65,8 @@ class Scorers(Protocol):
             scorer: what to apply to each block of rows.
             export_path: where to write the rows with the new columns, if at all.
             on_device: whether the scorer works with a model on the devices that the job's `resources` ask for.
+            paths_as_written: whether the scorer sees paths of media as the rows hold them, and in the column
+                `ops.batch.FOLDER_COLUMN` where relative ones start; else these are absolute already.
 
         Returns:
             the scorer's columns, in input order.

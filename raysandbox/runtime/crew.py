@@ -19,6 +19,7 @@ from raysandbox.core.errors import JobFailed
 from raysandbox.core.runner import Emit, UnitFailed, UnitWork
 from raysandbox.runtime.actors import LOST_TRIES, PULL_S, START_S, WorkerJob, WorkerLost, failure, start_actor
 from raysandbox.runtime.meter import Meter
+from raysandbox.runtime.pace import Pace
 from raysandbox.runtime.places import Place, Places
 from raysandbox.runtime.unit_actor import UnitActor
 from raysandbox.runtime.worker_log import LogFollower, WorkerAddress, log_of
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 _IDLE_S = 0.1
 _BACK_OFF_S = 2.0  # after a worker that did not come up; doubled with each
 _LONGEST_BACK_OFF_S = 60.0
+_BROKEN_AFTER = 2  # units that fail in a row on a worker: its process may be spoilt, e.g. its CUDA context
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Task:
         python: the interpreter of another environment.
         tries: how often a unit that raises is done; None where that ends the work.
         has_gpu: whether each worker holds a GPU, or a share of one.
+        stall_timeout_s: after how long at one unit, or at loading, a worker counts as lost; None for never.
     """
 
     job: WorkerJob
@@ -52,6 +55,11 @@ class Task:
     python: str | None
     tries: int | None
     has_gpu: bool
+    stall_timeout_s: float | None = None
+
+
+_Seat = tuple[str, int]  # node and number of a worker
+_Outcome = tuple[int, Any]  # a unit and its result
 
 
 @dataclass(eq=False)
@@ -66,6 +74,8 @@ class _Slot:
         loaded: whether it can do units.
         unit: index of the unit that it does.
         began: when its latest call was made, in seconds.
+        noticed: whether that call was said to take long.
+        failures: units that failed on it since the last that did not.
     """
 
     place: Place
@@ -76,6 +86,17 @@ class _Slot:
     loaded: bool = False
     unit: int | None = None
     began: float = field(default_factory=time.monotonic)
+    noticed: bool = False
+    failures: int = 0
+
+    def calls(self, call: Any) -> None:
+        """What is waited for from now on."""
+        self.call, self.began, self.noticed = call, time.monotonic(), False
+
+    @property
+    def seat(self) -> _Seat:
+        """Where it works, the same for the one that follows it there."""
+        return self.address.node_id if self.address else "", self.place.number
 
 
 class Crew:
@@ -94,12 +115,15 @@ class Crew:
         self._left = len(task.units)
         self._slots: list[_Slot] = []
         self._losses: defaultdict[int, list[str]] = defaultdict(list)  # unit -> nodes where its worker was lost
-        self._failed_on: defaultdict[int, list[_Slot]] = defaultdict(list)  # unit -> workers on which it failed
-        self._false_starts: defaultdict[int, list[str]] = defaultdict(list)  # the same for workers that did not load
+        self._failed_on: defaultdict[int, list[_Seat]] = defaultdict(list)  # unit -> where it failed
+        self._renewed: defaultdict[_Seat, int] = defaultdict(int)  # how often without a unit done since
+        self._false_starts: defaultdict[int, list[str]] = defaultdict(list)  # as losses, of those that did not load
+        self._has_loaded = False  # any worker ever
+        self._pace = Pace()
         self._not_before = 0.0
         self._looked = 0.0
 
-    def run(self) -> Iterator[tuple[int, Any]]:
+    def run(self) -> Iterator[_Outcome]:
         """Yields (index, result) as units end."""
         import ray
 
@@ -109,29 +133,38 @@ class Crew:
             calls = {slot.call: slot for slot in self._slots if slot.call is not None}
             ready = ray.wait(list(calls), num_returns=1, timeout=PULL_S)[0] if calls else time.sleep(_IDLE_S)
             for call in ready or ():
-                for index, result in self._ended(calls[call]):
-                    self._left -= 1
-                    self._hand_out()  # before whoever takes the result has had a look at it
-                    yield index, result
-            self._look_around()
+                yield from self._counted(self._ended(calls[call]))
+            yield from self._counted(self._look_around())
 
     def end(self) -> None:
         """Ends the actors; the last words of each are in the logs."""
         while self._slots:
             self._dismiss(self._slots[-1])
 
-    def _look_around(self) -> None:
-        """What is due every half a second: logs, workers that do not come up, the time without any."""
+    def _counted(self, outcomes: Sequence[_Outcome]) -> Iterator[_Outcome]:
+        for outcome in outcomes:
+            self._left -= 1
+            self._hand_out()  # before whoever takes the result has had a look at it
+            yield outcome
+
+    def _look_around(self) -> list[_Outcome]:
+        """What is due every half a second: logs, workers that do not come up or hang, the time without any.
+
+        Returns units on which workers hung too often.
+        """
         if time.monotonic() < self._looked + PULL_S:
-            return
+            return []
         self._looked = time.monotonic()
+        outcomes: list[_Outcome] = []
         for slot in list(self._slots):
             if slot.follower:
                 slot.follower.pull()
+                outcomes += self._check_stall(slot)
             elif slot.actor is not None:
                 self._check_start(slot)
         self._places.check(any(slot.actor is not None for slot in self._slots))
         self._meter.tick([slot.began for slot in self._slots if slot.unit is not None])
+        return outcomes
 
     def _check_start(self, slot: _Slot) -> None:
         if not self._places.stands(slot.place):
@@ -141,6 +174,22 @@ class Crew:
             if not self._places.elastic:
                 raise JobFailed(reason)
             self._lost_at_start(slot, JobFailed(reason))
+
+    def _check_stall(self, slot: _Slot) -> list[_Outcome]:
+        """Says once that a call takes long; after the time that is given its worker counts as lost."""
+        import ray
+
+        if slot.call is None or ray.wait([slot.call], timeout=0)[0]:
+            return []  # it has ended, and whoever takes the results was slow
+        seconds, limit = time.monotonic() - slot.began, self._task.stall_timeout_s
+        kind, what = ("unit", f"unit {slot.unit}") if slot.loaded else ("load", "loading")
+        if limit is not None and seconds > limit:
+            stalled = WorkerLost(f"{what} took longer than stall_timeout_s, {limit:g} s")
+            return self._lost(slot, stalled, stalled)
+        if not slot.noticed and (how := self._pace.slow(kind, seconds)):
+            slot.noticed = True
+            logger.warning("job %s: %s on worker %d %s", self._task.job.id, what, slot.place.number, how)
+        return []
 
     # Workers come and go
 
@@ -161,12 +210,12 @@ class Crew:
 
     def _start(self, slot: _Slot) -> None:
         slot.actor = start_actor(UnitActor, self._task.job, slot.place.group, slot.place.bundle, self._task.python)
-        slot.call, slot.began = slot.actor.start.remote(), time.monotonic()
+        slot.calls(slot.actor.start.remote())
 
     def _came_up(self, slot: _Slot, address: WorkerAddress) -> None:
         slot.address = address
         slot.follower = LogFollower(address, log_of(self._task.log, slot.place.number))
-        slot.call = slot.actor.load.remote(self._task.work, self._task.has_gpu)
+        slot.calls(slot.actor.load.remote(self._task.work, self._task.has_gpu))
         self._tell("worker_started", slot)
 
     def _dismiss(self, slot: _Slot) -> None:
@@ -203,8 +252,8 @@ class Crew:
             unit = self._next_for(slot)
             if unit is not None:
                 self._waiting.remove(unit)
-                slot.unit, slot.began = unit, time.monotonic()
-                slot.call = slot.actor.run.remote(self._task.units[unit])
+                slot.unit = unit
+                slot.calls(slot.actor.run.remote(self._task.units[unit]))
             elif self._places.elastic and not self._waiting:
                 self._dismiss(slot)
 
@@ -214,12 +263,12 @@ class Crew:
             return self._waiting[0] if self._waiting else None
         for unit in self._waiting:
             failed = self._failed_on.get(unit, [])
-            if slot not in failed or all(other in failed for other in self._slots if other.loaded):
+            if slot.seat not in failed or all(other.seat in failed for other in self._slots if other.loaded):
                 return unit
         return None
 
-    def _ended(self, slot: _Slot) -> Iterator[tuple[int, Any]]:
-        """Takes what a call returned; yields the unit and its result when that was the last of it."""
+    def _ended(self, slot: _Slot) -> list[_Outcome]:
+        """Takes what a call returned; returns the unit and its result when that was the last of it."""
         import ray
         from ray.exceptions import RayError
 
@@ -227,68 +276,95 @@ class Crew:
         try:
             result: Any = ray.get(call)
         except RayError as error:
-            outcome = self._went_wrong(slot, error)
-            if outcome is not None:
-                yield outcome
-            return
+            return self._went_wrong(slot, error)
         if slot.actor is None:
             self._start(slot)
         elif slot.address is None:
             self._came_up(slot, result)
         elif not slot.loaded:
-            slot.loaded = True
+            slot.loaded = self._has_loaded = True
+            self._pace.ended("load", time.monotonic() - slot.began)
             self._false_starts.pop(slot.place.number, None)
             self._meter.joined()
         else:
-            unit, slot.unit = slot.unit, None
+            unit, slot.unit, slot.failures = slot.unit, None, 0
+            self._renewed.pop(slot.seat, None)
             value, seconds, utilization = result
+            self._pace.ended("unit", seconds)
             self._meter.did(seconds, utilization)
-            yield unit, value  # type: ignore[misc]  # a call of `run` has a unit
+            return [(unit, value)]  # type: ignore[list-item]  # a call of `run` has a unit
+        return []
 
-    def _went_wrong(self, slot: _Slot, error: Exception) -> tuple[int, Any] | None:
+    def _went_wrong(self, slot: _Slot, error: Exception) -> list[_Outcome]:
         """Tries again elsewhere what a worker failed at or was lost with; returns what is not tried again."""
         log = log_of(self._task.log, slot.place.number)
         reason = failure(error, "", log)
         if isinstance(reason, WorkerLost):
             return self._lost(slot, reason, error)
-        unit = slot.unit
-        if unit is None or self._task.tries is None:
+        if slot.unit is None and self._goes_on_without(slot):
+            text = str(reason).splitlines()[0]
+            logger.warning("job %s: a worker did not come up: %s", self._task.job.id, text)
+            self._tell("worker_lost", slot, unit=None, reason=text)
+            self._lost_at_start(slot, error)
+            return []
+        if slot.unit is None or self._task.tries is None:
             raise self._with_last_words(slot, error) from error
-        slot.unit = None
-        self._failed_on[unit].append(slot)
-        if len(self._failed_on[unit]) >= self._task.tries:
-            return unit, UnitFailed(str(reason))
-        logger.warning("job %s: unit %d is tried again: %s", self._task.job.id, unit, str(reason).splitlines()[0])
-        self._waiting.append(unit)
-        return None
+        return self._failed(slot, slot.unit, reason)
 
-    def _lost(self, slot: _Slot, reason: WorkerLost, error: Exception) -> tuple[int, Any] | None:
+    def _goes_on_without(self, slot: _Slot) -> bool:
+        """Whether what keeps a worker from coming up may be its own: others did, or are about to."""
+        others = self._has_loaded or any(other.actor is not None for other in self._slots if other is not slot)
+        return self._places.elastic and self._task.tries is not None and others
+
+    def _failed(self, slot: _Slot, unit: int, reason: Exception) -> list[_Outcome]:
+        """A unit raised: another worker tries it next, or a fresh process where this one may be spoilt."""
+        slot.unit = None
+        slot.failures += 1
+        failed = self._failed_on[unit]
+        failed.append(slot.seat)
+        if slot.failures >= _BROKEN_AFTER and self._renewed[slot.seat] < LOST_TRIES:
+            self._renewed[slot.seat] += 1
+            text = "job %s: %d units in a row failed on worker %d, which is replaced"
+            logger.warning(text, self._task.job.id, slot.failures, slot.place.number)
+            self._dismiss(slot)
+        if len(failed) >= (self._task.tries or 1):
+            return [(unit, UnitFailed(str(reason)))]
+        logger.warning("job %s: unit %d is tried again: %s", self._task.job.id, unit, str(reason).splitlines()[0])
+        self._waiting.appendleft(unit)
+        return []
+
+    def _lost(self, slot: _Slot, reason: WorkerLost, error: Exception) -> list[_Outcome]:
         logger.warning("job %s lost a worker: %s", self._task.job.id, str(reason).splitlines()[0])
         unit = slot.unit
         self._tell("worker_lost", slot, unit=unit, reason=str(reason).splitlines()[0])
         if unit is None:
             self._lost_at_start(slot, error)
-            return None
+            return []
         times = self._count(self._losses[unit], slot)
         if times <= LOST_TRIES:
-            self._remove(slot)
+            self._remove_lost(slot)
             self._waiting.appendleft(unit)
-            return None
+            return []
         text = f"the worker died {times} times on unit {unit}"
         if self._task.tries is None:
             raise JobFailed(f"{text}: {self._with_last_words(slot, error)}") from error
-        self._remove(slot)
-        return unit, UnitFailed(f"{text}: {reason}")
+        self._remove_lost(slot)
+        return [(unit, UnitFailed(f"{text}: {reason}"))]
 
     def _lost_at_start(self, slot: _Slot, error: Exception) -> None:
         """Another one is tried, a few times; where places come and go, later and later while others work."""
         times = self._count(self._false_starts[slot.place.number], slot)
         if times > LOST_TRIES and not (self._places.elastic and any(other.loaded for other in self._slots)):
             reason = self._with_last_words(slot, error)
-            raise JobFailed(f"the worker died {times} times while starting: {reason}") from error
-        self._remove(slot)
+            raise JobFailed(f"{times} workers did not come up, the last: {reason}") from error
+        self._remove_lost(slot)
         if self._places.elastic and times:
             self._not_before = time.monotonic() + min(_BACK_OFF_S * 2 ** (times - 1), _LONGEST_BACK_OFF_S)
+
+    def _remove_lost(self, slot: _Slot) -> None:
+        """Ends what is left of a worker; its last words are there as long as its node lives."""
+        node = _nodes().get(slot.address.node_id) if slot.address else None
+        self._remove(slot, last_words=node is not None and node["Alive"])
 
     def _count(self, losses: list[str], slot: _Slot) -> int:
         """Notes a lost worker; returns how many were lost on nodes that live: a lost node is nobody's fault."""

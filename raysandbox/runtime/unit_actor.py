@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import sys
 import time
 import traceback
 from typing import Any
 
 from raysandbox.core.errors import JobFailed, UserError
+from raysandbox.runtime.gpu_load import GpuLoad
 from raysandbox.runtime.worker_log import WorkerAddress, redirect_output
 
 __all__ = ["UnitActor", "device_for", "guarded"]
@@ -41,12 +41,15 @@ class UnitActor:
         """Does a unit.
 
         Returns:
-            the result, the seconds that it took, and how busy the GPU was in the last second, in
-            percent, where that is known.
+            the result, the seconds that it took, and how busy the GPU was meanwhile, in percent,
+            where that is known.
         """
         started = time.perf_counter()
-        result = guarded(self._work.run, unit, self._state)
-        return result, time.perf_counter() - started, gpu_utilization() if self._device == "cuda" else None
+        if self._device != "cuda":
+            return guarded(self._work.run, unit, self._state), time.perf_counter() - started, None
+        with GpuLoad() as load:
+            result = guarded(self._work.run, unit, self._state)
+        return result, time.perf_counter() - started, load.mean
 
 
 def guarded(function: Any, *arguments: Any) -> Any:
@@ -75,14 +78,3 @@ def device_for(has_gpu: bool) -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def gpu_utilization() -> float | None:
-    """How busy this process's GPU was in the last second, in percent; None where nothing tells."""
-    torch = sys.modules.get("torch")
-    if torch is None:
-        return None
-    try:
-        return float(torch.cuda.utilization())
-    except Exception:  # noqa: BLE001 - no pynvml, no driver, no permission: a number less, no failure
-        return None

@@ -52,6 +52,7 @@ class JobWorkers:
         num_workers: int | None = None,
         elastic: bool = False,
         tries: int | None = None,
+        stall_timeout_s: float | None = None,
     ) -> Iterator[tuple[int, Any]]:
         """Does every unit once (see `core.runner.Workers.map`)."""
         if not units:
@@ -61,7 +62,7 @@ class JobWorkers:
         number = given.num_workers if "num_workers" in given.model_fields_set else num_workers
         resources = _completed(given, number, len(units), elastic, cluster_summary())
         job = _Bundles(self.job.id, resources, self.job.runtime_env)
-        task = Task(job, work, units, self.log, python, tries, resources.num_gpus > 0)
+        task = Task(job, work, units, self.log, python, tries, resources.num_gpus > 0, stall_timeout_s)
         meter = Meter(self.report if elastic else None)
         self.progress.begin(description or self.job.id, len(units), noun)
         try:

@@ -90,7 +90,9 @@ class LogFollower:
 
     def pull(self, *, last: bool = False) -> None:
         """Copies what is new; with `last` all that there is, also a line without its end."""
-        while data := self._read(_FETCH_S if last else 0.0):
+        on_its_way = last and self._fetch is not None  # it may have been read before the last words
+        while (data := self._read(_FETCH_S if last else 0.0)) or on_its_way:
+            on_its_way = False
             self._offset += len(data)
             lines, end, part = (self._part + data).rpartition(b"\n")
             self._part = part
