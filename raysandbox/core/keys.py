@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 
 from raysandbox.core.files import atomic_write
 
-__all__ = ["DigestMemo", "canonical_json", "code_version", "digest", "package_version"]
+__all__ = ["DigestMemo", "canonical_json", "code_version", "digest", "library_versions", "package_version"]
 
 
 def canonical_json(value: Any) -> str:
@@ -54,9 +54,20 @@ def _file_digest(module: str) -> str:
     return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
 
 
-def code_version(*classes: type) -> str:
-    """Package version and hash of the modules that define the classes."""
-    return digest([package_version(), sorted({_source_digest(cls.__module__) for cls in classes})])
+def code_version(*definitions: type | Callable[..., Any]) -> str:
+    """Package version and hash of the modules that define the classes and functions."""
+    return digest([package_version(), sorted({_source_digest(each.__module__) for each in definitions})])
+
+
+def library_versions(*packages: str) -> dict[str, str | None]:
+    """Versions of packages that results depend on, by name; None for one that is not installed."""
+    found: dict[str, str | None] = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    return found
 
 
 class DigestMemo:

@@ -65,6 +65,12 @@ class VideoInference(ModelInference):
     max_failed: int | float = Field(
         0, ge=0, description="how many videos may fail, or, below 1, which share of them, without failing the job"
     )
+    stall_timeout_s: float | None = Field(
+        None,
+        gt=0,
+        description="after how many seconds at one video, or at loading the model, a worker counts as lost and another "
+        "takes its place; null: never, it is only said that it takes long",
+    )
     compare_with: InputPath | None = Field(
         None, description="folder of earlier videos of the same prompts, shown beside these: before and after"
     )
@@ -117,6 +123,7 @@ class VideoInference(ModelInference):
             self.max_failed,
             f"generating {len(units)} videos",
             self._prepare(session),
+            self.stall_timeout_s,
         )
         done = generation.run(session)
         made = sorted((unit for unit in units if unit.file in done), key=_by_prompt(prompts))

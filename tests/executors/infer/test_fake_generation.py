@@ -1,6 +1,7 @@
 """The engine of generations, with the stand-in for a model: queue, resume, failures, files."""
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ import pytest
 from raysandbox.core.component import PathRole, path_refs
 from raysandbox.core.errors import JobFailed, UserError
 from raysandbox.executors._video.clips import read_frames
+from raysandbox.executors._video.generation import generating
+from raysandbox.executors.infer import _videos
 from raysandbox.executors.infer.fake import FakeInference
 from tests.executors.video.in_process import InProcessSession, InProcessWorkers, Killed
 
@@ -173,7 +176,9 @@ def test_where_nothing_more_can_be_made_the_rest_is_not_tried(make, tmp_path, ma
     session = InProcessSession(tmp_path / "run", use_cache=False)
     names = [f"{text}-{index}.mp4" for index in range(30) for text in ("a cat", "😀", "last one")][made:]
     (tmp_path / "few.txt").write_text("a cat\n😀\nlast one\n")
-    with pytest.raises(JobFailed, match="10 of 90 videos could not be made, max_failed allows 0, and 10 failed in a row"):
+    with pytest.raises(
+        JobFailed, match="10 of 90 videos could not be made, max_failed allows 0, and 10 failed in a row"
+    ):
         make(session=session, prompts=str(tmp_path / "few.txt"), videos_per_prompt=30, fail_on=names)
     assert len(session.told("unit_done")) == made
 
@@ -187,15 +192,33 @@ def test_failures_between_others_are_no_reason_to_end(make, tmp_path):
     assert len(session.told("unit_done")) == 3
 
 
-def test_videos_that_other_nodes_keep_to_themselves_are_missed(make, tmp_path):
-    class Elsewhere(InProcessWorkers):
-        def map(self, work, units, **options):
-            for index, result in super().map(work, units, **options):
-                (tmp_path / "run" / "videos" / units[index].file).unlink()
-                yield index, result
+class Elsewhere(InProcessWorkers):
+    """Workers whose videos are seen here after some seconds, or never."""
 
-    with pytest.raises(JobFailed, match=r"10 videos that workers made are not in .* storage that all of them share"):
-        make(workers=Elsewhere())
+    def __init__(self, folder: Path, seconds: float | None) -> None:
+        super().__init__()
+        self.folder, self.seconds = folder, seconds
+
+    def map(self, work, units, **options):
+        for index, result in super().map(work, units, **options):
+            here = self.folder / units[index].file
+            there = here.rename(here.with_name("elsewhere"))
+            if self.seconds is not None:
+                threading.Timer(self.seconds, there.rename, [here]).start()
+            yield index, result
+
+
+def test_videos_that_other_nodes_keep_to_themselves_are_missed_at_the_first(make, tmp_path, monkeypatch):
+    monkeypatch.setattr(generating, "_PATIENCE_S", 0.1)
+    workers = Elsewhere(tmp_path / "run" / "videos", None)
+    with pytest.raises(JobFailed, match=r"a video that a worker made is not in .*a cat-0.* storage that all of them"):
+        make(workers=workers)
+    assert len(workers.done) == 1
+
+
+def test_videos_that_are_seen_later_count(make, tmp_path):
+    _, folder = make(workers=Elsewhere(tmp_path / "run" / "videos", 0.3), prompt_limit=1)
+    assert len(contents(folder)) == 2
 
 
 def test_counts_by_dimension(make, tmp_path):
@@ -206,6 +229,60 @@ def test_counts_by_dimension(make, tmp_path):
     (tmp_path / "info.json").write_text(json.dumps(info))
     _, folder = make(prompts=str(tmp_path / "info.json"), videos_per_prompt={"temporal_flickering": 4, "default": 1})
     assert sorted(contents(folder)) == ["a-0.mp4", "a-1.mp4", "a-2.mp4", "a-3.mp4", "b-0.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ({"temporal_flickerng": 25}, "no prompt of .* 'temporal_flickerng'; did you mean 'temporal_flickering'"),
+        ({"mine": 2, "zzz": 2}, "'zzz'; they are mine, scene"),
+    ],
+)
+def test_a_misspelt_dimension_is_refused(make, tmp_path, counts, message):
+    (tmp_path / "info.json").write_text(json.dumps([{"prompt_en": "a", "dimension": ["scene", "mine"]}]))
+    with pytest.raises(UserError, match=message):
+        make(prompts=str(tmp_path / "info.json"), videos_per_prompt=counts)
+    with pytest.raises(UserError, match=r"prompts.txt names no dimensions, so that 'scene' has no meaning"):
+        make(videos_per_prompt={"default": 1, "scene": 2})
+    assert len(contents(make(videos_per_prompt={"default": 1})[1])) == 5
+
+
+def test_a_dimension_that_only_other_prompts_have_is_said(make, tmp_path, caplog):
+    info = [{"prompt_en": "a", "dimension": ["scene"]}, {"prompt_en": "b", "dimension": ["color"]}]
+    (tmp_path / "info.json").write_text(json.dumps(info))
+    counts = {"default": 1, "temporal_flickering": 25, "color": 2}
+    _, folder = make(prompts=str(tmp_path / "info.json"), prompt_limit=1, videos_per_prompt=counts)
+    assert list(contents(folder)) == ["a-0.mp4"]
+    assert "has the dimension temporal_flickering" in caplog.text
+
+
+def test_videos_that_are_not_wanted_any_more_go_with_a_word(make, caplog):
+    session, _ = make()
+    assert session.told("units_found")[-1]["removed"] == 0
+    assert "are removed" not in caplog.text
+    make(session=session, seed=1, prompt_limit=1)
+    assert session.told("units_found")[-1]["removed"] == 10
+    assert "10 videos of an earlier generation" in caplog.text
+    assert "'a cat-0.mp4'" in caplog.text
+
+
+def test_videos_are_not_compared_with_themselves(make, tmp_path):
+    _, folder = make()
+    (tmp_path / "link").symlink_to(folder.parent)
+    for same in (folder, tmp_path / "link" / "videos", f"{folder}/../videos/"):
+        with pytest.raises(ValueError, match="compare_with: is the output_dir"):
+            FakeInference(prompts="p.txt", output_dir=str(folder), compare_with=str(same))
+    own = InProcessSession(tmp_path / "own")
+    _, folder = make(session=own, output_dir=None)
+    with pytest.raises(UserError, match="compare_with: is the output_dir"):
+        make(session=own, output_dir=None, compare_with=str(folder))
+
+
+def test_another_pyav_makes_videos_anew(make, monkeypatch):
+    session, _ = make()
+    monkeypatch.setattr(_videos, "library_versions", lambda *names: dict.fromkeys(names, "0"))
+    make(session=session)
+    assert session.told("units_found")[-1]["found"] == 0
 
 
 def test_before_and_after(make, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from raysandbox.core.errors import JobFailed
 from raysandbox.core.files import atomic_path
 from raysandbox.core.keys import digest
 from raysandbox.core.runner import UnitFailed, WorkSession
-from raysandbox.executors._video.generation.generating import TRIES, Failed
+from raysandbox.executors._video.generation.generating import TRIES, Failed, appears
 from raysandbox.executors._video.generation.units import VideoUnit
 from raysandbox.executors._video.models.calls import check_arguments
 from raysandbox.executors._video.models.families import family_of
@@ -67,12 +68,14 @@ class EncodedPrompts:
         options: what an encoded prompt depends on, among others.
         identity: what all of them depend on, as a JSON-like value.
         session: of the job.
+        stall_timeout_s: after how long at one prompt, or at loading, a worker counts as lost; None for never.
     """
 
     source: PipelineSource
     options: GenerationOptions
     identity: Any
     session: WorkSession
+    stall_timeout_s: float | None = None
 
     def __call__(self, units: Sequence[VideoUnit]) -> tuple[Sequence[VideoUnit], Sequence[Failed]]:
         """Returns the units with their files of encoded prompts, and those whose prompt could not be encoded."""
@@ -83,18 +86,16 @@ class EncodedPrompts:
             _EncodingUnit(prompt, str(file)) for prompt, file in files.items() if not (reusable and file.is_file())
         ]
         failed = self._encode(missing)
-        for unit in missing:
-            if unit.prompt not in failed and not Path(unit.target).is_file():
-                raise JobFailed(
-                    f"an encoded prompt that a worker wrote is not at {unit.target} here: on several nodes cache_dir "
-                    f"must lie on storage that all of them share (or set encode_prompts_first: false)"
-                )
         self.session.report({"prompts_encoded": float(len(missing) - len(failed))})
         ready = [unit.with_encoded(str(files[unit.prompt])) for unit in units if unit.prompt not in failed]
         return ready, [Failed(unit, failed[unit.prompt]) for unit in units if unit.prompt in failed]
 
     def _encode(self, missing: Sequence[_EncodingUnit]) -> dict[str, str]:
-        """Encodes prompts; returns the reasons of those that failed."""
+        """Encodes prompts; returns the reasons of those that failed.
+
+        Raises:
+            JobFailed: the first one that a worker encoded is not here.
+        """
         results = self.session.workers.map(
             _EncodingWork(self.source, self.options),
             missing,
@@ -102,12 +103,19 @@ class EncodedPrompts:
             noun="prompts",
             elastic=True,
             tries=TRIES,
+            stall_timeout_s=self.stall_timeout_s,
         )
-        failed = {
-            missing[index].prompt: f"its prompt was not encoded: {result.reason}"
-            for index, result in results
-            if isinstance(result, UnitFailed)
-        }
+        failed: dict[str, str] = {}
+        with contextlib.closing(results) as results:  # type: ignore[type-var]  # a generator: its workers end with it
+            for index, result in results:
+                unit = missing[index]
+                if isinstance(result, UnitFailed):
+                    failed[unit.prompt] = f"its prompt was not encoded: {result.reason}"
+                elif not appears(Path(unit.target)):
+                    raise JobFailed(
+                        f"an encoded prompt that a worker wrote is not at {unit.target} here: on several nodes "
+                        f"cache_dir must lie on storage that all of them share (or set encode_prompts_first: false)"
+                    )
         logger.info("%d prompts encoded, %d failed", len(missing) - len(failed), len(failed))
         return failed
 

@@ -24,7 +24,7 @@ from raysandbox.executors._video.generation.records import Record, VideoCache, V
 from raysandbox.executors._video.generation.units import VideoUnit
 from raysandbox.executors.infer._rows import write_rows
 
-__all__ = ["TRIES", "Failed", "Generation", "GenerationWork", "Made", "Prepare", "VideoMaker"]
+__all__ = ["TRIES", "Failed", "Generation", "GenerationWork", "Made", "Prepare", "VideoMaker", "appears"]
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +33,7 @@ _REPORT_S = 5.0
 _RATE_S = 120.0  # what the rate is a mean over, so that it follows a cluster that grows or shrinks
 _HOPELESS = 10  # videos that fail in a row: then the others would too, e.g. on a full disk
 _SHOWN = 5  # failures in a message
+_PATIENCE_S, _LOOK_S = 10.0, 0.2  # for a file to be seen that another node wrote
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,7 @@ class Generation:
         max_failed: how many may fail, or below 1 which share of them.
         description: what a progress bar says.
         prepare: what comes before, for the videos that are to be made.
+        stall_timeout_s: after how long at one video, or at loading, a worker counts as lost; None for never.
     """
 
     units: Sequence[VideoUnit]
@@ -136,23 +138,27 @@ class Generation:
     max_failed: float
     description: str
     prepare: Prepare | None = None
+    stall_timeout_s: float | None = None
 
     def run(self, session: WorkSession) -> dict[str, Record]:
         """Returns the records of all videos by file.
 
-        Events: `units_found` with the number of videos that are there already, and a `unit_done` or
-        `unit_failed` for each other one. What fails is in `generation.jsonl` of the job's quarantine.
+        Events: `units_found` with the numbers of videos that are there already and of those that were removed
+        since they are not wanted any more, and a `unit_done` or `unit_failed` for each other one. What fails is
+        in `generation.jsonl` of the job's quarantine.
 
         Raises:
-            JobFailed: more videos failed than may, after all others were made.
+            JobFailed: more videos failed than may, after all others were made; or the first video that a worker made
+                is not in the folder here.
             UserError: the folder holds files of others with names of videos.
         """
         folder = VideoFolder(self.work.folder)
         done = folder.finished(self.units)
         reused = self._from_cache(folder, done, session)
         folder.close()
-        keys = digest(sorted(record.key for record in done.values()))
-        session.emit("units_found", units=len(self.units), found=len(done), cached=reused, digest=keys)
+        self._tell_of(folder.removed)
+        counts = {"units": len(self.units), "found": len(done), "cached": reused, "removed": len(folder.removed)}
+        session.emit("units_found", **counts, digest=digest(sorted(record.key for record in done.values())))
         meter = _Meter(session, total=len(self.units), found=len(done))
         missing: Sequence[VideoUnit] = [unit for unit in self.units if unit.file not in done]
         failed: list[Failed] = []
@@ -165,9 +171,17 @@ class Generation:
         finally:
             self._quarantine(failed, session)
         meter.end(failed=len(failed), reused=reused)
+        VideoCache(self.work.cache).prune(unit.key for unit in self.units)
         self._judge(failed, session)
-        self._check_stand(done)
         return done
+
+    def _tell_of(self, removed: Sequence[str]) -> None:
+        if removed:
+            shown = ", ".join(map(repr, removed[:_SHOWN])) + (" …" if len(removed) > _SHOWN else "")
+            logger.warning(
+                "%d videos of an earlier generation (other prompts, seed, model or settings) are removed from %s: %s",
+                *(len(removed), self.work.folder, shown),
+            )
 
     def _from_cache(self, folder: VideoFolder, done: dict[str, Record], session: WorkSession) -> int:
         """Puts videos in place that other runs made; returns how many."""
@@ -189,7 +203,13 @@ class Generation:
         session: WorkSession,
     ) -> None:
         results = session.workers.map(
-            self.work, missing, description=self.description, noun="videos", elastic=True, tries=TRIES
+            self.work,
+            missing,
+            description=self.description,
+            noun="videos",
+            elastic=True,
+            tries=TRIES,
+            stall_timeout_s=self.stall_timeout_s,
         )
         in_a_row = 0
         with contextlib.closing(results) as results:  # type: ignore[type-var]  # a generator: its workers end with it
@@ -203,6 +223,7 @@ class Generation:
                     continue
                 in_a_row = 0
                 record: Record = result["record"]
+                self._check_stands(record)
                 done[unit.file] = record
                 session.emit(
                     "unit_done",
@@ -248,19 +269,35 @@ class Generation:
             f"--resume only these are tried again)"
         )
 
-    def _check_stand(self, done: Mapping[str, Record]) -> None:
-        """What workers wrote must be what this process sees."""
-        lost = [name for name, record in done.items() if not _has_size(self.work.folder / name, record.bytes)]
-        if lost:
+    def _check_stands(self, record: Record) -> None:
+        """What a worker wrote must be what this process sees: else all that follows would be made for nothing."""
+        if not appears(self.work.folder / record.file, record.bytes):
             raise JobFailed(
-                f"{len(lost)} videos that workers made are not in {self.work.folder} here (e.g. {lost[0]!r}): on "
-                f"several nodes the work_dir and output_dir must lie on storage that all of them share"
+                f"a video that a worker made is not in {self.work.folder} here ({record.file!r}): on several nodes "
+                f"the work_dir and output_dir must lie on storage that all of them share"
             )
 
 
-def _has_size(path: Path, size: int) -> bool:
+def appears(path: Path, size: int | None = None) -> bool:
+    """Whether a file that another process wrote is here, or comes in some seconds, as on network storage.
+
+    Args:
+        path: the file.
+        size: its bytes; None for any number.
+    """
+    until = time.monotonic() + _PATIENCE_S
+    while not _has_size(path, size):
+        if time.monotonic() > until:
+            return False
+        time.sleep(_LOOK_S)
+        with contextlib.suppress(OSError), os.scandir(path.parent):
+            pass  # opening a folder makes NFS ask the server, and not its memory of names that are not there
+    return True
+
+
+def _has_size(path: Path, size: int | None) -> bool:
     try:
-        return path.stat().st_size == size
+        return path.stat().st_size == size or size is None
     except OSError:
         return False
 

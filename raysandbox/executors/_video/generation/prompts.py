@@ -15,6 +15,7 @@ __all__ = ["Prompts", "read_prompts"]
 
 _VBENCH_KEY = "prompt_en"
 _DATA = (".jsonl", ".json", ".parquet")
+_TEXT = (".txt", ".text", "")
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,14 @@ class Prompts:
     Attributes:
         texts: the prompts, each once, in the order of the file.
         dimensions: VBench's dimensions that a prompt is scored in, where the file tells.
+        named: all dimensions that the file names, also those of prompts that are left out.
         repeated: how many entries of the file were left out since their prompt came before.
         limited: how many prompts were left out since there are more than asked for.
     """
 
     texts: tuple[str, ...]
     dimensions: Mapping[str, tuple[str, ...]]
+    named: frozenset[str] = frozenset()
     repeated: int = 0
     limited: int = 0
 
@@ -39,17 +42,20 @@ def read_prompts(path: Path, prompt_key: str | None = None, limit: int | None = 
 
     Args:
         path: a JSON file with a list of objects, JSON lines, Parquet or a folder of these, with the prompts
-            in one column; or any other file, with one prompt in each line that is not blank.
+            in one column; a JSON list of texts; or a text file (`.txt`, `.text` or no suffix), with one prompt
+            in each line that is not blank.
         prompt_key: the column; by default `prompt_en`, as in VBench's files, or else `text`.
         limit: how many prompts to take from the beginning; None for all.
 
     Raises:
-        UserError: the file cannot be read, or a prompt is no text; the message names the place.
+        UserError: the file cannot be read, is of another kind, or has no columns to choose from; or a prompt is
+            no text; the message names the place.
         JobFailed: there is no prompt.
     """
     if not path.exists():
         raise UserError(f"prompts: there is no file {path}")
-    entries = list(_rows(path, prompt_key) if path.is_dir() or path.suffix.lower() in _DATA else _lines(path))
+    read = _rows if path.is_dir() or path.suffix.lower() in _DATA else _lines
+    entries = list(read(path, prompt_key))
     dimensions: dict[str, tuple[str, ...]] = {}
     for where, text, named in entries:
         _check(where, text)
@@ -60,12 +66,17 @@ def read_prompts(path: Path, prompt_key: str | None = None, limit: int | None = 
     return Prompts(
         texts,
         {text: dimensions[text] for text in texts},
+        frozenset(name for names in dimensions.values() for name in names),
         repeated=len(entries) - len(dimensions),
         limited=len(dimensions) - len(texts),
     )
 
 
-def _lines(path: Path) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+def _lines(path: Path, prompt_key: str | None) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    if path.suffix.lower() not in _TEXT:
+        known = ", ".join((*_DATA, *filter(None, _TEXT)))
+        raise UserError(f"prompts: {path} is none of {known}: convert it, or rename it if it is a text with prompts")
+    _refuse_key(path, prompt_key)
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except OSError as error:
@@ -79,6 +90,7 @@ def _lines(path: Path) -> Iterator[tuple[str, str, tuple[str, ...]]]:
 
 def _rows(path: Path, prompt_key: str | None) -> Iterator[tuple[str, str, tuple[str, ...]]]:
     if path.suffix.lower() == ".json" and (listed := _list_of_texts(path)) is not None:
+        _refuse_key(path, prompt_key)
         yield from ((f"{path}: prompt {number}", text, ()) for number, text in enumerate(listed, start=1))
         return
     table = _table(path)
@@ -91,6 +103,11 @@ def _rows(path: Path, prompt_key: str | None) -> Iterator[tuple[str, str, tuple[
     dimensions = table.get("dimension") or [None] * len(table[key])
     for number, (text, named) in enumerate(zip(table[key], dimensions, strict=True), start=1):
         yield f"{path}: entry {number}", text, _names(named)
+
+
+def _refuse_key(path: Path, prompt_key: str | None) -> None:
+    if prompt_key is not None:
+        raise UserError(f"prompt_key: {path} holds prompts alone, and no columns: remove prompt_key ('{prompt_key}')")
 
 
 def _list_of_texts(path: Path) -> list[Any] | None:

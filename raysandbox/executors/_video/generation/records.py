@@ -13,8 +13,9 @@ import hashlib
 import json
 import os
 import socket
+import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -27,6 +28,7 @@ __all__ = ["Record", "VideoCache", "VideoFolder"]
 _NOTES = ".records"  # hidden: no part of the output's content, and nothing that evaluators look at
 _TEMPORARY = "tmp-"
 _SHOWN = 3  # names in a message
+_KEPT_S = 7 * 24 * 3600.0  # after its last run is gone
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,11 @@ class VideoFolder:
 
     Attributes:
         path: the folder.
+        removed: names of finished videos that are not wanted any more, and were removed.
     """
 
     path: Path
+    removed: list[str] = field(default_factory=list, repr=False)
     _log: int | None = field(default=None, repr=False)
 
     def add(self, unit: VideoUnit, write: Callable[[Path], tuple[int, float]]) -> Record:
@@ -111,7 +115,7 @@ class VideoFolder:
         """The records of finished units, by file.
 
         What dead workers left unfinished is removed, so are videos of ours that are not wanted any more,
-        or not as they are. Other files stay.
+        or not as they are: who scores a folder scores all that is in it. Other files stay.
 
         Raises:
             UserError: a file that is not ours has the name of a video.
@@ -133,6 +137,7 @@ class VideoFolder:
                 found[name] = record
             elif standing:
                 (self.path / name).unlink()
+                self.removed.append(name)
             # else it is gone or altered, and made again if it is wanted
         return found
 
@@ -167,7 +172,8 @@ class VideoFolder:
 class VideoCache:
     """Finished videos by key, as further names (hard links) of the files that runs made.
 
-    They take no room while the files themselves stand, and there are none across file systems.
+    They take no room while the files themselves stand, and there are none across file systems. What no
+    run holds any more is removed some days later (see `prune`).
 
     Args:
         folder: where they lie.
@@ -203,6 +209,26 @@ class VideoCache:
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)  # stays where both were names of one file already
+
+    def prune(self, keys: Iterable[str]) -> int:
+        """Removes what lost its last other name a week ago or more; returns how many videos.
+
+        Args:
+            keys: their neighbours are looked at, so that it costs no more than what was generated.
+        """
+        before, removed = time.time() - _KEPT_S, 0
+        for folder in sorted({self._paths(key)[0].parent for key in keys}):
+            for file in sorted(folder.glob("*"), key=lambda file: file.suffix != ".mp4"):  # then what was beside it
+                with contextlib.suppress(OSError):  # another run prunes too
+                    stat = file.stat()
+                    if file.suffix == ".mp4":
+                        unused = stat.st_nlink == 1
+                    else:
+                        unused = file.suffix != ".json" or not file.with_suffix(".mp4").exists()
+                    if unused and stat.st_ctime < before:  # the time when the number of names changed last
+                        file.unlink()
+                        removed += file.suffix == ".mp4"
+        return removed
 
     def _paths(self, key: str) -> tuple[Path, Path]:
         base = self._folder / key[:2] / key

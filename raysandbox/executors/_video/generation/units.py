@@ -79,19 +79,25 @@ def file_names(prompts: Sequence[str], folds_case: Callable[[], bool] = lambda: 
 
     Prompts that differ only in case, or in how Unicode composes their characters, keep their names where
     the file system tells these apart (VBench's own suite has both "a fantasy landscape" and "A fantasy
-    landscape"); elsewhere the second one and further ones are told apart by digits.
+    landscape"); elsewhere the second one and further ones are told apart by digits. So is, everywhere, a
+    prompt that reads like the name of another one.
 
     Args:
         prompts: all prompts of the folder, each once.
         folds_case: tells whether such names are one file there; it is asked only if there are some.
     """
     taken: set[str] = set()
+    taken_folded: set[str] = set()
     found: dict[str, str] = {}
     for prompt in prompts:
-        stem = safe_stem(prompt)
-        folded = unicodedata.normalize("NFC", stem).casefold()
-        if folded in taken and folds_case():
-            stem = safe_stem(prompt, tell_apart=True)
-        taken.add(folded)
+        stem, told = safe_stem(prompt), prompt
+        while stem in taken or (_folded(stem) in taken_folded and folds_case()):
+            stem = told = safe_stem(told, tell_apart=True)
+        taken.add(stem)
+        taken_folded.add(_folded(stem))
         found[prompt] = stem
     return found
+
+
+def _folded(stem: str) -> str:
+    return unicodedata.normalize("NFC", stem).casefold()

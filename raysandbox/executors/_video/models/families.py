@@ -76,7 +76,7 @@ def family_of(model: str, key: str = "model") -> Family:
     """The family of a model, from its index; any other pipeline of diffusers has no particulars.
 
     Args:
-        model: folder in diffusers' layout, or id on the Hugging Face hub, of which the index is fetched.
+        model: folder in diffusers' layout, or id on the Hugging Face hub, of which only the settings are fetched.
         key: what messages call the setting.
 
     Raises:

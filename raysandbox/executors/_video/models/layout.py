@@ -30,6 +30,7 @@ __all__ = [
 
 INDEX = "model_index.json"
 
+_VAE = "vae/config.json"  # says which sizes fit
 _WEIGHTS = (".safetensors", ".bin")
 _LIBRARIES = ("diffusers", "transformers")
 _NO_WEIGHTS = ("tokenizer", "scheduler", "processor", "feature_extractor", "guider")
@@ -101,15 +102,13 @@ def fetch(source: PipelineSource, *, weights: bool) -> Path:
 
     Args:
         source: which model.
-        weights: whether all of it is needed, not the index alone.
+        weights: whether all of it is needed, not only what says which requests fit.
 
     Raises:
         UserError: it is not here and cannot be fetched.
     """
     folder = local_folder(source.model)
-    if folder is not None and (
-        not weights or Path(source.model).expanduser().exists() or not _missing(read_layout(folder, source.key))
-    ):
+    if folder is not None and (Path(source.model).expanduser().exists() or _holds(folder, source.key, weights)):
         return folder
     if _is_path(source.model):
         raise UserError(
@@ -123,7 +122,10 @@ def fetch(source: PipelineSource, *, weights: bool) -> Path:
         # Asked first, with a time limit: downloads would try for minutes where there is no network.
         HfApi().model_info(source.model, timeout=_HUB_TIMEOUT_S)
         if not weights:
-            return Path(hf_hub_download(source.model, INDEX)).parent
+            folder = Path(hf_hub_download(source.model, INDEX)).parent
+            if "vae" in read_layout(folder, source.key).parts:
+                hf_hub_download(source.model, _VAE)
+            return folder
         diffusers = importlib.import_module("diffusers")
         return Path(diffusers.DiffusionPipeline.download(source.model))
     except (OSError, ValueError) as error:
@@ -206,7 +208,8 @@ def model_digest(source: PipelineSource, memo: DigestMemo) -> str:
     """A digest of what a pipeline is made of, by content.
 
     A folder of the hub's cache is known by its commit. Elsewhere every file counts of the parts that the
-    index names; the model's transformer does not where another one takes its place.
+    index names; of the model's transformer only the configuration where a file of other weights takes its
+    place, and nothing where a folder does, which has its own.
 
     Raises:
         UserError: the model cannot be had.
@@ -219,12 +222,21 @@ def model_digest(source: PipelineSource, memo: DigestMemo) -> str:
         return digest([source.model, folder.name, other])
     layout = read_layout(folder, source.key)
     parts = [part for part in sorted(layout.parts) if not (part == "transformer" and other)]
-    return digest([memo.of(folder / INDEX), other, [[part, memo.of(folder / part)] for part in parts]])
+    files = [folder / part for part in parts]
+    if source.transformer and Path(source.transformer).expanduser().is_file():
+        files.append(folder / "transformer" / "config.json")
+    return digest([memo.of(folder / INDEX), other, [[str(file.relative_to(folder)), memo.of(file)] for file in files]])
 
 
 def reason(error: BaseException) -> str:
     """The first sentence of a message, shortened, on one line."""
     return textwrap.shorten(str(error).split(". ", 1)[0], 300) or type(error).__name__
+
+
+def _holds(folder: Path, key: str, weights: bool) -> bool:
+    """Whether a snapshot of the hub has what is needed (see `fetch`)."""
+    layout = read_layout(folder, key)
+    return not _missing(layout) if weights else "vae" not in layout.parts or (folder / _VAE).exists()
 
 
 def _missing(layout: Layout) -> list[str]:

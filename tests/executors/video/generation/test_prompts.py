@@ -103,6 +103,22 @@ def test_a_column_that_is_not_there(tmp_path):
         read_prompts(path, prompt_key="caption")
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.yaml", "a.jsonl.gz"])
+def test_other_kinds_of_files_are_refused(tmp_path, name):
+    (tmp_path / name).write_text("text\na cat\n")
+    with pytest.raises(UserError, match=rf"prompts: .*{name} is none of .jsonl, .*, .txt, .text: convert it"):
+        read_prompts(tmp_path / name)
+    (tmp_path / "prompts").write_text("a cat\n")
+    assert read_prompts(tmp_path / "prompts").texts == ("a cat",)
+
+
+@pytest.mark.parametrize(("name", "content"), [("a.txt", "a cat"), ("a.json", '["a cat"]')])
+def test_a_column_of_a_file_without_columns_is_refused(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=r"prompt_key: .* holds prompts alone, and no columns.*'caption'"):
+        read_prompts(tmp_path / name, prompt_key="caption")
+
+
 def test_files_that_are_missing_or_no_text(tmp_path):
     with pytest.raises(UserError, match=r"prompts: there is no file .*absent.txt"):
         read_prompts(tmp_path / "absent.txt")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from raysandbox.core.errors import UserError
+from raysandbox.executors._video.generation import records
 from raysandbox.executors._video.generation.records import VideoCache, VideoFolder
 from raysandbox.executors._video.generation.units import units_of
 
@@ -166,6 +167,22 @@ def test_a_shared_video_that_was_altered_does_not_count(tmp_path):
     assert cache.get(unit.key) is None
     cache.put(folder.path / unit.file, folder.add(unit, writer(b"video")))
     assert cache.get(unit.key) is not None
+
+
+def test_what_no_run_holds_is_pruned_after_a_while(tmp_path, monkeypatch):
+    cache, folder = VideoCache(tmp_path / "cache"), VideoFolder(tmp_path / "one")
+    for unit in UNITS[:3]:
+        cache.put(folder.path / unit.file, folder.add(unit, writer(unit.key.encode())))
+    (folder.path / UNITS[0].file).unlink()
+    (folder.path / UNITS[1].file).unlink()
+    keys = [unit.key for unit in UNITS[1:]]
+    assert cache.prune(keys) == 0  # a folder that was removed a moment ago may come back
+    monkeypatch.setattr(records, "_KEPT_S", -1.0)
+    assert cache.prune(keys) == 1
+    assert [cache.get(unit.key) is not None for unit in UNITS[:3]] == [True, False, True]
+    assert sorted(path.stem for path in (tmp_path / "cache").rglob("*.*")) == sorted(
+        [unit.key for unit in (UNITS[0], UNITS[2]) for _ in range(2)]
+    )
 
 
 def test_without_links_nothing_is_shared_and_nothing_fails(tmp_path, monkeypatch):

@@ -63,6 +63,14 @@ def test_prompts_that_differ_in_case_only():
     assert len(set(file_names([composed, decomposed], lambda: True).values())) == 2
 
 
+def test_a_prompt_that_reads_like_the_name_of_another_one():
+    for prompts in (["a/b", "a_b~c14cddc0"], ["a_b~c14cddc0", "a/b"], ["x", "X", "X~4b68ab38"]):
+        for folds in (False, True):
+            names = list(file_names(prompts, lambda folds=folds: folds).values())
+            assert len({name.casefold() if folds else name for name in names}) == len(prompts)
+    assert file_names(["a/b"])["a/b"] == "a_b~c14cddc0"  # else this tests nothing
+
+
 def test_the_file_system_is_asked_only_where_it_matters():
     def ask() -> bool:
         raise AssertionError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,32 @@ def test_the_index_of_a_cached_hub_model_is_found(tmp_path: Path, monkeypatch: p
     (repository / "refs" / "main").write_text("abc")
 
     assert family_of("some/model").name == "LTXPipeline"
+
+
+def test_the_sizes_of_a_hub_model_are_known_before_its_weights_are_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("huggingface_hub")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    there = Path(model(tmp_path / "there", "WanPipeline", {"scale_factor_spatial": 16}))
+    index = {"_class_name": "WanPipeline", "vae": ["diffusers", "AutoencoderKLWan"]}
+    (there / "model_index.json").write_text(json.dumps(index))
+    repository = tmp_path / "models--some--model"
+
+    def download(name: str, file: str) -> str:
+        target = repository / "snapshots" / "abc" / file
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return str(shutil.copy(there / file, target))
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda self, name, timeout: None)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    assert family_of("some/model").size_multiple == 32
+
+    # An index that another program fetched alone.
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc")
+    (repository / "snapshots" / "abc" / "vae" / "config.json").unlink()
+    assert family_of("some/model").size_multiple == 32
 
 
 @pytest.mark.parametrize(

@@ -140,8 +140,10 @@ def test_a_model_is_fetched_by_diffusers_and_its_index_alone_where_that_does(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda self, name, timeout: None)
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda name, file: str(copy / file))
+    asked: list[str] = []
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda name, file: asked.append(file) or str(copy / file))
     assert fetch(PipelineSource("some/model"), weights=False) == copy
+    assert asked == ["model_index.json", "vae/config.json"]
 
     monkeypatch.setattr("diffusers.DiffusionPipeline.download", lambda name: str(copy / "whole"))
     assert fetch(PipelineSource("some/model"), weights=True) == copy / "whole"
@@ -160,6 +162,15 @@ def test_the_digest_follows_what_is_used(copy: Path, tmp_path: Path) -> None:
     config.write_text(config.read_text() + "\n")
     assert model_digest(source, memo) != before
     assert model_digest(other, memo) == replaced != before
+    # A file has no configuration of its own.
+    weights = next((copy / "transformer").glob("*.safetensors"))
+    single = PipelineSource(str(copy), str(shutil.copy(weights, tmp_path / "other.safetensors")))
+    replaced = model_digest(single, memo)
+    config.write_text(config.read_text() + "\n")
+    assert model_digest(single, memo) != replaced
+    replaced = model_digest(single, memo)
+    weights.write_bytes(b"x")
+    assert model_digest(single, memo) == replaced
     with pytest.raises(UserError, match="transformer_path: there is nothing at /nowhere"):
         model_digest(PipelineSource(str(copy), "/nowhere"), memo)
 
