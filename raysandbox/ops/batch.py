@@ -12,6 +12,7 @@ import pyarrow as pa
 from raysandbox.ops.special_tokens import SpecialTokens
 
 __all__ = [
+    "FOLDER_COLUMN",
     "JSON_TEXT",
     "MEDIA_VIEW",
     "META_COLUMN",
@@ -27,6 +28,7 @@ __all__ = [
 
 STATS_COLUMN = "__dj__stats__"
 META_COLUMN = "__dj__meta__"
+FOLDER_COLUMN = "__dj__folder__"  # where relative paths in a row start, for scorers that see paths as they are written
 SUFFIX_COLUMN = "__dj__suffix__"  # of the file that a row was read from, for operators that read "suffix"
 # Marks a column of JSON texts: its values have no common Arrow type.
 JSON_TEXT = {b"raysandbox": b"json"}

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from raysandbox.ops.batch import SUFFIX_COLUMN
+from raysandbox.ops.batch import FOLDER_COLUMN, SUFFIX_COLUMN
 from raysandbox.recipe.remote import compression_of, open_unpacked
 from raysandbox.recipe.rows import Row, encode_row, table_of
 from raysandbox.recipe.validators import Validator
@@ -34,6 +34,7 @@ __all__ = [
 
 # Position of a row in its block: operators carry it along when they drop, repeat or reorder rows.
 ROW_COLUMN = "__row__"
+_PLACE_COLUMNS = (FOLDER_COLUMN, SUFFIX_COLUMN)
 _RAW_LIMIT = 2000  # characters of a bad row that are kept
 
 
@@ -110,6 +111,7 @@ class Needs:
         columns: columns that must be there, null where a row has no value, and their types.
         media: columns of paths; relative ones start at the data's folder, as in Data-Juicer.
         suffix: whether rows must say the suffix of their file, in `SUFFIX_COLUMN`.
+        folder: whether rows must say where relative paths in them start, in `FOLDER_COLUMN`.
         checks: what else every row must hold, looked at when it is read.
     """
 
@@ -117,6 +119,7 @@ class Needs:
     columns: Mapping[str, pa.DataType] = field(default_factory=dict)
     media: tuple[str, ...] = ("images", "videos", "audios")
     suffix: bool = False
+    folder: bool = False
     checks: tuple[Validator, ...] = ()
 
 
@@ -155,7 +158,7 @@ def block_of_rows(
         else:
             faulty.append(bad_row(place, reason, row))
     table = table_of(good_rows) if good_rows else pa.table({})
-    table, added = _with_columns(table, good_places, needs)
+    table, added = _with_columns(table, good_places, needs, folder)
     return Block(table, good_places, good_rows, added, faulty, missing)
 
 
@@ -203,7 +206,7 @@ def block_of_table(table: pa.Table, places: Sequence[Place], needs: Needs, folde
         column = table.column(name)
         values = [_absolute(value, folder) for value in column.to_pylist()]
         table = table.set_column(table.column_names.index(name), name, pa.array(values, column.type))
-    table, added = _with_columns(table, places, needs)
+    table, added = _with_columns(table, places, needs, folder)
     return Block(table, places, None, added, bad, missing)
 
 
@@ -240,13 +243,18 @@ def _absolute(value: Any, folder: str) -> Any:
     return [_absolute(item, folder) for item in value] if isinstance(value, list) else value
 
 
-def _with_columns(table: pa.Table, places: Sequence[Place], needs: Needs) -> tuple[pa.Table, frozenset[str]]:
+def _with_columns(
+    table: pa.Table, places: Sequence[Place], needs: Needs, folder: str
+) -> tuple[pa.Table, frozenset[str]]:
     num_rows = len(places)
     index = pa.array(np.arange(num_rows, dtype=np.int32))
     table = table.append_column(ROW_COLUMN, index) if table.num_columns else pa.table({ROW_COLUMN: index})
     added = frozenset(needs.columns) - frozenset(table.column_names)
     for name in sorted(added):
         table = table.append_column(name, pa.nulls(num_rows, needs.columns[name]))
+    if needs.folder:
+        table = table.append_column(FOLDER_COLUMN, pa.array([folder] * num_rows, pa.large_string()))
+        added |= {FOLDER_COLUMN}
     if needs.suffix and SUFFIX_COLUMN not in table.column_names:
         suffixes = [file_suffix(place.file) for place in places]
         return table.append_column(SUFFIX_COLUMN, pa.array(suffixes, pa.large_string())), added | {SUFFIX_COLUMN}
@@ -303,6 +311,6 @@ def output_table(block: Block, table: pa.Table) -> pa.Table:
         name
         for name in table.column_names
         if name == ROW_COLUMN
-        or (name in block.added and (name == SUFFIX_COLUMN or table.column(name).null_count == table.num_rows))
+        or (name in block.added and (name in _PLACE_COLUMNS or table.column(name).null_count == table.num_rows))
     ]
     return table.drop_columns(unused)

@@ -37,6 +37,7 @@ class _ScoreWork:
         token: names this scorer's state in a worker.
         resources: what the scorer's workers hold; empty when any worker will do.
         hide_gpus: whether its workers must not see the machine's GPUs: Ray shows them to all.
+        needs: what the scorer needs of every row.
     """
 
     scorer: RowScorer
@@ -45,6 +46,7 @@ class _ScoreWork:
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
     resources: tuple[OpResources, ...] = ()
     hide_gpus: bool = False
+    needs: Needs = field(default_factory=Needs)
 
     def run(self, unit: Unit) -> UnitReport:
         """Does one unit."""
@@ -55,7 +57,7 @@ class _ScoreWork:
             _STATES[self.token] = self.scorer.load()
         report = UnitReport(unit.index, [], [])
         with PartWriter(self.staging, self.sink, report) as writer:
-            for block in blocks_of(unit.source, Needs()):
+            for block in blocks_of(unit.source, self.needs):
                 report.rows_in += len(block.places) + len(block.bad)
                 writer.quarantine(block.bad)
                 if not block.places:
@@ -97,7 +99,13 @@ class DatasetScorers:
         self._progress = progress or Progress()
 
     def score(
-        self, dataset_path: str, scorer: RowScorer, export_path: Path | None = None, *, on_device: bool = False
+        self,
+        dataset_path: str,
+        scorer: RowScorer,
+        export_path: Path | None = None,
+        *,
+        on_device: bool = False,
+        paths_as_written: bool = False,
     ) -> pa.Table:
         """Scores every row of a data set.
 
@@ -107,6 +115,7 @@ class DatasetScorers:
             export_path: where to write the rows with the new columns, if at all.
             on_device: whether the scorer works with a model on the job's devices: units of few rows on Ray
                 Data, in a pool of workers that keep the model; whatever the size, unless the engine is set.
+            paths_as_written: whether the scorer sees paths of media as they are written, with `FOLDER_COLUMN`.
 
         Returns:
             the scorer's columns, in input order; no columns when there are no rows.
@@ -132,7 +141,8 @@ class DatasetScorers:
             engine = engine_named(choose_engine(wanted, plan.size))
         run = Run(engine, 0, quarantine, self._progress)
         with staging_folder(target.path if target else None) as staging:
-            work = _ScoreWork(scorer, staging, target.sink if target else "nothing")
+            needs = Needs(media=(), folder=True) if paths_as_written else Needs()
+            work = _ScoreWork(scorer, staging, target.sink if target else "nothing", needs=needs)
             if on_device and engine.name == "ray":
                 work = replace(work, resources=(self._device,), hide_gpus=self._device.num_gpus == 0)
             reports = run.run(work, units_of(plan))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import glob
 import os
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +10,7 @@ import pyarrow as pa
 
 from raysandbox.core.errors import JobFailed
 from raysandbox.core.runner import Scorers
+from raysandbox.ops.batch import FOLDER_COLUMN
 
 __all__ = ["MediaFile", "Source", "listed"]
 
@@ -61,11 +60,10 @@ class Source:
             JobFailed: no row names a file, or files are missing.
         """
         columns = {name: name == self.image_key for name in (self.video_key, self.image_key) if name}
-        table = scorers.score(self.data_path, _Paths(tuple(columns)))
+        table = scorers.score(self.data_path, _Paths(tuple(columns)), paths_as_written=True)
         rows = table.to_pylist()
-        folders = _folders(self.data_path)
         files = [
-            MediaFile(self._located(path, folders), is_image)
+            MediaFile(self._located(path, row[FOLDER_COLUMN]), is_image)
             for row in rows
             for name, is_image in columns.items()
             for path in row[name]
@@ -79,12 +77,11 @@ class Source:
         self._require(files)
         return files
 
-    def _located(self, path: str, folders: Sequence[str]) -> str:
-        """Where a path is: readers have let relative ones start at the data's folder already."""
-        inside = next((os.path.relpath(path, folder) for folder in folders if _is_below(path, folder)), path)
-        own, other = os.path.abspath(path), os.path.abspath(os.path.join(self.mm_dir, inside))
-        first, second = (other, own) if self.mm_dir else (own, other)
-        return first if os.path.exists(first) or not os.path.exists(second) else second
+    def _located(self, path: str, folder: str) -> str:
+        """Where a path is: relative ones start at `mm_dir`, at their row's data set, or at the current directory."""
+        starts = filter(None, [self.mm_dir, folder, os.getcwd()])
+        tried = [os.path.abspath(os.path.join(start, path)) for start in starts]
+        return next((each for each in tried if os.path.exists(each)), tried[0])
 
     def _require(self, files: Sequence[MediaFile]) -> None:
         paths = dict.fromkeys(file.path for file in files)
@@ -106,8 +103,9 @@ class _Paths:
         """Nothing is needed."""
 
     def score(self, table: pa.Table, state: None) -> Mapping[str, pa.Array]:
-        """Returns each column as lists of paths, empty where a row has none."""
-        return {name: pa.array(_paths(table, name), pa.list_(pa.string())) for name in self.columns}
+        """Returns each column as lists of paths, empty where a row has none, and where relative ones start."""
+        found = {name: pa.array(_paths(table, name), pa.list_(pa.string())) for name in self.columns}
+        return {**found, FOLDER_COLUMN: table.column(FOLDER_COLUMN)}
 
 
 def _paths(table: pa.Table, name: str) -> list[list[str]]:
@@ -117,18 +115,3 @@ def _paths(table: pa.Table, name: str) -> list[list[str]]:
         [path for path in (value if isinstance(value, list) else [value]) if isinstance(path, str) and path]
         for value in table.column(name).to_pylist()
     ]
-
-
-def _folders(data_path: str) -> list[str]:
-    """The folders from which readers let relative paths of a data set start, the deepest first."""
-    words = [data_path] if os.path.exists(data_path) else shlex.split(data_path)
-    found: set[str] = set()
-    for word in words:
-        root = os.path.abspath(os.path.expanduser(word))
-        for path in [root] if os.path.exists(root) else glob.glob(root, recursive=True):
-            found.add(path if os.path.isdir(path) else os.path.dirname(path))
-    return sorted(found, key=len, reverse=True)
-
-
-def _is_below(path: str, folder: str) -> bool:
-    return path.startswith(folder.rstrip("/") + "/")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import logging
 import os
+import re
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,9 +20,11 @@ from pydantic import Field
 from raysandbox.core.component import InputPath, InputPaths, OutputPath
 from raysandbox.core.errors import JobFailed, UserError
 from raysandbox.core.files import atomic_write
+from raysandbox.core.keys import digest
 from raysandbox.core.registry import register
 from raysandbox.core.runner import WorkSession
 from raysandbox.executors.base import DataExecutor
+from raysandbox.ops.batch import FOLDER_COLUMN
 from raysandbox.ops.special_tokens import SpecialTokens
 
 __all__ = ["VideoDatasetConversion"]
@@ -36,7 +41,8 @@ class VideoDatasetConversion(DataExecutor):
 
     A row with several videos gives an entry for each; a caption is the text without its marks, and
     where the text has a mark for every video, the part that names it. Paths become absolute. Rows without
-    a video, and videos that are missing, go to quarantine.
+    a video, and videos that are missing, go to quarantine. The name is that of the file or folder; of a
+    glob what it begins with, or else its folder; a mix is `mix_` with a digest of what it is.
     """
 
     example: ClassVar[Mapping[str, Any]] = {
@@ -52,7 +58,9 @@ class VideoDatasetConversion(DataExecutor):
     text_key: str = Field("text", description="column of the captions")
     video_key: str = Field("videos", description="column of the videos: a list of paths, or one path")
     video_dir: InputPath | None = Field(
-        None, description="folder that relative paths of videos start from; by default that of the data set"
+        None,
+        description="folder that relative paths of videos start from; those that are not there, and by default all, "
+        "start at the data set's",
     )
 
     def execute(self, session: WorkSession) -> list[str]:
@@ -90,38 +98,71 @@ class VideoDatasetConversion(DataExecutor):
         """
         found: dict[str, Path] = {}
         for source in [self.dataset_path] if isinstance(self.dataset_path, str) else self.dataset_path:
-            name = Path(source.removesuffix(".gz").removesuffix(".zst")).stem
-            target = Path(self.export_path).expanduser() / f"{name}_ea_fmt.json"
+            target = Path(self.export_path).expanduser() / f"{_name_of(source)}_ea_fmt.json"
             if target in found.values():
-                raise UserError(f"dataset_path: two data sets would be written to {target}: rename one of them")
+                raise UserError(
+                    f"dataset_path: two data sets would be written to {target}: rename one of them, or convert them "
+                    f"in two jobs with an export_path each"
+                )
             found[source] = target
         return found
 
     def _converted(self, source: str, session: WorkSession) -> _Converted:
-        pairs = session.scorers.score(source, _Pairs(self.text_key, self.video_key))
+        pairs = session.scorers.score(source, _Pairs(self.text_key, self.video_key), paths_as_written=True)
         found = _Converted([], [], pairs.num_rows)
         for number, row in enumerate(pairs.to_pylist(), start=1):
             if not row["videos"]:
                 found.bad.append(_Bad(number, _NO_VIDEO, "", row["text"]))
             for path, caption in zip(row["videos"], row["captions"], strict=True):
-                located = self._located(path, source)
+                located = self._located(path, row["folder"])
                 if located is None:
                     found.bad.append(_Bad(number, _MISSING, path, row["text"]))
                 else:
                     found.entries.append({"file_path": located, "text": caption, "type": "video"})
         return found
 
-    def _located(self, path: str, source: str) -> str | None:
-        """Where a video stands, absolute; None if it is nowhere.
+    def _located(self, path: str, folder: str) -> str | None:
+        """Where a video stands, absolute; None if it is missing.
 
-        Relative paths start at `video_dir`, else at the data set's folder, else at the current directory. Readers
-        have let them start at the folder already.
+        An absolute path names one file. A relative one starts at `video_dir`, else at the folder of the row's
+        data set, and nowhere else: a file of the same name there would be another video than the caption's.
         """
-        folder = os.path.abspath(source if os.path.isdir(source) else os.path.dirname(source))
-        inside = os.path.relpath(path, folder) if path.startswith(folder + os.sep) else os.path.expanduser(path)
-        starts = filter(None, [self.video_dir, folder, os.getcwd()])
-        tried = (os.path.abspath(os.path.join(os.path.expanduser(start), inside)) for start in starts)
+        starts = filter(None, [self.video_dir, folder])
+        own = os.path.expanduser(path)
+        tried = (os.path.abspath(os.path.join(os.path.expanduser(start), own)) for start in starts)
         return next((each for each in tried if os.path.isfile(each)), None)
+
+
+def _name_of(source: str) -> str:
+    """What the file of a data set is named after: a file or folder, what its glob begins with, or the whole mix."""
+    try:
+        words = [source] if os.path.exists(source) else shlex.split(source)
+    except ValueError as error:  # open quotes
+        raise UserError(f"dataset_path: {source} is neither a path nor a weighted mix: {error}") from error
+    paths = [word for word in words if not _is_weight(word)]
+    if len(paths) != 1:
+        return f"mix_{digest(source)[:8]}"
+    path = os.path.abspath(os.path.expanduser(paths[0]))
+    if os.path.isdir(path):
+        return os.path.basename(path)
+    if not os.path.exists(path) and glob.has_magic(path):
+        return _name_of_glob(path)
+    return Path(path.removesuffix(".gz").removesuffix(".zst")).stem
+
+
+def _name_of_glob(path: str) -> str:
+    """`part` of `/data/clips/part-*.jsonl`; where it begins with a wildcard, `clips`, the folder."""
+    fixed = re.split(r"[*?[]", path, maxsplit=1)[0]
+    folder, begin = os.path.split(fixed)
+    return begin.strip("-_.") or os.path.basename(folder) or "data"
+
+
+def _is_weight(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -209,7 +250,7 @@ class _Pairs:
         """Nothing is needed."""
 
     def score(self, table: pa.Table, state: None) -> Mapping[str, pa.Array]:
-        """Returns `text`, and the lists `videos` and `captions` of equal lengths.
+        """Returns `text`, the lists `videos` and `captions` of equal lengths, and where relative paths start.
 
         Raises:
             UserError: a column holds something else.
@@ -223,6 +264,7 @@ class _Pairs:
             "text": pa.array(texts, pa.large_string()),
             "videos": pa.array(videos, lists),
             "captions": pa.array(captions, lists),
+            "folder": table.column(FOLDER_COLUMN),
         }
 
 

@@ -46,6 +46,22 @@ def test_relative_paths_may_start_at_the_current_directory(tree):
     assert files(rows) == [str(tree / "media" / "a.mp4")]
 
 
+def test_a_missing_file_is_no_other_one_of_its_name(tree):
+    gone = f"{tree}/data/media/a.mp4"
+    with pytest.raises(JobFailed, match="1 of the 1 files"):
+        files(save_rows(tree / "data" / "rows.jsonl", [gone]))
+    (tree / "media" / "only.mp4").touch()
+    with pytest.raises(JobFailed, match="1 of the 1 files"):
+        files(save_rows(tree / "data" / "rows.jsonl", [f"{tree}/data/only.mp4"]), "media")
+
+
+def test_paths_of_a_mix_start_at_the_folder_of_their_row(tree):
+    for folder in ("data", "media"):
+        save_rows(tree / folder / "rows.jsonl", {"clips": ["a.mp4"]})
+    found = files("data/rows.jsonl media/rows.jsonl", video_key="clips")
+    assert sorted(found) == [f"{tree}/data/a.mp4", f"{tree}/media/a.mp4"]
+
+
 def test_images_are_taken_where_they_are_asked_for(tree):
     rows = save_rows(tree / "rows.jsonl", {"videos": ["own.mp4"], "images": ["data/a.mp4"]}, {"images": None})
     assert files(rows) == [str(tree / "own.mp4")]

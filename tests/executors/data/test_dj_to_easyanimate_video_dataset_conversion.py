@@ -157,3 +157,61 @@ def test_the_example_travels_and_its_paths_are_planned() -> None:
     assert pickle.loads(pickle.dumps(made)) == made == VideoDatasetConversion(**made.model_dump())
     roles = [ref.role for ref in path_refs(VideoDatasetConversion, {**example, "dataset_path": ["a", "b"]})]
     assert roles == [PathRole.INPUT, PathRole.INPUT, PathRole.OUTPUT]
+
+
+@pytest.mark.parametrize("written", ["a.mp4", "{data}/a.mp4", "{data}/clips/../a.mp4"])
+def test_a_missing_video_is_no_other_one_of_its_name(work, written) -> None:
+    clips("a.mp4", "store/b.mp4", "data/b.mp4", "data/clips/c.mp4")
+    rows = [
+        {"videos": [written.format(data=Path("data").absolute())], "text": "gone"},
+        {"videos": ["b.mp4"], "text": "relative"},
+        {"videos": [str(Path("data/b.mp4").absolute())], "text": "absolute"},
+    ]
+    (entries,) = convert(work, write_rows("data/rows.jsonl", rows), video_dir="store")
+    assert entries == [entry("store/b.mp4", "relative"), entry("data/b.mp4", "absolute")]
+    assert work.reported["missing_videos"] == 1
+    assert convert(work, "data/rows.jsonl") == [[entry("data/b.mp4", "relative"), entry("data/b.mp4", "absolute")]]
+
+
+def test_paths_of_a_mix_start_at_the_folder_of_their_row(work) -> None:
+    clips("one/a.mp4", "two/a.mp4", "a.mp4")
+    for folder in ("one", "two"):
+        write_rows(f"{folder}/rows.jsonl", [{"videos": ["a.mp4"], "clip": "a.mp4", "text": folder}])
+    expected = [entry("one/a.mp4", "one"), entry("two/a.mp4", "two")]
+    for key in ("videos", "clip"):
+        (entries,) = convert(work, "0.5 one/rows.jsonl 0.5 two/rows.jsonl", video_key=key)
+        assert sorted(entries, key=lambda each: each["text"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("data/part-*.jsonl", "part"),
+        ("data/*.jsonl", "data"),
+        ("data/**/part-[0-9].jsonl", "data"),
+        ("data", "data"),
+        ("data/", "data"),
+        ("1.0 data/part-1.jsonl", "part-1"),
+        ("data/part-2.jsonl", "part-2"),
+    ],
+)
+def test_names_of_globs_and_folders(work, source, name) -> None:
+    clips("data/a.mp4")
+    for number in (1, 2):
+        write_rows(f"data/part-{number}.jsonl", [{"videos": ["a.mp4"], "text": "x"}])
+    written = VideoDatasetConversion(dataset_path=source, export_path="out").execute(work)
+    assert written == [f"out/{name}_ea_fmt.json"]
+    assert [path.name for path in Path("out").iterdir()] == [f"{name}_ea_fmt.json"]
+
+
+def test_a_mix_is_named_by_what_it_is(work) -> None:
+    clips("a.mp4")
+    for name in ("clips", "clips2"):
+        write_rows(f"{name}.jsonl", [{"videos": ["a.mp4"], "text": name}])
+    mixes = ["0.5 clips.jsonl 0.5 clips2.jsonl", "clips.jsonl clips2.jsonl"]
+    written = VideoDatasetConversion(dataset_path=[*mixes, "clips2.jsonl"], export_path="out").execute(work)
+    names = [Path(path).name for path in written]
+    assert len(set(names)) == 3
+    assert names[2] == "clips2_ea_fmt.json"
+    assert all(name.startswith("mix_") for name in names[:2])
+    assert len(json.loads(Path(written[0]).read_text())) == 2
