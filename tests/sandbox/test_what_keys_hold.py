@@ -14,8 +14,8 @@ from raysandbox.api import check, run
 from raysandbox.core.component import InputPath, OutputPath
 from raysandbox.core.registry import register
 from raysandbox.evaluators.base import DATA_EVALUATORS, DataEvaluator
-from raysandbox.executors._video.training.dataset import clip_stamps
 from raysandbox.executors.base import TRAINERS, ModelTrainer
+from raysandbox.executors.train.diffusers import DiffusersTrainer
 from raysandbox.hooks.base import Hook
 from raysandbox.sandbox.experiment import run_experiment
 
@@ -64,7 +64,7 @@ class _Trainer(ModelTrainer):
 
     @classmethod
     def surroundings(cls, raw):
-        STAMPS.append(clip_stamps(raw["dataset"], None))
+        STAMPS.append(DiffusersTrainer.surroundings(raw))
         return STAMPS[-1]
 
 
@@ -155,22 +155,23 @@ execution_job_configs:
 
 
 def test_surroundings_are_looked_up_where_inputs_are_and_compared_without_the_iteration(make_config, workspace):
-    text = """
+    rows = json.dumps([{"file_path": name, "type": "video"} for name in ("a.mp4", "gone.mp4")])
+    text = f"""
 work_dir: work
 max_iter_num: 2
 iter_targets: ["anonymous.data.value > 5"]
 execution_job_configs:
-  - {hook: WriteHook, meta_name: clip, output: [path], extra_configs: {path: work/clips/a.mp4}}
+  - {{hook: WriteHook, meta_name: clip, output: [path], extra_configs: {{path: work/clips/a.mp4}}}}
   - hook: WriteHook
     meta_name: data
     output: [path, value]
-    extra_configs: {path: work/clips/data.json, text: '[{"file_path": "a.mp4", "type": "video"}]', value: 1}
+    extra_configs: {{path: work/clips/data.json, text: '{rows}', value: 1}}
   - hook: TrainHereHook
     meta_name: train
     output: [model]
-    extra_configs: {type: trains_alone, dataset: ./work/clips/data.json, output_dir: work/lora}
+    extra_configs: {{type: trains_alone, dataset: ./work/clips/data.json, output_dir: work/lora}}
 """
     assert run_experiment(make_config(text)).iterations == 2
     folders = [workspace / "work" / f"iter_{number}" / "clips" for number in (1, 2)]
-    assert [[Path(path) for path, *_ in stamps] for stamps in STAMPS] == [[folder / "a.mp4"] for folder in folders]
+    assert [Path(stamps[0][0][0]) for stamps in STAMPS] == [folder / "a.mp4" for folder in folders]
     assert CALLS["trains_alone"] == 1
