@@ -30,6 +30,7 @@ class Session:
     quarantine: Path
     cache_dir: Path
     use_cache: bool
+    execution: str
     allow_user_code: bool
 
 
@@ -48,6 +49,7 @@ def session_of(job: Job, context: JobContext) -> Session:
         quarantine=context.quarantine,
         cache_dir=context.cache_dir,
         use_cache=context.use_cache,
+        execution=context.execution,
         allow_user_code=context.allow_user_code,
     )
 

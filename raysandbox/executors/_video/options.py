@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Dtype", "GenerationOptions", "MemoryOptions", "Offload"]
+__all__ = ["Dtype", "GenerationOptions", "MemoryOptions", "Offload", "RequestOptions"]
 
 Dtype = Literal["fp32", "bf16", "fp16"]
 Offload = Literal["none", "model", "sequential"]
@@ -33,8 +33,10 @@ class MemoryOptions(BaseModel):
     compile: bool = Field(False, description="compile the transformer (torch.compile); may change the last bits")
 
 
-class GenerationOptions(MemoryOptions):
-    """What is generated, apart from prompts and model."""
+class RequestOptions(BaseModel):
+    """What is asked of a pipeline, apart from the prompt."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     height: int | None = Field(None, ge=16, description="pixels; the pipeline's own default when null")
     width: int | None = Field(None, ge=16, description="pixels; the pipeline's own default when null")
@@ -46,6 +48,11 @@ class GenerationOptions(MemoryOptions):
     )
     negative_prompt: str = Field("", description="what videos should not show")
     arguments: dict[str, Any] = Field({}, description="further arguments of the pipeline's call, by name")
+
+
+class GenerationOptions(RequestOptions, MemoryOptions):
+    """What is generated, apart from prompts and model."""
+
     lora_weight: float = Field(1.0, description="share of the LoRA that is added to the weights")
     encode_prompts_first: bool = Field(
         True, description="encode all prompts once and generate without the text encoder in memory; same videos"

@@ -12,23 +12,27 @@ from pydantic import Field, model_validator
 
 from raysandbox.core.component import InputPath, ModelPath
 from raysandbox.core.errors import UserError
-from raysandbox.core.keys import DigestMemo, code_version
+from raysandbox.core.keys import DigestMemo, code_version, library_versions
 from raysandbox.core.registry import register
 from raysandbox.core.runner import WorkSession
 from raysandbox.executors._video.generation.encoded_prompts import EncodedPrompts, read_encoded
 from raysandbox.executors._video.generation.generating import GenerationWork, Made, Prepare
 from raysandbox.executors._video.generation.units import VideoUnit
 from raysandbox.executors._video.models.calls import check_arguments
-from raysandbox.executors._video.models.families import check_request, family_if_local, family_of
+from raysandbox.executors._video.models.families import Family, check_request, family_if_local, family_of
 from raysandbox.executors._video.models.layout import missing_weights_of
-from raysandbox.executors._video.models.lora import find_lora
+from raysandbox.executors._video.models.lora import find_lora, load_lora
+from raysandbox.executors._video.models.lora_formats import read_lora, settings_digest
 from raysandbox.executors._video.models.pipelines import (
     PipelineSource,
+    encode_prompts,
     generate,
+    load_encoders,
     load_pipeline,
     model_digest,
     peak_memory,
 )
+from raysandbox.executors._video.models.prompts_encoding import ENCODING_OPTIONS
 from raysandbox.executors._video.options import GenerationOptions
 from raysandbox.executors.infer._videos import VideoInference
 
@@ -36,7 +40,8 @@ __all__ = ["DiffusersInference", "PipelineMaker"]
 
 # What leaves the videos as they are, bit for bit.
 _NEUTRAL = {"offload", "vae_slicing", "encode_prompts_first"}
-_OF_ENCODING = {"dtype", "negative_prompt", "guidance_scale", "arguments"}
+_ENCODING_LIBRARIES = ("torch", "transformers", "diffusers")
+_LIBRARIES = (*_ENCODING_LIBRARIES, "peft")
 
 
 @register("diffusers")
@@ -69,6 +74,13 @@ class DiffusersInference(GenerationOptions, VideoInference):
     )
 
     @classmethod
+    def surroundings(cls, raw: Mapping[str, Any]) -> Any:
+        """What lies beside a LoRA's file and counts; that of a folder is part of the input."""
+        path = raw.get("lora_path")
+        file = Path(path).expanduser() if isinstance(path, str) else None
+        return settings_digest(file) if file is not None and file.is_file() else None
+
+    @classmethod
     def missing_weights(cls, raw: Mapping[str, Any]) -> Mapping[str, str]:
         """The model, when it is not on this machine or lacks files."""
         missing = missing_weights_of(raw.get("model"))
@@ -96,9 +108,11 @@ class DiffusersInference(GenerationOptions, VideoInference):
         memo = DigestMemo(session.cache_dir / "digests")
         lora = self._lora()
         return {
-            "code": code_version(DiffusersInference, GenerationWork, PipelineSource),
+            "code": code_version(PipelineMaker, GenerationWork, load_pipeline, generate, load_lora, read_lora),
+            "encoding": self._encoding(memo),
+            "libraries": library_versions(*_LIBRARIES),
             "model": model_digest(self._source(), memo),
-            "lora": None if lora is None else [memo.of(lora), self.lora_weight],
+            "lora": None if lora is None else [memo.of(lora), settings_digest(lora), self.lora_weight],
             "options": self._options().model_dump(exclude=_NEUTRAL | {"lora_weight"}),
         }
 
@@ -110,13 +124,17 @@ class DiffusersInference(GenerationOptions, VideoInference):
     def _prepare(self, session: WorkSession) -> Prepare | None:
         if not self._encodes_first():
             return None
-        memo = DigestMemo(session.cache_dir / "digests")
-        identity = [
-            code_version(DiffusersInference, PipelineSource),
+        identity = self._encoding(DigestMemo(session.cache_dir / "digests"))
+        return EncodedPrompts(self._source(), self._options(), identity, session, self.stall_timeout_s)
+
+    def _encoding(self, memo: DigestMemo) -> Any:
+        """What encoded prompts depend on beside the prompt, wherever they are encoded."""
+        return [
+            code_version(EncodedPrompts, encode_prompts, load_encoders, Family, PipelineSource),
+            library_versions(*_ENCODING_LIBRARIES),
             model_digest(PipelineSource(self._source().model), memo),
-            self._options().model_dump(include=_OF_ENCODING),
+            self._options().model_dump(include=set(ENCODING_OPTIONS)),
         ]
-        return EncodedPrompts(self._source(), self._options(), identity, session)
 
     def _encodes_first(self) -> bool:
         return self.encode_prompts_first and bool(family_of(self.model).encoded)

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from raysandbox.core.component import InputPath, ModelPath, OutputPath
 from raysandbox.core.errors import UserError
@@ -35,9 +35,10 @@ from raysandbox.executors.base import ModelTrainer
 
 __all__ = ["DiffusersTrainer"]
 
-# What leaves the weights and the files beside them as they are; clips count by their content.
+# What leaves the weights as they are; clips count by their content.
 _NEUTRAL = {"model", "transformer_path", "dataset", "dataset_root", "validation_dataset", "output_dir"}
-_NEUTRAL |= {"max_bad_rows", "keep_last"}
+_NEUTRAL |= {"max_bad_rows", "keep_last", "checkpoint_every", "checkpoint_each_epoch", "gradient_checkpointing"}
+_NEUTRAL |= {"validation_timesteps", "sample_prompts", "sample_options"}
 
 
 @register("diffusers")
@@ -77,8 +78,11 @@ class DiffusersTrainer(TrainingOptions, ModelTrainer):
     validation_dataset: InputPath | None = Field(
         None, description="held-out clips: their denoising loss is reported at the start and at checkpoints"
     )
-    max_bad_rows: int = Field(
-        0, ge=0, description="clips of a data set that may be missing, damaged or too short; they go to quarantine"
+    max_bad_rows: int | float = Field(
+        0,
+        ge=0,
+        description="clips of a data set that may be missing, damaged or too short, or, below 1, which share of "
+        "them; they go to quarantine",
     )
     output_dir: OutputPath = Field(description="where checkpoint-{step}.safetensors and training.json appear")
 
@@ -93,7 +97,14 @@ class DiffusersTrainer(TrainingOptions, ModelTrainer):
         """The clips that the data sets name, by path, size and time of change."""
         sets = [raw.get("dataset"), raw.get("validation_dataset")]
         root = raw.get("dataset_root")
-        return [digest(clip_stamps(each, root)) if isinstance(each, str) else None for each in sets]
+        return [clip_stamps(each, root) if isinstance(each, str) else None for each in sets]
+
+    @field_validator("max_bad_rows")
+    @classmethod
+    def _number_or_share(cls, value: float) -> float:
+        if value >= 1 and value != int(value):
+            raise ValueError("must be a number of clips, or a share below 1")
+        return value
 
     @model_validator(mode="after")
     def _fits_the_family(self) -> DiffusersTrainer:
@@ -125,7 +136,9 @@ class DiffusersTrainer(TrainingOptions, ModelTrainer):
         files = [[each.latents.name, each.text.name] for each in clips]
         held = [[each.latents.name, each.text.name] for each in held_out]
         key = digest([code, settings, model_digest(source, memo), files, held, without.name])
-        return Prepared(key, source, Path(self.output_dir).expanduser().absolute(), clips, held_out, without, samples)
+        output = Path(self.output_dir).expanduser().absolute()
+        execution = None if session.use_cache else session.execution
+        return Prepared(key, source, output, clips, held_out, without, samples, execution)
 
     def train(self, session: TrainSession) -> str:
         """Trains and returns `output_dir`.
@@ -147,6 +160,7 @@ class DiffusersTrainer(TrainingOptions, ModelTrainer):
         sets = [self._read(session, "dataset", self.dataset)]
         if self.validation_dataset is not None:
             sets.append(self._read(session, "validation_dataset", self.validation_dataset))
+        self.check_warmup(sets[0].total, workers=1)  # more workers take fewer steps, which is said when they start
         form = ClipFormat(self.height, self.width, self.num_frames, self.stride, self.seed)
         clips, plain = [clip for each in sets for clip in each.clips], self.generation
         latents = clip_encoding(session, source, family, clips, form, plain, memo)

@@ -34,6 +34,9 @@ def clips(tmp_path_factory):
         ({"sample_prompts": ["a"], "sample_options": {"width": 24}}, "width is 24"),
         ({"max_steps": 3, "warmup_steps": 3}, "warmup_steps must be fewer than max_steps"),
         ({"learning_rates": 1}, "Extra inputs"),
+        ({"sample_options": {"attention_backend": "native"}}, "Extra inputs"),
+        ({"sample_options": {"dtype": "fp16"}}, "Extra inputs"),
+        ({"max_bad_rows": 1.5}, "max_bad_rows\\n.*must be a number of clips, or a share below 1"),
     ],
 )
 def test_what_cannot_be_trained_is_said_before(model, clips, tmp_path, options, message):
@@ -83,19 +86,49 @@ def test_missing_and_damaged_clips(model, clips, tmp_path):
     assert ["gone" in reasons[0], "torn" in reasons[1], len(reasons)] == [True, True, 2]
 
 
+@pytest.mark.parametrize(("share", "fits"), [(0.5, True), (0.4, False)])
+def test_a_share_of_bad_clips(model, clips, tmp_path, share, fits):
+    rows = json.loads(clips.read_text())[:1]
+    dataset = tmp_path / "set.json"
+    dataset.write_text(json.dumps([*rows, {**rows[0], "file_path": "gone.mp4"}]))
+    trainer = trainer_of(model, dataset, tmp_path / "lora", max_bad_rows=share)
+    if fits:
+        assert len(trainer.prepare(session_in(tmp_path / "job")).clips) == 1
+        return
+    with pytest.raises(BadRowsError, match=r"1 of 2 clips .*max_bad_rows allows 0\.4"):
+        trainer.prepare(session_in(tmp_path / "job"))
+
+
+def test_a_warm_up_that_does_not_end_is_refused(model, clips, tmp_path):
+    options = {"max_steps": None, "epochs": 2, "batch_size": 1}  # of 3 clips
+    too_long = trainer_of(model, clips, tmp_path / "lora", warmup_steps=6, **options)
+    session = session_in(tmp_path / "job")
+    with pytest.raises(UserError, match=r"warmup_steps is 6, and the training of 3 clips on 1 .*has 6 steps"):
+        too_long.prepare(session)
+    assert not (session.cache_dir / "latents").exists()
+    trainer = trainer_of(model, clips, tmp_path / "lora", warmup_steps=3, **options)
+    with pytest.raises(UserError, match=r"3 clips on 2 worker\(s\) has 3 steps"):
+        trained(trainer, tmp_path / "job", world_size=2)
+
+
 def test_changed_clips_are_another_training(model, clips, tmp_path):
     folder = tmp_path / "clips"
     dataset = clips_in(folder, 2)
     raw = {"dataset": str(dataset), "output_dir": str(tmp_path / "lora"), "model": str(model)}
     before = DiffusersTrainer.surroundings(raw)
-    trained(trainer_of(model, dataset, tmp_path / "lora", max_steps=1), tmp_path / "job")
-    assert trained(trainer_of(model, dataset, tmp_path / "lora", max_steps=1), tmp_path / "job").told == []
+
+    def trains(dataset):
+        told = trained(trainer_of(model, dataset, tmp_path / "lora", max_steps=1), tmp_path / "job")
+        return bool(told.values("grad_norm"))
+
+    assert trains(dataset)
+    assert not trains(dataset)
     clip = json.loads(dataset.read_text())[0]["file_path"]
     os.utime(clip, ns=(1, 1))
     assert DiffusersTrainer.surroundings(raw) != before
-    assert trained(trainer_of(model, dataset, tmp_path / "lora", max_steps=1), tmp_path / "job").told == []
+    assert not trains(dataset)
     shutil.copy(json.loads(clips.read_text())[2]["file_path"], clip)
-    assert len(trained(trainer_of(model, dataset, tmp_path / "lora", max_steps=1), tmp_path / "job").told) == 1
+    assert trains(dataset)
     assert DiffusersTrainer.surroundings({"model": "x", "dataset": str(tmp_path / "later.json")}) == [
         DiffusersTrainer.surroundings({"dataset": str(tmp_path / "also.json")})[0],
         None,
@@ -108,6 +141,7 @@ def test_an_experiment_on_two_workers_learns_as_one_does(model, clips, workspace
     from raysandbox.api import run
 
     numbers = {"learning_rate": 2e-3, "max_steps": 3, "checkpoint_every": 2, "validation_dataset": str(clips)}
+    numbers |= {"sample_prompts": ["a", "b", "c"], "sample_options": {"num_inference_steps": 1}}
     alone = trainer_of(model, clips, workspace / "alone", batch_size=2, **numbers)
     together = alone.model_copy(update={"batch_size": 1, "output_dir": "together"})
     job = {
@@ -130,7 +164,10 @@ def test_an_experiment_on_two_workers_learns_as_one_does(model, clips, workspace
         assert len(two) == count
     assert json.loads(Path("together/training.json").read_text())["workers"] == 2
     assert len(list(Path(cache, "latents").glob("*.safetensors"))) == 3
-    assert len(list(Path(cache, "text_embeddings").glob("*.safetensors"))) == 4
+    assert len(list(Path(cache, "text_embeddings").glob("*.safetensors"))) == 7
+    samples = sorted(path.relative_to("together/samples") for path in Path("together/samples").glob("*/*.mp4"))
+    assert [str(path) for path in samples] == [f"step-{step}/{name}-0.mp4" for step in (2, 3) for name in "abc"]
+    assert [each["value"] for each in told if each["name"] == "train.failed_samples"] == [0, 0]
     assert sorted(path.name for path in Path("together").glob("*.safetensors")) == [
         "checkpoint-2.safetensors",
         "checkpoint-3.safetensors",

@@ -69,6 +69,7 @@ class InProcessSession:
     folder: Path
     workers: InProcessWorkers = field(default_factory=InProcessWorkers)
     use_cache: bool = True
+    execution: str = "this one"
     allow_user_code: bool = False
     progress: Progress = field(default_factory=Progress)
     scorers: Any = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,15 +69,20 @@ def trainer_of(model: Path, dataset: Path, output: Path, family: str = "easyanim
     return DiffusersTrainer.model_validate({**small, **paths, **options})
 
 
-def session_in(folder: Path) -> InProcessSession:
+def session_in(folder: Path, **options: Any) -> InProcessSession:
     """A job's session whose row scorers run in this process."""
-    session = InProcessSession(folder, scorers=DatasetScorers("local"))
+    session = InProcessSession(folder, scorers=DatasetScorers("local"), **options)
     session.quarantine.mkdir(parents=True, exist_ok=True)
     return session
 
 
-def trained(trainer: Any, job: Path, **worker: Any) -> Worker:
+def trained(trainer: Any, job: Path, session: Mapping[str, Any] | None = None, **worker: Any) -> Worker:
     """Prepares and trains in this process."""
-    session = Worker(trainer.prepare(session_in(job)), job, **worker)
+    prepared = trainer.prepare(session_in(job, **(session or {})))
+    return finished(trainer, Worker(prepared, job, **worker))
+
+
+def finished(trainer: Any, session: Worker) -> Worker:
+    """Trains what was prepared."""
     assert trainer.train(session) == trainer.output_dir
     return session

@@ -9,8 +9,9 @@ import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from raysandbox.core.errors import MissingExtraError, UserError
@@ -41,6 +42,7 @@ __all__ = [
     "load_vae",
     "model_digest",
     "peak_memory",
+    "pipeline_around",
     "torch_dtype",
 ]
 
@@ -91,6 +93,27 @@ def load_encoders(source: PipelineSource, device: str, memory: MemoryOptions) ->
     """
     layout = _whole_layout(source)
     pipe, _ = _pipeline(layout, source, memory.dtype, set(layout.encoders))
+    _place(pipe, device, memory)
+    return pipe
+
+
+def pipeline_around(transformer: Any, source: PipelineSource, device: str, memory: MemoryOptions) -> Any:
+    """A pipeline with a transformer that is there already and without text encoders.
+
+    Args:
+        transformer: of the model; it stays as it is.
+        source: the other weights.
+        device: where the transformer is.
+        memory: dtype of the other parts, and tiling; the rest of it would change the transformer.
+
+    Raises:
+        UserError: the model cannot be had, or is damaged.
+        MissingExtraError: a package is not installed.
+    """
+    layout = _whole_layout(source)
+    others = set(layout.parts) - {"transformer", *layout.encoders}
+    pipe, family = _pipeline(layout, source, memory.dtype, others, {"transformer": transformer})
+    _speed_up(pipe, family, memory)
     _place(pipe, device, memory)
     return pipe
 
@@ -168,10 +191,17 @@ def _pipeline_class(layout: Layout, source: PipelineSource) -> Any:
     return kind
 
 
-def _pipeline(layout: Layout, source: PipelineSource, dtype: Dtype, wanted: Collection[str]) -> tuple[Any, Family]:
-    """The pipeline with the parts that are wanted and the settings of the model's index."""
+def _pipeline(
+    layout: Layout,
+    source: PipelineSource,
+    dtype: Dtype,
+    wanted: Collection[str],
+    given: Mapping[str, Any] = MappingProxyType({}),
+) -> tuple[Any, Family]:
+    """The pipeline with the parts that are wanted or given, and the settings of the model's index."""
     kind, family = _pipeline_class(layout, source), family_of(source.model, source.key)
-    parts = {name: _part(layout, source, name, dtype, family) if name in wanted else None for name in layout.parts}
+    parts = {name: given.get(name) for name in layout.parts}
+    parts |= {name: _part(layout, source, name, dtype, family) for name in layout.parts if name in wanted}
     known = inspect.signature(kind.__init__).parameters
     settings = {name: value for name, value in layout.settings.items() if name in known}
     try:

@@ -14,7 +14,9 @@ from raysandbox.executors._video.options import GenerationOptions
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["encode_prompts", "uses_negative"]
+__all__ = ["ENCODING_OPTIONS", "encode_prompts", "uses_negative"]
+
+ENCODING_OPTIONS = frozenset({"dtype", "negative_prompt", "guidance_scale", "arguments"})  # what embeddings depend on
 
 _PASSED_ON = ("max_sequence_length", "prompt_template", "clean_caption")
 

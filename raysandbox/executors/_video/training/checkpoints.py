@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from raysandbox.core.errors import JobFailed
 from raysandbox.core.files import atomic_path, atomic_write, remove
+from raysandbox.executors._video.models.lora_formats import some
 from raysandbox.executors.train._staging import MARKER
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Progressed:
         validation: held-out losses, by step.
         seconds: spent on them.
         extra: numbers of the optimizer that are no tensors.
+        timesteps: shares of noise of the last held-out loss.
     """
 
     step: int = 0
@@ -52,6 +54,7 @@ class Progressed:
     validation: dict[int, float] = field(default_factory=dict)
     seconds: float = 0.0
     extra: dict[str, float] = field(default_factory=dict)
+    timesteps: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,22 +65,31 @@ class Checkpoints:
         folder: `output_dir`.
         key: names everything that the weights depend on.
         keep_last: how many states stay.
+        execution: where nothing may be reused that an earlier execution of the job left, the name of this one;
+            None where it may.
     """
 
     folder: Path
     key: str
     keep_last: int
+    execution: str | None = None
 
     def open(self) -> int:
-        """Takes the folder over; what a training of another key left goes, files of others stay.
+        """Takes the folder over; what another training left goes, with a warning, and files of others stay.
 
         Returns:
             the step to go on from, 0 for a training from the beginning, or `FINISHED`.
         """
         marker = _read(self.folder / MARKER)
         own = _read(self.folder / _STATES / _OWN)
-        if (own or marker).get("key") != self.key:
-            self._clear([*own.get("files", []), *marker.get("files", []), _STATES, MARKER])
+        strange = (own or marker).get("key") != self.key
+        if strange or (self.execution is not None and own.get("execution") != self.execution):
+            files = sorted({*own.get("files", []), *marker.get("files", [])})
+            standing = [name for name in files if (self.folder / name).exists()]
+            if standing:
+                what = "another training" if strange else "an earlier run of this training, and caches are not read"
+                logger.warning("%s: of %s; it is removed: %s", self.folder, what, some(standing))
+            self._clear([*files, _STATES, MARKER])
             self._claim([])
             return 0
         if marker and all((self.folder / name).exists() for name in marker["files"]):
@@ -85,12 +97,21 @@ class Checkpoints:
         (self.folder / MARKER).unlink(missing_ok=True)
         return self._newest_whole()
 
+    def finished(self) -> dict[str, Any]:
+        """What the marker says of a training that has finished."""
+        return _read(self.folder / MARKER)
+
+    def can_go_on_from(self, step: int) -> bool:
+        """Whether the state after a step is here."""
+        return self._state(step).is_file()
+
     def write(self, state: Mapping[str, torch.Tensor], progress: Progressed) -> None:
         """Writes the state of the optimizer after a step; those before the last ones go."""
         import torch
         from safetensors.torch import save
 
         notes = {"step": progress.step, "validation": progress.validation, "seconds": progress.seconds}
+        notes |= {"timesteps": progress.timesteps}
         about = {"key": self.key, "notes": json.dumps({**notes, "extra": progress.extra})}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
         tensors["losses"] = torch.tensor(progress.losses, dtype=torch.float64)
@@ -121,7 +142,7 @@ class Checkpoints:
             notes = json.loads(file.metadata()["notes"])
         losses = tensors.pop("losses").tolist()
         validation = {int(number): loss for number, loss in notes["validation"].items()}
-        return tensors, Progressed(step, losses, validation, notes["seconds"], notes["extra"])
+        return tensors, Progressed(step, losses, validation, notes["seconds"], notes["extra"], notes["timesteps"])
 
     def own(self, name: str) -> None:
         """Notes a file or folder as the training's, before it is written."""
@@ -136,7 +157,9 @@ class Checkpoints:
         atomic_write(self.folder / MARKER, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
     def _claim(self, files: list[str]) -> None:
-        atomic_write(self.folder / _STATES / _OWN, json.dumps({"key": self.key, "files": files}))
+        atomic_write(
+            self.folder / _STATES / _OWN, json.dumps({"key": self.key, "execution": self.execution, "files": files})
+        )
 
     def _clear(self, names: list[str]) -> None:
         for name in names:

@@ -83,12 +83,15 @@ def read_clips(dataset: str, root: str | None, key: str) -> tuple[list[Clip], li
 
 
 def clip_stamps(dataset: str, root: str | None) -> Any:
-    """Path, size and time of change of every file that a data set names; None while it cannot be read."""
+    """Path, size and time of change of every clip of a data set, and the other files that it names.
+
+    None while it cannot be read.
+    """
     try:
         clips, bad = read_clips(dataset, root, "dataset")
     except JobFailed:
         return None  # an earlier job may still write it
-    return [[clip.path, *file_stamp(clip.path)] for clip in clips] + [str(each) for each in bad]
+    return [[clip.path, *file_stamp(clip.path)] for clip in clips] + [[each.path] for each in bad]
 
 
 def file_stamp(path: str) -> tuple[int, int]:
@@ -97,13 +100,13 @@ def file_stamp(path: str) -> tuple[int, int]:
     return stat.st_size, stat.st_mtime_ns
 
 
-def spend_budget(bad: Sequence[BadClip], total: int, allowed: int, quarantine: Path, key: str) -> None:
+def spend_budget(bad: Sequence[BadClip], total: int, allowed: float, quarantine: Path, key: str) -> None:
     """Names the entries that are left out, and refuses when they are too many.
 
     Args:
         bad: what is left out.
         total: number of entries.
-        allowed: most that may be left out (`max_bad_rows`).
+        allowed: most that may be left out, or below 1 which share of them (`max_bad_rows`).
         quarantine: file that names all of them, with reasons; that of an earlier run goes.
         key: what messages call the data set.
 
@@ -117,7 +120,7 @@ def spend_budget(bad: Sequence[BadClip], total: int, allowed: int, quarantine: P
     else:
         quarantine.unlink(missing_ok=True)
     shown = "".join(f"\n  {each}" for each in bad[:_SHOWN]) + ("\n  …" if len(bad) > _SHOWN else "")
-    if len(bad) > allowed:
+    if len(bad) / total > allowed if 0 < allowed < 1 else len(bad) > allowed:
         raise BadRowsError(
             f"{key}: {len(bad)} of {total} clips cannot be trained on, max_bad_rows allows {allowed}:{shown}\n"
             f"(mend or remove them, or set max_bad_rows; all are in {quarantine})"
@@ -134,10 +137,12 @@ def _entries(row: Mapping[str, Any], place: str, key: str) -> Iterator[tuple[str
     if "file_path" in row:
         files, kind = [row["file_path"]], row.get("type")
     elif "videos" in row:
-        files, kind = row["videos"] or [], "video"
+        given, kind = row["videos"] or [], "video"
+        files = [given] if isinstance(given, str) else given
     else:
         raise JobFailed(f"{key}: {place} has neither 'file_path' nor 'videos'; its keys are {', '.join(row)}")
-    if not isinstance(text, str) or not all(isinstance(each, str | None) for each in files):
+    readable = isinstance(text, str) and isinstance(files, list)
+    if not readable or not all(isinstance(each, str | None) for each in files):
         raise JobFailed(f"{key}: {place}: 'text' and the paths of its files must be text")
     captions = SpecialTokens().captions(text, len(files))
     yield from zip((each or "" for each in files), captions, [kind] * len(files), strict=True)

@@ -84,9 +84,21 @@ class Denoising:
         return Noised(latents, sigma * self.steps, noise - clean)
 
     def sigma(self, density: Tensor, size: tuple[int, int, int]) -> Tensor:
-        """The share of noise: one of the scheduler's steps, shifted as it does while generating."""
-        config = self.scheduler.config
+        """The share of noise: one of the scheduler's steps, shifted as it does while generating.
+
+        With `shift_terminal` (LTX) they are stretched too: less noise than that never comes before the
+        transformer while generating, and what it would learn of it is never used.
+        """
         sigma = 1 - (density * self.steps).long().clamp(0, self.steps - 1) / self.steps
+        if not self.scheduler.config.get("shift_terminal"):
+            return self._shifted(sigma, size)
+        import torch
+
+        with_last = self._shifted(torch.cat([sigma, sigma.new_tensor([1 / self.steps])]), size)
+        return self.scheduler.stretch_shift_to_terminal(with_last)[:-1]  # the last one tells it how far
+
+    def _shifted(self, sigma: Tensor, size: tuple[int, int, int]) -> Tensor:
+        config = self.scheduler.config
         if config.get("use_dynamic_shifting"):
             return self.scheduler.time_shift(self.shift_parameter(size), 1.0, sigma)
         shift = config.get("flow_shift") or config.get("shift") or 1.0

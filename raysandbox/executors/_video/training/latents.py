@@ -23,6 +23,7 @@ from raysandbox.core.keys import DigestMemo, digest
 from raysandbox.core.runner import WorkSession
 from raysandbox.executors._video.models.families import Family
 from raysandbox.executors._video.models.layout import PipelineSource, fetch, read_layout
+from raysandbox.executors._video.models.prompts_encoding import ENCODING_OPTIONS
 from raysandbox.executors._video.options import Dtype, GenerationOptions
 from raysandbox.executors._video.training.dataset import Clip
 from raysandbox.ops.media import Job
@@ -144,7 +145,8 @@ def text_encoding(
     """
     folder = session.cache_dir.absolute() / "text_embeddings"
     encoders = read_layout(fetch(source, weights=True), source.key).encoders
-    common = [_VERSION, family.name, part_digest(source, encoders, memo), options.model_dump(mode="json")]
+    of_encoding = options.model_dump(mode="json", include=set(ENCODING_OPTIONS))
+    common = [_VERSION, family.name, part_digest(source, encoders, memo), of_encoding]
     targets = [folder / f"{digest([*common, text])}.safetensors" for text in texts]
     rows = {
         target: {"caption": text, "target": str(target)}

@@ -10,9 +10,10 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,8 +36,6 @@ __all__ = ["Prepared", "train_lora"]
 
 logger = logging.getLogger(__name__)
 
-_TOLD_AGAIN = 100  # steps: more than metrics wait to be sent together
-
 
 @dataclass(frozen=True)
 class Prepared:
@@ -50,6 +49,7 @@ class Prepared:
         held_out: to validate with, may be empty.
         without_caption: embeddings of the empty caption.
         samples: encoded prompts of sample videos.
+        execution: names the execution of the job where nothing of earlier ones may be reused, else None.
     """
 
     key: str
@@ -59,6 +59,7 @@ class Prepared:
     held_out: tuple[Example, ...]
     without_caption: Path
     samples: tuple[tuple[str, Path], ...] = ()
+    execution: str | None = None
 
 
 def train_lora(options: TrainingOptions, prepared: Prepared, session: TrainSession) -> None:
@@ -68,18 +69,83 @@ def train_lora(options: TrainingOptions, prepared: Prepared, session: TrainSessi
         JobFailed: a loss is not finite.
         UserError: the model cannot be trained here.
     """
+    options.check_warmup(len(prepared.clips), session.world_size)
     together = Together(session.rank, session.world_size, session.device)
     key = digest([prepared.key, options.clips_per_step(session.world_size)])
-    checkpoints = Checkpoints(prepared.output, key, options.keep_last)
-    start = together.told(checkpoints.open() if together.rank == 0 else 0)
+    checkpoints = Checkpoints(prepared.output, key, options.keep_last, prepared.execution)
+    start = together.told(_start(options, prepared, checkpoints, session) if together.rank == 0 else 0)
     if start == FINISHED:
-        logger.info("%s holds this training, finished; nothing is trained again", prepared.output)
         return
     run = _Run.begun(options, prepared, session, together, checkpoints)
     if start:
         logger.info("going on after step %d, from %s", start, prepared.output / checkpoint_name(start))
         run.go_back_to(start)
     run.train()
+
+
+def _start(options: TrainingOptions, prepared: Prepared, checkpoints: Checkpoints, session: TrainSession) -> int:
+    """The step to go on from, or `FINISHED`, where the losses are told again: this run has not seen them.
+
+    A finished training whose last checkpoint lacks sample videos is gone on from its last step, to make them.
+    """
+    start = checkpoints.open()
+    if start != FINISHED:
+        return start
+    found, folder = checkpoints.finished(), prepared.output
+    logger.info("%s holds this training, finished; nothing is trained again", folder)
+    last = found["steps"]
+    if Samples(options, prepared.source, prepared.samples, session.device).lacking(_samples_folder(folder, last)):
+        if checkpoints.can_go_on_from(last):
+            return last
+        logger.warning("%s: videos of sample_prompts cannot be made any more, its last state is gone", folder)
+    validation = {int(step): loss for step, loss in found["validation_losses"].items()}
+    progress = Progressed(last, found["losses"], validation, timesteps=found["validation_timesteps"])
+    _tell_again(options, progress, last, session)
+    _warn_of_other_wishes(options, progress, _checkpoint_steps(options, prepared, session.world_size), folder)
+    return FINISHED
+
+
+def _tell_again(options: TrainingOptions, progress: Progressed, steps: int, session: TrainSession) -> None:
+    """Reports the losses that an earlier run computed: this one's metrics may not have them."""
+    for step, loss in enumerate(progress.losses, start=1):
+        session.report({"loss": loss, "lr": options.rate(step, steps)}, step=step)
+    for step, loss in progress.validation.items():
+        session.report({"validation_loss": loss}, step=step)
+
+
+def _warn_of_other_wishes(
+    options: TrainingOptions, progress: Progressed, checkpoints: Collection[int], folder: Path
+) -> None:
+    """Says what was asked for only after the steps that are done."""
+    done = sorted(step for step in checkpoints if step <= progress.step)
+    lost = [str(step) for step in done if not (folder / checkpoint_name(step)).exists()]
+    if lost:
+        logger.warning(
+            "%s: the training was done without checkpoints after steps %s (to get them run it with --no-cache)",
+            *(folder, ", ".join(lost)),
+        )
+    if progress.validation and progress.timesteps != options.validation_timesteps:
+        logger.warning(
+            "%s: held-out losses up to step %d are at validation_timesteps %d, not %d, and do not compare with others",
+            *(folder, progress.step, progress.timesteps, options.validation_timesteps),
+        )
+
+
+def _samples_folder(output: Path, step: int) -> Path:
+    return output / "samples" / f"step-{step}"
+
+
+def _checkpoint_steps(options: TrainingOptions, prepared: Prepared, workers: int) -> list[int]:
+    """The steps after which there is a checkpoint."""
+    clips, per_step = len(prepared.clips), options.clips_per_step(workers)
+    steps = options.steps(clips, workers)
+
+    def wanted(step: int) -> bool:
+        ends_epoch = step * per_step // clips > (step - 1) * per_step // clips
+        regular = options.checkpoint_every is not None and step % options.checkpoint_every == 0
+        return step == steps or regular or (options.checkpoint_each_epoch and ends_epoch)
+
+    return [step for step in range(1, steps + 1) if wanted(step)]
 
 
 @dataclass
@@ -135,7 +201,7 @@ class _Run:
         examples = Examples(
             prepared.clips, prepared.held_out, prepared.without_caption, options, denoising, session.device
         )
-        samples = Samples(options, source, prepared.samples, session.device)
+        samples = Samples(options, source, prepared.samples, session.device, together.rank, together.size)
         optimizing = Optimizing.of(transformer, options, session.device)
         return cls(
             options, prepared, session, together, checkpoints, transformer, denoising, optimizing, examples, samples
@@ -146,20 +212,19 @@ class _Run:
         """Steps of the whole training."""
         return self.options.steps(len(self.prepared.clips), self.together.size)
 
+    @cached_property
+    def checkpoint_steps(self) -> frozenset[int]:
+        """The steps after which there is a checkpoint."""
+        return frozenset(_checkpoint_steps(self.options, self.prepared, self.together.size))
+
     def go_back_to(self, step: int) -> None:
-        """Takes up the state after a step."""
+        """Takes up the state after a step, and makes its sample videos that are not there."""
         state, self.progress = self.checkpoints.read(step)
         self.optimizing.load(state, self.progress.extra)
         if self.together.rank == 0:
-            self._tell_again(max(step - _TOLD_AGAIN, 0))
-
-    def _tell_again(self, after: int) -> None:
-        """Reports losses again that a process which was killed may have taken with it."""
-        for step, loss in list(enumerate(self.progress.losses, start=1))[after:]:
-            self.session.report({"loss": loss, "lr": self.options.rate(step, self.steps)}, step=step)
-        for step, loss in self.progress.validation.items():
-            if step >= after:
-                self.session.report({"validation_loss": loss}, step=step)
+            _tell_again(self.options, self.progress, self.steps, self.session)
+            _warn_of_other_wishes(self.options, self.progress, self.checkpoint_steps, self.prepared.output)
+        self._sample(step)
 
     def train(self) -> None:
         """Does the steps that are left."""
@@ -174,7 +239,7 @@ class _Run:
             self.progress.losses.append(loss)
             self.progress.seconds += seconds
             self._report(step, loss, norm, seconds, peak)
-            if self._is_checkpoint(step):
+            if step in self.checkpoint_steps:
                 self._checkpoint(step)
         if self.together.rank == 0:
             self.checkpoints.finish(self._summary())
@@ -231,16 +296,9 @@ class _Run:
         loss = total.item() * self.together.size / count
         if not math.isfinite(loss):
             raise JobFailed(f"validation_dataset: the held-out loss is {loss} after step {step}")
-        self.progress.validation[step] = loss
+        self.progress.validation[step], self.progress.timesteps = loss, self.options.validation_timesteps
         if self.together.rank == 0:
             self.session.report({"validation_loss": loss}, step=step)
-
-    def _is_checkpoint(self, step: int) -> bool:
-        options = self.options
-        clips, per_step = len(self.prepared.clips), options.clips_per_step(self.together.size)
-        ends_epoch = step * per_step // clips > (step - 1) * per_step // clips
-        regular = options.checkpoint_every is not None and step % options.checkpoint_every == 0
-        return step == self.steps or regular or (options.checkpoint_each_epoch and ends_epoch)
 
     def _checkpoint(self, step: int) -> None:
         self._validate(step)
@@ -252,10 +310,24 @@ class _Run:
             state = lora_state(self.transformer)
             save_lora(file, state, rank=self.options.rank, alpha=self.options.alpha, about=about)
             self.checkpoints.forget()
-            if self.prepared.samples:
-                self.checkpoints.own("samples")
-                self.samples.write(self.checkpoints.folder / "samples" / f"step-{step}", self.transformer)
+        self._sample(step)
+
+    def _sample(self, step: int) -> None:
+        """Makes the sample videos of a step that are not there, each worker its share, and waits for all."""
+        import torch
+
+        if not self.prepared.samples:
+            self.together.wait()
+            return
+        folder = _samples_folder(self.checkpoints.folder, step)
+        if self.together.rank == 0:
+            self.checkpoints.own("samples")
+            self.samples.begin(folder)
         self.together.wait()
+        failed = torch.tensor([float(self.samples.write(folder, self.transformer))], device=self.session.device)
+        self.together.average([failed])
+        if self.together.rank == 0:
+            self.session.report({"failed_samples": round(failed.item() * self.together.size)}, step=step)
 
     def _report(self, step: int, loss: float, norm: float, seconds: float, peak: Sequence[float]) -> None:
         if self.together.rank:
@@ -285,6 +357,7 @@ class _Run:
             "last_loss": progress.losses[-1],
             "losses": progress.losses,
             "validation_losses": progress.validation,
+            "validation_timesteps": progress.timesteps,
             "seconds": round(progress.seconds, 3),
             "checkpoint": checkpoint_name(progress.step),
         }

@@ -7,15 +7,20 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from raysandbox.executors._video.options import Dtype, GenerationOptions
+from raysandbox.core.errors import UserError
+from raysandbox.executors._video.options import Dtype, GenerationOptions, RequestOptions
 
 __all__ = ["SampleOptions", "TrainingOptions"]
 
 
-class SampleOptions(GenerationOptions):
-    """How sample videos are generated while training: sizes and dtype are the training's where they are null."""
+class SampleOptions(RequestOptions):
+    """How sample videos are generated while training, with its transformer as it is: in its dtype, on its device.
+
+    Sizes and tiling are the training's where they are null.
+    """
 
     num_inference_steps: int | None = Field(25, ge=1, description="denoising steps")
+    vae_tiling: bool | None = Field(None, description="decode in tiles; as the training's vae_tiling if null")
     seed: int = Field(0, ge=0, description="of the samples' noise: the same at every checkpoint")
 
 
@@ -89,14 +94,26 @@ class TrainingOptions(BaseModel):
     @property
     def samples(self) -> GenerationOptions:
         """How sample videos are generated."""
-        given = self.sample_options
-        missing = [name for name in ("height", "width", "num_frames") if getattr(given, name) is None]
-        missing += [name for name in ("dtype",) if name not in given.model_fields_set]
-        return given.model_copy(update={name: getattr(self, name) for name in missing})
+        given = self.sample_options.model_dump(exclude={"seed"}, exclude_none=True)
+        names = ("dtype", "vae_tiling", "height", "width", "num_frames")
+        return GenerationOptions.model_validate({name: getattr(self, name) for name in names} | given)
 
     def steps(self, clips: int, workers: int) -> int:
         """How many steps the training takes."""
         return self.max_steps or max(1, -(-self.epochs * clips // self.clips_per_step(workers)))
+
+    def check_warmup(self, clips: int, workers: int) -> None:
+        """Refuses a warm-up that lasts as long as the training: its learning rate would never be reached.
+
+        Raises:
+            UserError: it says how many steps there are.
+        """
+        steps = self.steps(clips, workers)
+        if self.warmup_steps >= steps:
+            raise UserError(
+                f"warmup_steps is {self.warmup_steps}, and the training of {clips} clips on {workers} worker(s) has "
+                f"{steps} steps (set fewer warmup_steps, or more epochs)"
+            )
 
     def clips_per_step(self, workers: int) -> int:
         """The clips of one step, over all workers."""

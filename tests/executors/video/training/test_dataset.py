@@ -63,11 +63,20 @@ def test_rows_of_data_juicer(written, tmp_path):
     assert [each.reason for each in bad] == ["it names no video"]
 
 
+def test_one_video_needs_no_list(written, tmp_path):
+    (tmp_path / "a.mp4").touch()
+    clips, bad = read_clips(written([{"videos": "a.mp4", "text": "one"}], "set.jsonl"), None, "dataset")
+    assert [(clip.path, clip.text) for clip in clips] == [(str(tmp_path / "a.mp4"), "one")]
+    assert bad == []
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
         ([{"path": "a.mp4"}], r"row 1 has neither 'file_path' nor 'videos'; its keys are path"),
         ([{"file_path": "a.mp4", "text": 5}], "row 1: 'text' and the paths of its files must be text"),
+        ([{"videos": {"a": "a.mp4"}, "text": ""}], "row 1: 'text' and the paths of its files must be text"),
+        ([{"videos": 5, "text": ""}], "row 1: 'text' and the paths of its files must be text"),
         ([], "holds no rows"),
     ],
 )
@@ -85,6 +94,10 @@ def test_a_budget_of_bad_clips(tmp_path, caplog):
         spend_budget(bad, 9, 6, quarantine, "dataset")
     assert len(quarantine.read_text().splitlines()) == 7
     spend_budget(bad, 9, 7, quarantine, "dataset")
+    spend_budget(bad, 25, 0.28, quarantine, "dataset")  # 0.28 · 25 is just above 7 in floating point, 0.29 · 100 below
+    spend_budget(bad + bad + bad + bad + bad[:1], 100, 0.29, quarantine, "dataset")
+    with pytest.raises(BadRowsError, match=r"allows 0\.2:"):
+        spend_budget(bad, 25, 0.2, quarantine, "dataset")
     assert "7 of 9 clips are left out" in caplog.text
     with pytest.raises(JobFailed, match="no clip is left"):
         spend_budget(bad, 7, 7, quarantine, "dataset")

@@ -133,6 +133,21 @@ def test_the_share_of_noise_is_shifted_as_the_scheduler_does(tasks):
         assert torch.allclose(own, dynamic.sigmas[:-1][steps], atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["FlowMatchEulerDiscreteScheduler", "UniPCMultistepScheduler"])
+def test_the_share_of_noise_ends_where_the_scheduler_does(tasks, kind):
+    import diffusers
+
+    more = {"use_flow_sigmas": True} if kind.startswith("UniPC") else {"base_shift": 0.95, "max_shift": 2.05}
+    scheduler = getattr(diffusers, kind)(use_dynamic_shifting=True, shift_terminal=0.1, **more)
+    pipe, ltx = tasks("ltx")
+    own, size = type(ltx)(pipe.transformer, scheduler, (9, 32, 32)), (2, 4, 4)
+    density = torch.tensor([0.999, 0.0, 0.5])
+    table = diffusers.FlowMatchEulerDiscreteScheduler.from_config(scheduler.config)
+    table.set_timesteps(1000, mu=own.shift_parameter(size))
+    assert torch.allclose(own.sigma(density, size), table.sigmas[(density * 1000).long()], atol=1e-4)
+    assert own.sigma(density, size)[0].item() == pytest.approx(0.1)
+
+
 def test_wan_is_told_the_time_of_each_token_where_it_wants_to(tasks):
     _, task = tasks("wan")
     own = type(task)(task.transformer, task.scheduler, task.pixels, time_per_token=True)

@@ -130,6 +130,17 @@ def test_latents_are_scaled_as_the_pipeline_undoes_it(name, tiny_models, session
     assert torch.allclose(stored["std"] * std.reshape(wide) / factor, raw[0].latent_dist.std[0], atol=1e-5)
 
 
+def test_embeddings_do_not_depend_on_the_size_of_videos(session, tiny_easyanimate):
+    source = PipelineSource(str(tiny_easyanimate))
+    options = PLAIN.model_copy(update={"num_frames": 9})
+    first = encode_texts(session, source, ["a cat"], options)
+    other = options.model_copy(update={"num_frames": 5, "fps": 3, "num_inference_steps": 7, "vae_tiling": True})
+    assert encode_texts(session, source, ["a cat"], other) == first
+    assert len(session.scorers.rows) == 1
+    negative = options.model_copy(update={"guidance_scale": 6.0, "negative_prompt": "blurry"})
+    assert encode_texts(session, source, ["a cat"], negative) != first
+
+
 def test_texts_are_encoded_once(session, tiny_easyanimate):
     source = PipelineSource(str(tiny_easyanimate))
     texts = ["", "a cat", "a cat", 'emoji 😀 "quoted" / slash']

@@ -11,7 +11,7 @@ from raysandbox.executors._video.models.pipelines import PipelineSource, load_tr
 from raysandbox.executors._video.options import GenerationOptions
 from raysandbox.executors._video.training.batches import clips_of_step
 from tests.executors.video.tiny_pipelines import SIZES
-from tests.executors.video.training_setup import clips_in, trained, trainer_of
+from tests.executors.video.training_setup import clips_in, session_in, trained, trainer_of
 
 torch = pytest.importorskip("torch")
 
@@ -33,9 +33,9 @@ def job(tmp_path_factory):
 def train(tiny_models, clips, job, tmp_path):
     """Trains a tiny EasyAnimate, or another family; a dict of options goes on top of the small ones."""
 
-    def run(output="lora", family="easyanimate", worker=None, **options):
+    def run(output="lora", family="easyanimate", worker=None, session=None, **options):
         trainer = trainer_of(tiny_models(family), clips[0], tmp_path / output, family, **options)
-        return trained(trainer, job, **(worker or {}))
+        return trained(trainer, job, session, **(worker or {}))
 
     return run
 
@@ -93,12 +93,75 @@ def _weights(file):
     return {name: tensor.numpy().tobytes() for name, tensor in load_file(file).items()}
 
 
-def test_a_finished_training_is_not_run_again(train, tmp_path):
-    train(max_steps=2)
+def test_all_losses_before_the_cut_are_told_again(train):
+    options = {"checkpoint_every": 103, "max_steps": 104, "batch_size": 1}
+    with pytest.raises(KeyboardInterrupt):
+        train(worker={"dies_at": 104}, **options)
+    assert list(train(**options).values("loss")) == list(range(1, 105))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"checkpoint_every": 3},
+        {"checkpoint_each_epoch": True},
+        {"validation_timesteps": 2},
+        {"sample_prompts": ["a dog"]},
+        {"sample_options": {"num_inference_steps": 1, "fps": 5}},
+        {"gradient_checkpointing": True},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_training_goes_on_with_other_options_that_leave_the_weights(train, clips, tmp_path, change, caplog):
+    options = {
+        "checkpoint_every": 2,
+        "max_steps": 6,
+        "validation_dataset": str(clips[1]),
+        "sample_prompts": ["a cat"],
+        "sample_options": {"num_inference_steps": 1},
+    }
+    with pytest.raises(KeyboardInterrupt):
+        train(worker={"dies_at": 5}, **options)
+    again = train(**{**options, **change})
+    assert list(again.values("loss")) == [1, 2, 3, 4, 5, 6]
+    assert set(again.values("grad_norm")) == {5, 6}
+    assert 0 in again.values("validation_loss")
+    lost = {"checkpoint_every": "without checkpoints after steps 3 ", "checkpoint_each_epoch": "after steps 3 "}
+    lost["validation_timesteps"] = "held-out losses up to step 4 are at validation_timesteps 4, not 2"
+    assert lost.get(next(iter(change)), "") in caplog.text
+    assert len(caplog.records) == (next(iter(change)) in lost)
+    assert (tmp_path / "lora" / "checkpoint-2.safetensors").exists()
+
+
+def test_without_caches_a_training_begins_anew_but_for_its_own_retries(train, caplog):
+    options = {"checkpoint_every": 2, "max_steps": 3}
+    before = train(**options)
+    anew = {"use_cache": False, "execution": "second"}
+    with pytest.raises(KeyboardInterrupt):
+        train(session=anew, worker={"dies_at": 3}, **options)
+    assert "of an earlier run of this training, and caches are not read; it is removed: checkpoint-2" in caplog.text
+    retried = train(session=anew, **options)
+    assert set(retried.values("grad_norm")) == {3}
+    assert retried.values("loss") == before.values("loss")
+    third = train(session={"use_cache": False, "execution": "third"}, **options)
+    assert set(third.values("grad_norm")) == {1, 2, 3}
+    assert train(**options).values("grad_norm") == {}
+
+
+def test_a_finished_training_is_not_run_again(train, clips, tmp_path, caplog):
+    options = {"max_steps": 2, "validation_dataset": str(clips[1])}
+    first = train(**options)
     before = (tmp_path / "lora" / "checkpoint-2.safetensors").stat().st_mtime_ns
-    assert train(max_steps=2).told == []
+    again = train(**options)
+    for name in ("loss", "lr", "validation_loss"):
+        assert again.values(name) == first.values(name)
+    assert again.values("grad_norm") == {}
+    assert caplog.text == ""
+    train(**options, checkpoint_every=1)
+    assert "the training was done without checkpoints after steps 1 (" in caplog.text
     assert (tmp_path / "lora" / "checkpoint-2.safetensors").stat().st_mtime_ns == before
-    assert len(train(max_steps=3).values("loss")) == 3
+    assert set(train(max_steps=3).values("grad_norm")) == {1, 2, 3}
+    assert "lora: of another training; it is removed: checkpoint-2.safetensors" in caplog.text
     assert sorted(path.name for path in (tmp_path / "lora").glob("*.safetensors")) == ["checkpoint-3.safetensors"]
 
 
@@ -147,10 +210,95 @@ def test_samples_of_checkpoints(train, tmp_path):
     options = {"sample_prompts": ["a cat", "a/dog"], "sample_options": {"num_inference_steps": 1, "fps": 4}}
     train(max_steps=2, checkpoint_every=1, **options)
     for step in (1, 2):
-        videos = sorted((tmp_path / "lora" / "samples" / f"step-{step}").iterdir())
+        videos = sorted((tmp_path / "lora" / "samples" / f"step-{step}").glob("*.mp4"))
         assert len(videos) == 2
         assert read_frames(videos[0]).shape == (9, 32, 32, 3)
     assert "samples" in marker(tmp_path / "lora")["files"]
+
+
+def test_samples_that_a_kill_took_are_made_when_the_training_goes_on(train, tmp_path):
+    options = {"sample_prompts": ["a cat", "a dog"], "sample_options": {"num_inference_steps": 1}}
+    options |= {"max_steps": 3, "checkpoint_every": 2}
+    with pytest.raises(KeyboardInterrupt):
+        train(worker={"dies_at": 3}, **options)
+    lost, kept = (tmp_path / "lora" / "samples" / "step-2" / f"{name}-0.mp4" for name in ("a cat", "a dog"))
+    video, written = lost.read_bytes(), kept.stat().st_mtime_ns
+    lost.unlink()
+    train(**options)
+    assert lost.read_bytes() == video
+    assert kept.stat().st_mtime_ns == written
+
+
+def test_samples_that_are_asked_for_later_are_of_the_last_checkpoint(train, tmp_path, caplog):
+    options = {"max_steps": 2, "checkpoint_every": 1}
+    whole = train(**options)
+    options |= {"sample_prompts": ["a cat"], "sample_options": {"num_inference_steps": 1}}
+    again = train(**options)
+    assert again.values("grad_norm") == {}
+    assert again.values("loss") == whole.values("loss")
+    video = tmp_path / "lora" / "samples" / "step-2" / "a cat-0.mp4"
+    before = video.stat().st_mtime_ns
+    assert marker(tmp_path / "lora")["steps"] == 2
+    train(**options)
+    assert video.stat().st_mtime_ns == before
+    train(**{**options, "sample_options": {"num_inference_steps": 2}})
+    assert video.stat().st_mtime_ns != before
+    (tmp_path / "lora" / ".state" / "checkpoint-2.safetensors").unlink()
+    train(**{**options, "sample_prompts": ["a dog"]})
+    assert "videos of sample_prompts cannot be made any more" in caplog.text
+
+
+def test_a_sample_that_cannot_be_made_costs_itself_alone(train, tmp_path, monkeypatch, caplog):
+    from raysandbox.executors._video.models import pipelines
+
+    generate, calls = pipelines.generate, []
+
+    def sometimes(*given, **named):
+        calls.append(1)
+        if len(calls) == 1:
+            raise JobFailed("every pixel of the video is black")
+        return generate(*given, **named)
+
+    monkeypatch.setattr(pipelines, "generate", sometimes)
+    told = train(max_steps=1, sample_prompts=["a cat", "a dog"], sample_options={"num_inference_steps": 1})
+    assert told.values("failed_samples") == {1: 1}
+    assert "no video of 'a cat'" in caplog.text
+    assert "every pixel" in caplog.text
+    assert [path.name for path in (tmp_path / "lora" / "samples" / "step-1").glob("*.mp4")] == ["a dog-0.mp4"]
+
+
+def test_workers_share_the_samples(train, clips, tiny_easyanimate, job, tmp_path):
+    from raysandbox.executors._video.training.samples import Samples
+
+    prompts = ["a", "b", "c"]
+    options = {"sample_prompts": prompts, "sample_options": {"num_inference_steps": 1}}
+    train(max_steps=1, **options)
+    trainer = trainer_of(tiny_easyanimate, clips[0], tmp_path / "lora", max_steps=1, **options)
+    prepared = trainer.prepare(session_in(job))
+    transformer = load_transformer(prepared.source, "cpu", "fp32")
+    folder = tmp_path / "shared"
+    workers = [Samples(trainer, prepared.source, prepared.samples, "cpu", rank, 2) for rank in (0, 1)]
+    workers[0].begin(folder)
+    counts = []
+    for worker in workers:
+        assert worker.write(folder, transformer) == 0
+        counts.append(len(list(folder.glob("*.mp4"))))
+    assert counts == [2, 3]
+
+
+def test_samples_are_decoded_in_tiles_where_the_options_say_so(train, monkeypatch):
+    from diffusers import AutoencoderKLMagvit
+
+    calls = []
+    monkeypatch.setattr(AutoencoderKLMagvit, "enable_tiling", lambda self: calls.append(1))
+    options = {"max_steps": 1, "sample_prompts": ["a cat"]}
+    train("one", sample_options={"num_inference_steps": 1, "vae_tiling": True}, **options)
+    assert calls == [1]
+    train("two", sample_options={"num_inference_steps": 1, "vae_tiling": False}, vae_tiling=True, **options)
+    assert calls == [1, 1]  # the clips were encoded in tiles, the video is not decoded so
+    calls.clear()
+    train("three", sample_options={"num_inference_steps": 1}, vae_tiling=True, **options)
+    assert calls == [1]  # the clips are in the cache
 
 
 def test_each_epoch_is_another_order_of_all_clips():
@@ -168,7 +316,7 @@ def test_steps_and_rates(tiny_easyanimate, tmp_path):
     )
     assert trainer.steps(clips=5, workers=2) == 4  # 15 clips, 4 at a time
     assert [trainer.rate(step, 6) / 2e-3 for step in range(1, 7)] == pytest.approx([1 / 3, 2 / 3, 1, 0.75, 0.5, 0.25])
-    assert trainer.samples == trainer.sample_options.model_copy(
-        update={"height": 32, "width": 32, "num_frames": 9, "dtype": "fp32"}
+    assert trainer.samples == GenerationOptions(
+        height=32, width=32, num_frames=9, dtype="fp32", num_inference_steps=25, vae_tiling=False
     )
     assert isinstance(trainer.generation, GenerationOptions)
