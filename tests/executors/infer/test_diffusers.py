@@ -2,14 +2,18 @@
 
 import json
 import pickle
+import pkgutil
 import warnings
 from pathlib import Path
 
 import pytest
 import yaml
 
+from raysandbox.core import keys as core_keys
 from raysandbox.core.component import PathRole, path_refs
 from raysandbox.core.errors import JobFailed, UserError
+from raysandbox.executors._video import models
+from raysandbox.executors._video.options import GenerationOptions
 from raysandbox.executors.infer.diffusers import DiffusersInference, PipelineMaker
 from raysandbox.hooks.infer_model import InferModelHook
 from tests.executors.video.in_process import InProcessSession, InProcessWorkers
@@ -109,6 +113,105 @@ def test_only_what_counts_makes_videos_again(make, expected, model, tmp_path):
     assert made() == 0  # a LoRA of zeros left the bytes that are recorded for this, too
     assert made(seed=1) == 2
     assert made() == 2
+
+
+# A change of every option but those that leave the videos as they are.
+CHANGES = {
+    "dtype": "fp32",
+    "vae_tiling": True,
+    "attention_backend": "native",
+    "compile": True,
+    "height": 32,
+    "width": 32,
+    "num_frames": 5,
+    "fps": 3,
+    "num_inference_steps": 2,
+    "guidance_scale": 2.0,
+    "negative_prompt": "blurry",
+    "arguments": {"guidance_rescale": 0.5},
+    "lora_weight": 0.5,
+}
+NEUTRAL = {"offload": "model", "vae_slicing": True, "encode_prompts_first": False}
+OF_ENCODING = {"dtype", "guidance_scale", "negative_prompt", "arguments"}
+
+
+@pytest.fixture
+def keys(model, tmp_path):
+    """The keys of the videos and of the encoded prompts of a configuration, as text."""
+    lora = tmp_path / "lora.safetensors"
+    lora.write_bytes(b"weights")
+    session = InProcessSession(tmp_path / "keys")
+
+    def of(**change) -> tuple[str, str]:
+        made = DiffusersInference(model=str(model), prompts="p.txt", lora_path=str(lora), **change)
+        prepare = made._prepare(session) or made.model_copy(update={"encode_prompts_first": True})._prepare(session)
+        return json.dumps(made._identity(session)), json.dumps(prepare.identity)
+
+    return of
+
+
+def test_every_option_is_in_the_key_or_neutral():
+    assert {*CHANGES, *NEUTRAL} == set(GenerationOptions.model_fields)
+
+
+@pytest.mark.parametrize(("name", "value"), [*CHANGES.items(), *NEUTRAL.items()])
+def test_keys_follow_options(keys, name, value):
+    before, after = keys(), keys(**{name: value})
+    assert (before[0] == after[0]) == (name in NEUTRAL)
+    assert (before[1] == after[1]) == (name not in OF_ENCODING)
+
+
+_MODELS = "raysandbox.executors._video.models"
+_ENCODES = {f"{_MODELS}.{name}" for name in ("layout", "families", "pipelines", "prompts_encoding")}
+_ENCODES |= {"raysandbox.executors._video.generation.encoded_prompts"}
+_MAKES = {f"{_MODELS}.{module.name}" for module in pkgutil.iter_modules(models.__path__) if module.name != "tiny"}
+_MAKES |= {"raysandbox.executors.infer.diffusers", "raysandbox.executors._video.generation.generating"}
+
+
+@pytest.mark.parametrize("module", sorted({*_ENCODES, *_MAKES, f"{_MODELS}.tiny"}))
+def test_keys_follow_the_code_that_computes(keys, monkeypatch, module):
+    before, digest_of = keys(), core_keys._file_digest
+    monkeypatch.setattr(core_keys, "_file_digest", lambda name: "changed" if name == module else digest_of(name))
+    after = keys()
+    assert (before[0] != after[0]) == (module in {*_ENCODES, *_MAKES})
+    assert (before[1] != after[1]) == (module in _ENCODES)
+
+
+@pytest.mark.parametrize("library", ["torch", "transformers", "diffusers", "peft"])
+def test_keys_follow_libraries(keys, monkeypatch, library):
+    before, version = keys(), core_keys.version
+    monkeypatch.setattr(core_keys, "version", lambda name: "0" if name == library else version(name))
+    after = keys()
+    assert before[0] != after[0]
+    assert (before[1] != after[1]) == (library != "peft")
+
+
+def test_keys_follow_the_settings_beside_a_lora(keys, tmp_path):
+    raw = {"lora_path": str(tmp_path / "lora.safetensors")}
+    before, around = keys(), DiffusersInference.surroundings(raw)
+    (tmp_path / "adapter_config.json").write_text('{"lora_alpha": 8}')
+    after = keys()
+    assert before[0] != after[0]
+    assert before[1] == after[1]
+    assert around is None
+    assert DiffusersInference.surroundings(raw) is not None
+    assert DiffusersInference.surroundings({"lora_path": str(tmp_path)}) is None  # its files are the input's
+
+
+def test_encoded_prompts_that_other_nodes_keep_to_themselves_are_missed(make, tmp_path, monkeypatch):
+    from raysandbox.executors._video.generation import generating
+
+    class Elsewhere(InProcessWorkers):
+        def map(self, work, units, **options):
+            for index, result in super().map(work, units, **options):
+                Path(units[index].target).unlink()
+                yield index, result
+
+    monkeypatch.setattr(generating, "_PATIENCE_S", 0.0)
+    session = InProcessSession(tmp_path, Elsewhere())
+    with pytest.raises(JobFailed, match=r"an encoded prompt that a worker wrote is not at .* cache_dir must lie on"):
+        make("elsewhere", session=session)
+    assert len(session.workers.done) == 1
 
 
 def test_another_model_at_the_same_place_makes_them_again(make, model, tmp_path):
