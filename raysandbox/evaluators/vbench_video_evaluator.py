@@ -24,8 +24,8 @@ from raysandbox.evaluators._vbench.scores import Totals, score_of, totals_of
 from raysandbox.evaluators._vbench.shards import ClipKeys, score_clips
 from raysandbox.evaluators._vbench.suite import (
     VIDEOS_PER_PROMPT,
+    Asked,
     Clip,
-    Prompt,
     custom_clips,
     read_prompts,
     standard_clips,
@@ -153,17 +153,16 @@ class VbenchVideoEvaluator(DataEvaluator):
         session.report(_metrics(scores, totals, mean_score))
         return mean_score
 
-    def prompts(self) -> list[Prompt]:
-        """Those whose videos are scored: the prompts of the dimensions, from the prompt information.
+    def asked(self) -> Asked:
+        """What is scored: the dimensions, and their prompts from the prompt information.
 
         Raises:
             UserError: the environment is not built, or lacks what a dimension needs; there is no such file.
         """
         environment = inspect_environment(interpreter(_environment_of(self.model_dump())))
-        dimensions = set(self._dimensions(environment))
-        return [
-            prompt for prompt in read_prompts(self._prompt_file(environment)) if dimensions & set(prompt.dimensions)
-        ]
+        dimensions, source = self._dimensions(environment), self._prompt_file(environment)
+        prompts = [prompt for prompt in read_prompts(source) if not set(prompt.dimensions).isdisjoint(dimensions)]
+        return Asked(dimensions, prompts, str(source))
 
     def _prompt_file(self, environment: Environment) -> Path:
         return Path(self.full_json_dir) if self.full_json_dir else environment.prompts

@@ -146,6 +146,16 @@ class VideoInceptionEvaluator(DataEvaluator):
         if self.result_path and Path(self.result_path).is_dir():
             raise JobFailed(f"result_path: {self.result_path} is a folder: name the file of the results")
 
+    def require_real(self, session: WorkSession) -> None:
+        """Looks at the real files, before work is put into the generated ones.
+
+        Raises:
+            JobFailed: files are missing or damaged, or all videos are too short.
+        """
+        if sources := self._real_sources():
+            for each in self._surveyed(sources, session, self._cache(session)):
+                each.check(METRICS[self.metric], self.metric)
+
     def _cache(self, session: WorkSession) -> ArrayCache:
         return ArrayCache(session.cache_dir / "inception", readable=session.use_cache and not self.replace_cache)
 
@@ -164,11 +174,20 @@ class VideoInceptionEvaluator(DataEvaluator):
 
     def _sets(self, session: WorkSession, cache: ArrayCache) -> list[MediaSet]:
         """The fake set and, where the metric needs it, the real one."""
-        metric = METRICS[self.metric]
-        image_key = self.image_key if metric.of_frames else None
-        sources = [Source("fake", self.fake_data_path, self.fake_mm_dir or "", self.video_key, image_key)]
-        if metric.needs_real and self.real_data_path:
-            sources.append(Source("real", self.real_data_path, self.real_mm_dir or "", self.video_key, image_key))
+        sources = [Source("fake", self.fake_data_path, self.fake_mm_dir or "", self.video_key, self._image_key)]
+        return self._surveyed([*sources, *self._real_sources()], session, cache)
+
+    def _real_sources(self) -> list[Source]:
+        """The real set, where the metric needs it."""
+        if not self.real_data_path or not METRICS[self.metric].needs_real:
+            return []
+        return [Source("real", self.real_data_path, self.real_mm_dir or "", self.video_key, self._image_key)]
+
+    @property
+    def _image_key(self) -> str | None:
+        return self.image_key if METRICS[self.metric].of_frames else None
+
+    def _surveyed(self, sources: Sequence[Source], session: WorkSession, cache: ArrayCache) -> list[MediaSet]:
         files = [source.files(session.scorers) for source in sources]
         known = survey([file for each in files for file in each], session.workers, cache)
         return [MediaSet(source.name, each, known) for source, each in zip(sources, files, strict=True)]

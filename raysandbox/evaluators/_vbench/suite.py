@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from raysandbox.core.errors import JobFailed, UserError
 from raysandbox.core.names import safe_stem
 from raysandbox.evaluators._vbench.dimensions import DIMENSIONS
 
-__all__ = ["VIDEOS_PER_PROMPT", "Clip", "Prompt", "custom_clips", "read_prompts", "standard_clips"]
+__all__ = ["VIDEOS_PER_PROMPT", "Asked", "Clip", "Prompt", "custom_clips", "read_prompts", "standard_clips"]
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +56,46 @@ class Clip:
     path: Path
     prompt: str
     auxiliary: Any = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What of a suite is scored.
+
+    Attributes:
+        dimensions: in these.
+        prompts: videos of these.
+        source: where the prompts are from, for messages.
+    """
+
+    dimensions: Sequence[str]
+    prompts: Sequence[Prompt]
+    source: str
+
+    def require(self, texts: Collection[str], given: str) -> None:
+        """Whether videos of the texts alone can be scored in all dimensions.
+
+        Args:
+            texts: what videos are to be made of.
+            given: where the texts are from, for messages.
+
+        Raises:
+            JobFailed: a dimension has none of its prompts among them, or lacks what it must know about one.
+        """
+        stems = {safe_stem(text) for text in texts}
+        for dimension in self.dimensions:
+            found = [
+                prompt
+                for prompt in self.prompts
+                if dimension in prompt.dimensions and (prompt.text in texts or safe_stem(prompt.text) in stems)
+            ]
+            if not found:
+                raise JobFailed(
+                    f"{given} holds no prompt of {dimension} in {self.source}, so that its videos could not be "
+                    f"scored: name prompts of the suite, or remove {dimension} from dimension_list"
+                )
+            for prompt in found:
+                _auxiliary(prompt, dimension, self.source)
 
 
 def read_prompts(path: Path) -> list[Prompt]:

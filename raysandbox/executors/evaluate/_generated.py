@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import Field
 
 from raysandbox.core.component import Component, FetchedLater, InputPath, nested_model
+from raysandbox.executors._video.generation.prompts import read_prompts
 from raysandbox.executors.base import ModelEvaluator
 from raysandbox.executors.infer.diffusers import DiffusersInference
 
@@ -18,6 +20,10 @@ class Generation(DiffusersInference):
     """Keys of the inference `diffusers`; prompts may follow from the evaluation."""
 
     prompts: InputPath = Field("", description="as of the inference; by default what the evaluation asks for")
+
+    def texts(self) -> Sequence[str]:
+        """The prompts that videos are made of."""
+        return read_prompts(Path(self.prompts).expanduser(), self.prompt_key, self.prompt_limit).texts
 
 
 class GeneratingEvaluator(ModelEvaluator):

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from raysandbox.core.component import InputPath
 from raysandbox.core.registry import register
 from raysandbox.core.runner import WorkSession
+from raysandbox.evaluators._inception.metrics import METRICS
 from raysandbox.evaluators.video_inception_evaluator import VideoInceptionEvaluator
 from raysandbox.executors.evaluate._generated import GeneratingEvaluator
 
@@ -59,14 +60,25 @@ class Inception(GeneratingEvaluator):
             raise ValueError("generation.prompts is missing: what the videos are made of")
         return self
 
+    @model_validator(mode="after")
+    def _has_clips(self) -> Inception:
+        frames, metric = self.generation.num_frames, self.evaluation.metric
+        if frames is not None and frames < METRICS[metric].span:
+            raise ValueError(
+                f"generation.num_frames is {frames}: {metric} looks at clips of {METRICS[metric].span} frames, "
+                f"so that no video could be measured"
+            )
+        return self
+
     def evaluate(self, session: WorkSession) -> dict[str, float]:
         """Returns the scores by name; both parts report their metrics.
 
         Raises:
-            JobFailed: videos could not be made or compared.
+            JobFailed: videos could not be made or compared; where the real ones cannot be, nothing was generated.
             MissingExtraError: a package is not installed; nothing was generated.
         """
         self.evaluation.require()
+        self.evaluation.require_real(session)
         self.generation.infer(session)
         generated = str(session.artifacts / "videos.jsonl")  # the inference's list of what it made
         return self.evaluation.model_copy(update={"fake_data_path": generated}).evaluate(session)

@@ -53,14 +53,18 @@ class Vbench(GeneratingEvaluator):
         """Returns the mean of the dimensions' raw scores; both parts report their metrics.
 
         Raises:
-            JobFailed: videos could not be made or scored.
+            JobFailed: videos could not be made or scored; where the prompts could not be, nothing was generated.
             UserError: VBench's environment is not built, or lacks what a dimension needs; nothing was generated.
         """
-        wanted = [{"prompt_en": each.text, "dimension": each.dimensions} for each in self.evaluation.prompts()]
+        asked = self.evaluation.asked()
+        wanted = [{"prompt_en": each.text, "dimension": each.dimensions} for each in asked.prompts]
         chosen = session.artifacts / "prompts.json"
         atomic_write(chosen, json.dumps(wanted, ensure_ascii=False, indent=2) + "\n")
         prompts = self.generation.prompts or str(chosen)
-        videos = self.generation.model_copy(update={"prompts": prompts}).infer(session)
+        generation = self.generation.model_copy(update={"prompts": prompts})
+        if self.evaluation.mode == "vbench_standard":  # the other one scores whatever is made
+            asked.require(generation.texts(), f"generation.prompts: {prompts}")
+        videos = generation.infer(session)
         output_path = self.evaluation.output_path or str(session.artifacts / "vbench")
         places = {"videos_path": str(videos), "output_path": str(Path(output_path))}
         return self.evaluation.model_copy(update=places).evaluate(session)

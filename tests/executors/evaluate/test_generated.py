@@ -22,6 +22,7 @@ from raysandbox.executors.evaluate.inception import Inception
 from raysandbox.executors.evaluate.vbench import Vbench
 from raysandbox.executors.infer.diffusers import DiffusersInference
 from raysandbox.hooks.evaluate_model import EvaluateModelHook
+from raysandbox.recipe.scoring import DatasetScorers
 
 PROMPTS = [
     {"prompt_en": "a cat", "dimension": ["temporal_flickering", "scene"], "auxiliary_info": {"scene": {"a": 1}}},
@@ -113,6 +114,7 @@ def test_only_prompts_of_the_dimensions_are_generated(work, calls, environment) 
 
 def test_prompts_and_places_that_are_given_count(work, calls, environment, workspace) -> None:
     (workspace / "few.json").write_text(json.dumps(PROMPTS[:1]))
+    (workspace / "own.txt").write_text("a cat\nno prompt of the suite\n")
     scored = {"dimension_list": ["temporal_flickering"], "full_json_dir": "few.json", "output_path": "out"}
     vbench(**scored, generation={"prompts": "own.txt", "output_dir": "mine"}).evaluate(work)
     generation, evaluation = calls
@@ -129,6 +131,40 @@ def test_nothing_is_generated_that_cannot_be_scored(work, calls, environment) ->
     detector = {"metric": "isv2048_ucf", "detector_path": "absent.pt"}
     with pytest.raises(JobFailed, match=r"absent\.pt is not a TorchScript file"):
         Inception.model_validate({"generation": {"model": "m", "prompts": "p"}, "evaluation": detector}).evaluate(work)
+    assert calls == []
+
+
+@pytest.mark.parametrize(
+    ("dimensions", "generation", "lacking"),
+    [
+        (["temporal_flickering"], {"prompts": "own.txt"}, "temporal_flickering"),
+        (["scene", "motion_smoothness"], {"prompts": "some.txt"}, "motion_smoothness"),
+        (["scene", "motion_smoothness"], {"prompt_limit": 1}, "motion_smoothness"),
+    ],
+)
+def test_prompts_that_no_dimension_scores_are_not_generated(
+    work, calls, environment, workspace, monkeypatch, dimensions, generation, lacking
+) -> None:
+    monkeypatch.setattr(Environment, "require", lambda self, names: None)
+    (workspace / "own.txt").write_text("a lion\n")
+    (workspace / "some.txt").write_text("a cat\na lion\n")
+    with pytest.raises(JobFailed, match=rf"generation\.prompts: .* holds no prompt of {lacking} in .*remove {lacking}"):
+        vbench(dimension_list=dimensions, generation=generation).evaluate(work)
+    assert calls == []
+    custom = {"dimension_list": ["temporal_flickering"], "mode": "custom_input"}
+    vbench(**custom, generation={"prompts": "own.txt"}).evaluate(work)
+    assert len(calls) == 2
+
+
+def test_real_videos_are_looked_at_before_others_are_generated(work, calls, monkeypatch, workspace) -> None:
+    monkeypatch.setattr(VideoInceptionEvaluator, "require", lambda self: None)
+    (workspace / "real.jsonl").write_text(json.dumps({"videos": ["gone.mp4"]}) + "\n")
+    work.scorers, work.cache_dir, work.use_cache = DatasetScorers(engine="local"), workspace / "cache", True
+    evaluation = {"metric": "fvd2048_16f", "real_data_path": "real.jsonl"}
+    with pytest.raises(JobFailed, match=r"real_data_path: 1 of the 1 files .*gone\.mp4"):
+        Inception.model_validate({"generation": {"model": "m", "prompts": "p"}, "evaluation": evaluation}).evaluate(
+            work
+        )
     assert calls == []
 
 
@@ -150,6 +186,13 @@ def test_the_inception_metric_reads_the_list_of_what_was_made(work, calls, monke
         (Inception, {}, {"metric": "isv2048_ucf"}, r"generation\.prompts is missing"),
         (Inception, {"prompts": "p"}, {"metric": "isv2048_ucf", "fake_data_path": "f"}, "`generation` makes"),
         (Inception, {"prompts": "p"}, {"metric": "fvd2048_16f"}, "real_data_path is missing"),
+        (Inception, {"prompts": "p", "num_frames": 15}, {"metric": "isv2048_ucf"}, "clips of 16 frames"),
+        (
+            Inception,
+            {"prompts": "p", "num_frames": 120},
+            {"metric": "fvd2048_128f_subsample8f", "real_data_path": "r"},
+            r"generation\.num_frames is 120: .* clips of 121 frames",
+        ),
     ],
 )
 def test_bad_configurations_are_refused_by_key(cls, generation, evaluation, message) -> None:
