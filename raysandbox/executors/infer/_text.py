@@ -58,7 +58,11 @@ class TextInference(ModelInference):
         default_factory=dict, description="parameters of builder and parser: system_key, query_key, response_key, …"
     )
     infer_res_key: str = Field("response", description="key of the answer in the rows that are written")
-    max_bad_rows: int = Field(0, ge=0, description="rows that may end without an answer, in quarantine")
+    max_bad_rows: int | float = Field(
+        0,
+        ge=0,
+        description="rows that may end without an answer, in quarantine: how many, or, below 1, which share",
+    )
     api_endpoint: str = Field(
         "/chat/completions",
         description="of type api: URL of the chat completions, or the part after model_params.base_url "
@@ -76,6 +80,13 @@ class TextInference(ModelInference):
         if not isinstance(raw, Mapping):
             return raw
         return {key: value for key, value in raw.items() if value is not None or key not in _NULLABLE}
+
+    @field_validator("max_bad_rows")
+    @classmethod
+    def _number_or_share(cls, value: float) -> float:
+        if value >= 1 and value != int(value):
+            raise ValueError("must be a number of rows, or a share below 1")
+        return value
 
     @field_validator("build_messages_func")
     @classmethod
@@ -206,7 +217,7 @@ class _Harvest:
 
     Attributes:
         rows: all rows.
-        budget: how many may be bad.
+        budget: how many may be bad, or below 1 which share.
         quarantine: where the bad ones are written.
         values: parsed answers by row.
         bad: bad rows by row.
@@ -214,7 +225,7 @@ class _Harvest:
     """
 
     rows: Sequence[Row]
-    budget: int
+    budget: float
     quarantine: Path
     values: dict[int, Any] = field(default_factory=dict)
     bad: dict[int, BadRow] = field(default_factory=dict)
@@ -240,7 +251,8 @@ class _Harvest:
 
     def check(self) -> None:
         """Raises BadRowsError when more rows are bad than may be."""
-        if len(self.bad) > self.budget:
+        bad: float = len(self.bad) / len(self.rows) if 0 < self.budget < 1 else len(self.bad)
+        if bad > self.budget:
             shown = "".join(f"\n  {row}" for row in self.bad_rows()[:_SHOWN_BAD_ROWS])
             raise BadRowsError(
                 f"{len(self.bad)} rows without an answer so far, max_bad_rows allows {self.budget}:{shown}\n"

@@ -85,6 +85,17 @@ def test_what_may_pass_is_tried_again(ask, server, session, questions):
     assert session.metrics["retries"] == 16
 
 
+def test_a_share_of_rows_may_be_without_an_answer(ask, server, questions):
+    server.behave = lambda question, times: (400, {}, b"no") if question == "bad" else None
+    path = questions(["good", "bad", "also"])
+    (found,) = ask(path, max_bad_rows=0.34)
+    assert len(lines(found)) == 2
+    with pytest.raises(BadRowsError, match=r"max_bad_rows allows 0\.33"):
+        ask(path, max_bad_rows=0.33)
+    with pytest.raises(ValueError, match="must be a number of rows, or a share below 1"):
+        ask(path, max_bad_rows=1.5)
+
+
 def test_rows_without_an_answer_are_quarantined(ask, server, session, questions, tmp_path):
     answers = {
         "garbage": (200, {}, b"not json"),

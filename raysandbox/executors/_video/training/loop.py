@@ -36,6 +36,8 @@ __all__ = ["Prepared", "train_lora"]
 
 logger = logging.getLogger(__name__)
 
+_SHOWN = 3
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -120,9 +122,10 @@ def _warn_of_other_wishes(
     done = sorted(step for step in checkpoints if step <= progress.step)
     lost = [str(step) for step in done if not (folder / checkpoint_name(step)).exists()]
     if lost:
+        shown = ", ".join(lost[:_SHOWN]) + (f" and {len(lost) - _SHOWN} more" if len(lost) > _SHOWN else "")
         logger.warning(
             "%s: the training was done without checkpoints after steps %s (to get them run it with --no-cache)",
-            *(folder, ", ".join(lost)),
+            *(folder, shown),
         )
     if progress.validation and progress.timesteps != options.validation_timesteps:
         logger.warning(
