@@ -258,12 +258,16 @@ class Crew:
                 self._dismiss(slot)
 
     def _next_for(self, slot: _Slot) -> int | None:
-        """The first unit that has not failed on this worker, or on all others too."""
+        """The first unit that has not failed on this worker, or on all others too, those that are coming up as well.
+
+        One that takes long to load is not waited for.
+        """
         if not self._failed_on:
             return self._waiting[0] if self._waiting else None
+        others = [other.seat for other in self._slots if other.loaded or (other.actor and not other.noticed)]
         for unit in self._waiting:
             failed = self._failed_on.get(unit, [])
-            if slot.seat not in failed or all(other.seat in failed for other in self._slots if other.loaded):
+            if slot.seat not in failed or all(other in failed for other in others):
                 return unit
         return None
 

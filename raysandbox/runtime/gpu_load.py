@@ -45,9 +45,7 @@ class GpuLoad:
             nvml = importlib.import_module(_NVML)
             nvml.nvmlInit()
             gpu = _first_visible(nvml)
-            ended = False
-            while not ended:  # once more at the end, so that what is short has a sample too
-                ended = self._ended.wait(_EVERY_S)
+            while not self._ended.wait(_EVERY_S) or not self._samples:  # what is short has one, too
                 self._samples.append(float(nvml.nvmlDeviceGetUtilizationRates(gpu).gpu))
         except Exception:  # noqa: BLE001 - no bindings, driver or permission, or a part of a GPU: a number less, no failure
             return

@@ -36,6 +36,10 @@ class Sleep:
         return ray.util.get_node_ip_address()
 
     def run(self, unit, state):
+        if (self.folder / f"crash-{state}").exists():
+            (self.folder / f"crash-{state}").unlink()
+            print("WHY: a bad day")
+            os._exit(1)
         if not (self.folder / "hurry").exists():
             time.sleep(unit)
         with (self.folder / f"runs-{os.getpid()}").open("a") as file:
