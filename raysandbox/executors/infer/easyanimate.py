@@ -73,7 +73,7 @@ _OURS_TOO = {"prompts", "prompt_key", "prompt_limit", "output_dir", "contact_she
 _REFUSED = {
     key: "has no meaning for backend: external, whose script decides it (remove it, or say it in `script_arguments`)"
     for key in DiffusersInference.model_fields
-    if key not in {*_EXTERNAL, *_OURS_TOO}
+    if key not in {*_EXTERNAL, *_OURS_TOO, *EXTERNAL_KEYS}
 }
 
 
@@ -172,7 +172,8 @@ class EasyAnimateInference(BackendOptions, _Base):
     def _fits(self) -> EasyAnimateInference:
         raw = self._raw()
         if self.backend == "diffusers":
-            _KEYS.build(raw, refused=dict.fromkeys(EXTERNAL_KEYS, "is a key of backend: external"))
+            external = [key for key in EXTERNAL_KEYS if key not in DiffusersInference.model_fields]
+            _KEYS.build(raw, refused=dict.fromkeys(external, "is a key of backend: external"))
             return self
         values, _ = _KEYS.flat(raw)
         refused = dict(_REFUSED)
@@ -233,8 +234,10 @@ class EasyAnimateInference(BackendOptions, _Base):
         prompts = read_prompts(
             Path(values["prompts"]).expanduser(), values.get("prompt_key"), values.get("prompt_limit")
         )
+        limit = values.get("stall_timeout_s")  # may stand below train.infer_config
+        options = self if limit is None else self.model_copy(update={"stall_timeout_s": limit})
         made = external_generation(
-            self, given, prompts.texts, Path(values["output_dir"]).expanduser(), session, config.gpu_num
+            options, given, prompts.texts, Path(values["output_dir"]).expanduser(), session, config.gpu_num
         )
         if values.get("contact_sheet") is not False:
             _show(session, made, earlier)

@@ -287,6 +287,19 @@ def test_a_hanging_shard(external, tmp_path, monkeypatch):
     with pytest.raises(JobFailed, match=r"wrote nothing for 0\.4 s and was ended \(stall_timeout_s\)"):
         infer({**external, "stall_timeout_s": 0.4}, tmp_path)
     assert len(names(tmp_path / "videos")) == 11
+    with pytest.raises(JobFailed, match=r"wrote nothing for 0\.3 s and was ended \(stall_timeout_s\)"):
+        infer(changed(external, train__infer_config__stall_timeout_s=0.3), tmp_path)
+
+
+def test_a_time_limit_counts_in_both_backends():
+    assert _KEYS.build({**PUBLISHED, "stall_timeout_s": 60.0}).stall_timeout_s == 60.0
+    assert not problems({**PUBLISHED, "stall_timeout_s": 60.0})
+
+
+def test_videos_are_not_compared_with_themselves(external, tmp_path):
+    for raw, same in ((external, f"{tmp_path}/model/../videos"), (PUBLISHED, "videos/")):
+        found = problems({**raw, "compare_with": same})
+        assert any("compare_with: is the output_dir" in text for text in found.values()), found
 
 
 def test_a_driver_that_died_goes_on(external, tmp_path):
