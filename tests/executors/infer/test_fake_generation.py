@@ -46,7 +46,7 @@ def rows(session: InProcessSession) -> list[dict]:
 
 
 def test_every_video_once_with_its_row(make, caplog):
-    session, folder = make()
+    session, folder = make(stall_timeout_s=7)
     found = contents(folder)
     assert len(found) == 10
     assert "a cat-0.mp4" in found
@@ -65,6 +65,7 @@ def test_every_video_once_with_its_row(make, caplog):
     assert session.metrics["videos_made"] == session.metrics["videos_done"] == 10
     assert session.metrics["eta_s"] == 0
     assert session.workers.options[0]["elastic"] is True
+    assert session.workers.options[0]["stall_timeout_s"] == 7
     assert not session.quarantine.exists()
 
 
