@@ -167,6 +167,12 @@ class EasyAnimateInference(BackendOptions, _Base):
 
     train: Train = Field(Train.model_validate({}), description="the original's keys")
     infer_name: str | None = Field(None, description="of the original; has no meaning here")
+    stall_timeout_s: float = Field(
+        1800,
+        gt=0,
+        description="external: seconds without a line of output after which a script is ended; diffusers: as of the "
+        "inference `diffusers`, where it is never unless it is given",
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> EasyAnimateInference:
