@@ -287,7 +287,7 @@ def test_workers_share_the_samples(train, clips, tiny_easyanimate, job, tmp_path
 
 
 def test_samples_are_decoded_in_tiles_where_the_options_say_so(train, monkeypatch):
-    from diffusers import AutoencoderKLMagvit
+    from diffusers.models.autoencoders.autoencoder_kl_magvit import AutoencoderKLMagvit
 
     calls = []
     monkeypatch.setattr(AutoencoderKLMagvit, "enable_tiling", lambda self: calls.append(1))
