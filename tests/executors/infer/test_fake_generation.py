@@ -1,6 +1,9 @@
 """The engine of generations, with the stand-in for a model: queue, resume, failures, files."""
 
 import json
+import re
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -311,3 +314,10 @@ def test_settings_that_make_no_sense(field, value):
 def test_paths_are_known_before_anything_runs():
     refs = {ref.key[0]: ref.role for ref in path_refs(FakeInference, {**FakeInference.example, "compare_with": "x"})}
     assert refs == {"prompts": PathRole.INPUT, "output_dir": PathRole.OUTPUT, "compare_with": PathRole.INPUT}
+
+
+def test_the_benchmark_of_generation_runs():
+    script = Path(__file__).parents[3] / "scripts/bench/generation"
+    command = [sys.executable, str(script), "--units", "6", "--seconds", "0.2", "--workers", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert re.search(r"^ +1 .* at least 95%: (reached|MISSED)$", done.stdout, re.MULTILINE), done.stdout + done.stderr
