@@ -5,7 +5,7 @@ The implementations live in `recipe/` and `runtime/`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -153,7 +153,7 @@ class Workers(Protocol):
         elastic: bool = False,
         tries: int | None = None,
         stall_timeout_s: float | None = None,
-    ) -> Iterator[tuple[int, Any]]:
+    ) -> Generator[tuple[int, Any], None, None]:
         """Does every unit once; a unit whose worker is lost is done again.
 
         Args:
@@ -173,7 +173,7 @@ class Workers(Protocol):
                 it is only said that it takes long.
 
         Yields:
-            (index, result) of the units as they end, in any order.
+            (index, result) of the units as they end, in any order; closing this ends the workers.
 
         Raises:
             JobFailed: the resources cannot be had, a unit raised and `tries` is not given, or one lost

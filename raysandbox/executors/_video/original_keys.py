@@ -6,12 +6,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, LiteralString, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from raysandbox.core.component import Component
 
-__all__ = ["Alias", "Place", "Section", "Translation", "dtype_of", "named", "optional_keys", "precision_of"]
+__all__ = ["Alias", "Place", "Section", "Translation", "dtype_of", "named", "precision_of", "with_keys_of"]
 
 Place = tuple[str, ...]
 
@@ -22,21 +22,23 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
-def optional_keys(component: type[BaseModel], without: Collection[str] = ()) -> dict[str, Any]:
-    """The fields of a component, none of them required, for `pydantic.create_model`.
+def with_keys_of(component: type[BaseModel], base: type[BaseModel], name: str, module: str) -> Any:
+    """A model with the fields of another one and those of a component that it lacks, none of these required.
 
-    Lists of keys do not show them again.
+    Lists of keys do not show the component's again.
 
     Args:
-        component: whose fields.
-        without: names that are left out.
+        component: whose fields come to it.
+        base: the other model.
+        name: of the new one in `module`, where pickle finds it.
+        module: that holds it.
     """
-    found: dict[str, Any] = {}
-    for name, own in component.model_fields.items():
-        if name not in without:
+    fields: dict[str, Any] = {}
+    for key, own in component.model_fields.items():
+        if key not in base.model_fields:
             annotation: Any = Annotated[(own.annotation, *own.metadata)] if own.metadata else own.annotation
-            found[name] = (annotation | None, Field(None, description=own.description, repr=False))
-    return found
+            fields[key] = (annotation | None, Field(None, description=own.description, repr=False))
+    return create_model(name, __base__=base, __module__=module, **fields)
 
 
 def _same(value: Any) -> Any:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
-from pydantic import Field, create_model, model_validator
+from pydantic import Field, model_validator
 
 from raysandbox.core.component import InputPath, ModelPath, OutputPath
 from raysandbox.core.errors import UserError
@@ -31,8 +31,8 @@ from raysandbox.executors._video.original_keys import (
     Translation,
     dtype_of,
     named,
-    optional_keys,
     precision_of,
+    with_keys_of,
 )
 from raysandbox.executors.base import ModelInference
 from raysandbox.executors.infer._videos import refuse_own_folder
@@ -116,13 +116,8 @@ if TYPE_CHECKING:  # with the fields of DiffusersInference
     class _Base(ModelInference): ...
 
 else:
-    InferConfig = create_model(
-        "InferConfig",
-        __base__=_InferConfig,
-        __module__=__name__,
-        **optional_keys(DiffusersInference, _InferConfig.model_fields),
-    )
-    _Base = create_model("_Base", __base__=ModelInference, __module__=__name__, **optional_keys(DiffusersInference))
+    InferConfig = with_keys_of(DiffusersInference, _InferConfig, "InferConfig", __name__)
+    _Base = with_keys_of(DiffusersInference, ModelInference, "_Base", __name__)
 
 
 class Train(Section):
@@ -257,7 +252,7 @@ class _Limited:
     workers: Workers
     number: int
 
-    def map(self, work: UnitWork, units: Sequence[Any], **options: Any) -> Iterator[tuple[int, Any]]:
+    def map(self, work: UnitWork, units: Sequence[Any], **options: Any) -> Generator[tuple[int, Any], None, None]:
         """Does every unit."""
         return self.workers.map(work, units, **{"num_workers": self.number, **options})
 

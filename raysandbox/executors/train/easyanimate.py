@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field, create_model, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from raysandbox.core.component import InputPath, ModelPath, OutputPath
 from raysandbox.core.errors import JobFailed
@@ -27,8 +27,8 @@ from raysandbox.executors._video.original_keys import (
     Translation,
     dtype_of,
     named,
-    optional_keys,
     precision_of,
+    with_keys_of,
 )
 from raysandbox.executors.base import ModelTrainer
 from raysandbox.executors.train.diffusers import DiffusersTrainer
@@ -126,13 +126,8 @@ if TYPE_CHECKING:  # with the fields of DiffusersTrainer
     class _Base(ModelTrainer): ...
 
 else:
-    TrainingConfig = create_model(
-        "TrainingConfig",
-        __base__=_TrainingConfig,
-        __module__=__name__,
-        **optional_keys(DiffusersTrainer, _TrainingConfig.model_fields),
-    )
-    _Base = create_model("_Base", __base__=ModelTrainer, __module__=__name__, **optional_keys(DiffusersTrainer))
+    TrainingConfig = with_keys_of(DiffusersTrainer, _TrainingConfig, "TrainingConfig", __name__)
+    _Base = with_keys_of(DiffusersTrainer, ModelTrainer, "_Base", __name__)
 
 
 class Train(Section):

@@ -106,7 +106,7 @@ class EncodedPrompts:
             stall_timeout_s=self.stall_timeout_s,
         )
         failed: dict[str, str] = {}
-        with contextlib.closing(results) as results:  # type: ignore[type-var]  # a generator: its workers end with it
+        with contextlib.closing(results) as results:  # its workers end with it
             for index, result in results:
                 unit = missing[index]
                 if isinstance(result, UnitFailed):

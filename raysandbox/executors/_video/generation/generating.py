@@ -212,7 +212,7 @@ class Generation:
             stall_timeout_s=self.stall_timeout_s,
         )
         in_a_row = 0
-        with contextlib.closing(results) as results:  # type: ignore[type-var]  # a generator: its workers end with it
+        with contextlib.closing(results) as results:  # its workers end with it
             for index, result in results:
                 unit = missing[index]
                 if isinstance(result, UnitFailed):
