@@ -1,0 +1,181 @@
+"""Locks by name between processes: what several need is computed by one, while the others wait."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+__all__ = ["KeyLocks", "Lease"]
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
+_REMINDER_S = 60.0
+_OLD_S = 3600.0  # after which the file of a lock that nobody holds is removed
+_held = threading.local()  # `files`: lock files that this thread holds
+
+
+def _nothing(text: str) -> None:
+    """Tells nobody."""
+
+
+@dataclass(frozen=True)
+class KeyLocks:
+    """Locks of keys in a folder, one file per key that is held.
+
+    A lock is the operating system's (`flock`) and ends with the process that holds it, however that
+    ends; only children that it forked without exec would go on holding it. Threads exclude each other
+    as processes do, but a thread gets at once what it holds already. Several machines exclude each
+    other where the folder's file system carries `flock` between them (NFS v4, Lustre or BeeGFS with
+    `flock` on); otherwise each machine has locks of its own, and the same work may be done once on each.
+
+    Keys are taken in sorted order, so that two that ask at once cannot wait for each other. Who holds
+    some and asks for more must do so in one order everywhere: those of jobs before those of statistics
+    and scores.
+
+    Attributes:
+        folder: where the files are.
+    """
+
+    folder: Path
+
+    @contextlib.contextmanager
+    def hold(self, keys: Iterable[str], on_wait: Callable[[str], None] = _nothing, label: str = "") -> Iterator[bool]:
+        """Holds all keys while the block runs; yields whether it had to wait for one.
+
+        Args:
+            keys: any texts.
+            on_wait: told what is waited for when that begins, and every minute after.
+            label: what the holder does, for those that wait.
+        """
+        with self.lease(keys, on_wait, label) as lease:
+            yield lease.waited
+
+    def lease(self, keys: Iterable[str], on_wait: Callable[[str], None] = _nothing, label: str = "") -> Lease:
+        """Like `hold`, for who gives some of the keys back before the block ends; entered by `with`."""
+        return Lease(self, tuple(sorted(set(keys))), on_wait, label)
+
+    def sweep(self, older_than_s: float = _OLD_S) -> None:
+        """Removes the files of processes that were killed; those of held locks stay."""
+        with contextlib.suppress(FileNotFoundError):  # the folder, or a file that its holder removed just now
+            for path in list(self.folder.glob("*.lock")):
+                if time.time() - path.stat().st_mtime > older_than_s:
+                    descriptor = _try(path)
+                    if descriptor is not None:
+                        _give_back(path, descriptor)
+
+    def file(self, key: str) -> Path:
+        """The file of a key's lock."""
+        return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:40]}.lock"
+
+
+@dataclass
+class Lease:
+    """Keys that are held while a `with` block runs, or until they are given back.
+
+    Attributes:
+        waited: whether another one held a key when it was asked for.
+    """
+
+    locks: KeyLocks
+    keys: tuple[str, ...]
+    on_wait: Callable[[str], None]
+    label: str
+    waited: bool = False
+    _descriptors: dict[str, int] = field(default_factory=dict)
+
+    def __enter__(self) -> Lease:
+        """Takes all keys, and waits for those that others hold."""
+        self.locks.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            for key in self.keys:
+                self._take(key)
+        except BaseException:  # a signal while it waits
+            self.give_back(self.keys)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.give_back(self.keys)
+
+    def give_back(self, keys: Iterable[str]) -> None:
+        """Lets others have some of the keys."""
+        for key in keys:
+            descriptor = self._descriptors.pop(key, None)
+            if descriptor is not None:
+                path = self.locks.file(key)
+                _mine().discard(path)
+                _give_back(path, descriptor)
+
+    def _take(self, key: str) -> None:
+        path = self.locks.file(key)
+        if path in _mine():
+            return
+        pause, told = _FIRST_PAUSE_S, -_REMINDER_S
+        started = time.monotonic()
+        while (descriptor := _try(path)) is None:
+            self.waited = True
+            seconds = time.monotonic() - started
+            if seconds - told >= _REMINDER_S:
+                told = seconds
+                self.on_wait(f"waiting for {_holder(path)}" + (f" ({seconds:.0f} s so far)" if seconds >= 1 else ""))
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
+        self._descriptors[key] = descriptor
+        _mine().add(path)
+        about = {"pid": os.getpid(), "host": socket.gethostname(), "label": self.label}
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(about).encode(), 0)
+
+
+def _mine() -> set[Path]:
+    if not hasattr(_held, "files"):
+        _held.files = set()
+    return _held.files
+
+
+def _try(path: Path) -> int | None:
+    """A descriptor that holds the lock, None while another one does."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Who held it may have removed the file between our opening and locking it: then the lock
+            # is of a file that nobody finds any more.
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _give_back(path: Path, descriptor: int) -> None:
+    path.unlink(missing_ok=True)  # while it is held: after that it may be another one's
+    fcntl.flock(descriptor, fcntl.LOCK_UN)  # for children too that share the descriptor
+    os.close(descriptor)
+
+
+def _holder(path: Path) -> str:
+    """Who holds a lock, as its file says."""
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        who = f"process {about['pid']} on {about['host']}"
+        return f"{about['label']} by {who}" if about["label"] else who
+    except (OSError, ValueError, KeyError):  # just taken or given back
+        return "another process"
