@@ -14,8 +14,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from raysandbox.core.files import atomic_write
-
 __all__ = ["DigestMemo", "canonical_json", "code_version", "digest", "library_versions", "package_version"]
 
 
@@ -54,9 +52,10 @@ def _file_digest(module: str) -> str:
     return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
 
 
-def code_version(*definitions: type | Callable[..., Any]) -> str:
-    """Package version and hash of the modules that define the classes and functions."""
-    return digest([package_version(), sorted({_source_digest(each.__module__) for each in definitions})])
+def code_version(*definitions: type | Callable[..., Any] | str) -> str:
+    """Package version and hash of the modules that define the classes and functions, or that are named."""
+    modules = {each if isinstance(each, str) else each.__module__ for each in definitions}
+    return digest([package_version(), sorted({_source_digest(module) for module in modules})])
 
 
 def library_versions(*packages: str) -> dict[str, str | None]:
@@ -93,16 +92,25 @@ class DigestMemo:
         return self._file(path) if path.is_file() else None
 
     def _file(self, path: Path) -> str:
-        stat = path.stat()
-        stamp = {"path": str(path.resolve()), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-        memo = self._folder / f"{digest(stamp['path'])}.json"
+        memo, stamp = self._stamp(path)
         known = _read_memo(memo)
         if {key: known.get(key) for key in stamp} == stamp:
             return str(known["sha256"])
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        atomic_write(memo, json.dumps({**stamp, "sha256": sha256}))
+        _write_memo(memo, {**stamp, "sha256": sha256})
         return sha256
+
+    def note(self, path: Path, sha256: str) -> None:
+        """Remembers the digest of a file that was just linked to one whose digest is known."""
+        memo, stamp = self._stamp(path)
+        _write_memo(memo, {**stamp, "sha256": sha256})
+
+    def _stamp(self, path: Path) -> tuple[Path, dict[str, Any]]:
+        """Where a file's digest is noted, and what it holds for."""
+        stat = path.stat()
+        stamp = {"path": str(path.resolve()), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+        return self._folder / f"{digest(stamp['path'])}.json", stamp
 
 
 def _read_memo(memo: Path) -> Mapping[str, Any]:
@@ -111,3 +119,11 @@ def _read_memo(memo: Path) -> Mapping[str, Any]:
     except (OSError, ValueError):
         return {}  # absent or torn: the digest is computed again
     return content if isinstance(content, dict) else {}
+
+
+def _write_memo(memo: Path, content: Mapping[str, Any]) -> None:
+    """Puts a memo in place; not flushed to disk, since a torn one counts as absent."""
+    memo.parent.mkdir(parents=True, exist_ok=True)
+    temporary = memo.with_name(f".{uuid.uuid4().hex}")
+    temporary.write_text(json.dumps(content))
+    os.replace(temporary, memo)
