@@ -1,0 +1,189 @@
+"""Which trials are ended early: Ray Tune's schedulers, from a sweep's `early_terminate` or our `scheduler`."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from raysandbox.hpo.axes import coordinate_of
+
+if TYPE_CHECKING:
+    from ray.tune import Stopper
+    from ray.tune.schedulers import TrialScheduler
+
+    from raysandbox.hpo.schema import Search
+    from raysandbox.hpo.space import Parameter
+
+__all__ = ["METRIC", "TIME", "hyperband_rungs", "make_scheduler", "make_stopper", "mode_of", "reaches"]
+
+METRIC = "objective"
+TIME = "training_iteration"
+_DEFAULT_ETA = 3
+_NO_END = 1e9  # more values than any trial reports
+_BOUNDED = ("uniform", "int_uniform", "q_uniform", "log_uniform_values", "q_log_uniform_values")
+_DEFAULTS: dict[str, dict[str, Any]] = {  # Tune's own are seconds
+    "median_stopping": {"grace_period": 1},
+    "pbt": {"perturbation_interval": 1},
+    "pb2": {"perturbation_interval": 1},
+}
+_CLASSES = {
+    "asha": "AsyncHyperBandScheduler",
+    "hyperband": "HyperBandScheduler",
+    "hb_bohb": "HyperBandForBOHB",
+    "median_stopping": "MedianStoppingRule",
+    "pbt": "PopulationBasedTraining",
+}
+
+
+def mode_of(search: Search) -> str:
+    """Tune's word for the metric's goal."""
+    return "max" if search.metric.goal == "maximize" else "min"
+
+
+def hyperband_rungs(early_terminate: Mapping[str, Any]) -> tuple[float, float | None, float]:
+    """A sweep's hyperband as lowest rung, highest rung (None: no end) and factor between rungs.
+
+    With `max_iter`, `s` and `eta` the rungs are max_iter/eta^s … max_iter/eta, without those below 1; with
+    `min_iter` and `eta` they are min_iter, min_iter·eta, … without an end.
+
+    Raises:
+        ValueError: no rung is left.
+    """
+    eta = float(early_terminate.get("eta", _DEFAULT_ETA))
+    if "max_iter" not in early_terminate:
+        return float(early_terminate["min_iter"]), None, eta
+    longest = float(early_terminate["max_iter"])
+    rungs = [rung for k in range(1, int(early_terminate["s"]) + 1) if (rung := longest / eta**k) >= 1]
+    if not rungs:
+        raise ValueError(f"max_iter {longest:g} divided by eta {eta:g} is below 1")
+    return rungs[-1], rungs[0], eta
+
+
+def make_scheduler(search: Search) -> TrialScheduler:
+    """The scheduler of a search: `scheduler`, else `early_terminate`, else first in, first out.
+
+    Each trial's time is the number of metric values that it reported.
+
+    A sweep's hyperband becomes asynchronous successive halving: a trial is judged once per rung, by its value
+    there, and goes on when that is among the best 1/eta of those that came there before.
+    """
+    from ray.tune import schedulers
+
+    common = {"time_attr": TIME, "metric": METRIC, "mode": mode_of(search)}
+    if search.scheduler is not None:
+        return _named(search, common)
+    if search.early_terminate is None:
+        return schedulers.FIFOScheduler()
+    lowest, highest, eta = hyperband_rungs(search.early_terminate)
+    # Tune would put a rung at max_t itself too: half a step above the highest one there is room for no other
+    longest = _NO_END if highest is None else highest * math.sqrt(eta)
+    return schedulers.AsyncHyperBandScheduler(
+        **common,
+        max_t=longest,  # pyright: ignore[reportArgumentType]  # Tune only divides by it
+        grace_period=lowest,  # pyright: ignore[reportArgumentType]
+        reduction_factor=eta,
+        brackets=1,
+        stop_last_trials=False,
+    )
+
+
+def _named(search: Search, common: Mapping[str, str]) -> TrialScheduler:
+    """The scheduler that `scheduler` names."""
+    from ray.tune import schedulers
+
+    options = dict(search.scheduler or {})
+    kind = str(options.pop("type"))
+    options = {**_DEFAULTS.get(kind, {}), **options}
+    if kind == "fifo":
+        return schedulers.FIFOScheduler()
+    if kind == "pbt":
+        mutations = {p.name: _mutation(p) for p in search.space.parameters if p.kind != "constant"}
+        return _beside_a_searcher(schedulers.PopulationBasedTraining)(
+            **common,
+            **options,
+            hyperparam_mutations={"params": mutations},
+            custom_explore_fn=lambda config: {**config, "params": _within(search, config["params"])},
+        )
+    if kind == "pb2":
+        from ray.tune.schedulers.pb2 import PB2
+
+        bounds = {p.name: [p.low, p.high] for p in search.space.parameters if p.kind in _BOUNDED}
+        return _beside_a_searcher(PB2)(
+            **common,
+            **options,
+            hyperparam_bounds={"params": bounds},
+            custom_explore_fn=lambda config: {**config, "params": _within(search, config["params"])},
+        )
+    return getattr(schedulers, _CLASSES[kind])(**common, **options)
+
+
+def _beside_a_searcher(scheduler: Any) -> Any:
+    """Population based training that takes its first points from our searcher.
+
+    Tune refuses it beside any searcher, since one that learns would be told of values that other parameters
+    brought about. Ours is told of ends by who knows the parameters.
+    """
+
+    class BesideASearcher(scheduler):
+        """Sees a controller without a searcher when it is asked whether it fits."""
+
+        def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+            """Takes a trial in."""
+            super().on_trial_add(SimpleNamespace(search_alg=None), trial)
+
+    return BesideASearcher
+
+
+def _mutation(parameter: Parameter) -> list[Any] | Callable[[], Any]:
+    """What a parameter may become: a neighbour in a list of values, or a new draw."""
+    if parameter.kind == "categorical":
+        return list(parameter.values)
+    return lambda: parameter.at(random.uniform(1e-12, 1 - 1e-12))
+
+
+def _within(search: Search, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Values that were scaled, put back into their parameters' ranges and onto their steps."""
+    varying = {p.name: p for p in search.space.parameters if p.kind not in ("constant", "categorical")}
+    return {
+        name: varying[name].at(coordinate_of(varying[name], value)) if name in varying else value
+        for name, value in params.items()
+    }
+
+
+def make_stopper(search: Search) -> Stopper | None:
+    """Ends the whole search, with what runs, as soon as a reported value reaches `metric.target`; None without one.
+
+    A sweep only begins no new runs then; `TrialSearcher` does that by itself.
+    """
+    target = search.metric.target
+    if target is None:
+        return None
+    from ray.tune import Stopper
+
+    class TargetStopper(Stopper):
+        """Remembers whether any value was good enough."""
+
+        reached = False
+
+        def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+            """Looks at a result; the one trial is never stopped alone."""
+            value = result.get(METRIC)
+            self.reached = self.reached or (value is not None and reaches(search, float(value)))
+            return False
+
+        def stop_all(self) -> bool:
+            """Whether the target was reached."""
+            return self.reached
+
+    return TargetStopper()
+
+
+def reaches(search: Search, value: float) -> bool:
+    """Whether a value of the metric is as good as its target; never without a target."""
+    target = search.metric.target
+    if target is None:
+        return False
+    return value >= target if search.metric.goal == "maximize" else value <= target
