@@ -19,6 +19,9 @@ __all__ = [
     "Resources",
     "ask_for",
     "bundle",
+    "gpus_in_reach",
+    "held_workers",
+    "holding",
     "how_many",
     "most_workers",
     "placement_group_for",
@@ -27,6 +30,7 @@ __all__ = [
 ]
 
 _POLL_S = 0.5  # waiting inside Ray cannot be interrupted
+_held: PlacementGroup | None = None  # by the trial that this process runs
 
 
 class Resources(BaseModel):
@@ -104,6 +108,39 @@ def how_many(node: Node, one: Mapping[str, float]) -> int:
 
 
 @contextlib.contextmanager
+def holding(group: PlacementGroup | None) -> Iterator[None]:
+    """Lets the jobs of the block work in the bundles of a group instead of asking for their own.
+
+    A trial that holds what its jobs need never waits for what other trials hold.
+    """
+    global _held
+    _held = group
+    try:
+        yield
+    finally:
+        _held = None
+
+
+def held_workers(resources: Resources) -> int | None:
+    """How many of a job's workers fit into the bundles that this process holds; None when it holds none.
+
+    Only the first bundles count, one after the other: a job's worker has the bundle of its number.
+    """
+    if _held is None:
+        return None
+    one = bundle(resources)
+    fits = [all(spec.get(name, 0.0) >= amount for name, amount in one.items()) for spec in _held.bundle_specs]
+    return next((number for number, fit in enumerate(fits) if not fit), len(fits))
+
+
+def gpus_in_reach() -> float:
+    """How many GPUs the jobs of this process may use: those that it holds, else the cluster's."""
+    if _held is not None:
+        return sum(spec.get("GPU", 0.0) for spec in _held.bundle_specs)
+    return cluster_summary().total("GPU")
+
+
+@contextlib.contextmanager
 def placement_group_for(resources: Resources, timeout_s: float | None = None) -> Iterator[PlacementGroup]:
     """Holds one bundle per worker while the block runs.
 
@@ -119,12 +156,25 @@ def placement_group_for(resources: Resources, timeout_s: float | None = None) ->
     """
     import ray.util
 
+    if _held is not None:
+        if (held_workers(resources) or 0) < resources.num_workers:
+            raise JobFailed(_too_small(resources, _held))
+        yield _held
+        return
     group = ask_for(resources)
     try:
         _wait(group, resources, timeout_s or resources.timeout_s)
         yield group
     finally:
         ray.util.remove_placement_group(group)
+
+
+def _too_small(resources: Resources, group: PlacementGroup) -> str:
+    bundles = ", ".join(f"({_text(spec)})" for spec in group.bundle_specs)
+    return (
+        f"resources: {resources.num_workers} × ({_text(bundle(resources))}) do not fit into what the trial holds: "
+        f"{bundles} (ask for less in the job's `resources`, or for more in `resources_per_trial`)"
+    )
 
 
 def ask_for(resources: Resources) -> PlacementGroup:

@@ -13,7 +13,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from raysandbox.runtime.placement import Resources, ask_for, most_workers, placement_group_for, waited_in_vain
+from raysandbox.runtime.placement import (
+    Resources,
+    ask_for,
+    held_workers,
+    most_workers,
+    placement_group_for,
+    waited_in_vain,
+)
 from raysandbox.runtime.session import cluster_summary
 
 __all__ = ["ElasticPlaces", "FixedPlaces", "Place", "Places", "places_for"]
@@ -74,21 +81,23 @@ def places_for(resources: Resources, elastic: bool, number: int | None) -> Itera
 
     Args:
         resources: of one worker, and how many where places are fixed.
-        elastic: whether workers come and go.
+        elastic: whether workers come and go; inside of a trial they are as many as it has bundles for.
         number: of elastic workers; None for as many as the cluster holds.
 
     Raises:
         JobFailed: the resources cannot be had.
     """
-    if elastic:
+    held = held_workers(resources)
+    if elastic and held is None:
         places = ElasticPlaces(resources, number)
         try:
             yield places
         finally:
             places.close()
     else:
-        with placement_group_for(resources) as group:
-            yield FixedPlaces(group, resources.num_workers)
+        size = min(held, number or held) if elastic and held else resources.num_workers
+        with placement_group_for(resources.model_copy(update={"num_workers": size})) as group:
+            yield FixedPlaces(group, size)
 
 
 class FixedPlaces:

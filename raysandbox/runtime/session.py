@@ -25,6 +25,7 @@ __all__ = [
     "ensure_ray",
     "in_ray_job",
     "is_local",
+    "join_as_worker",
     "shutdown_ray",
     "this_machine",
 ]
@@ -134,6 +135,12 @@ def ensure_ray(*, num_cpus: int | None = None, num_gpus: int | None = None) -> N
             )
         _started = "local"
         atexit.register(shutdown_ray)  # before Ray's own, which waits half a second first
+
+
+def join_as_worker(*, local: bool) -> None:
+    """Says in an actor that runs an experiment what Ray its driver has."""
+    global _started
+    _started = "local" if local else "cluster"
 
 
 def shutdown_ray() -> None:

@@ -12,9 +12,9 @@ from raysandbox.core.runner import Emit, Report, UnitWork
 from raysandbox.runtime.actors import WorkerJob
 from raysandbox.runtime.crew import Crew, Task
 from raysandbox.runtime.meter import Meter
-from raysandbox.runtime.placement import Resources
+from raysandbox.runtime.placement import Resources, gpus_in_reach
 from raysandbox.runtime.places import places_for
-from raysandbox.runtime.session import Cluster, cluster_summary, ensure_ray
+from raysandbox.runtime.session import ensure_ray
 
 __all__ = ["JobWorkers"]
 
@@ -60,7 +60,7 @@ class JobWorkers:
         ensure_ray()
         given = self.job.resources
         number = given.num_workers if "num_workers" in given.model_fields_set else num_workers
-        resources = _completed(given, number, len(units), elastic, cluster_summary())
+        resources = _completed(given, number, len(units), elastic, gpus_in_reach())
         job = _Bundles(self.job.id, resources, self.job.runtime_env)
         task = Task(job, work, units, self.log, python, tries, resources.num_gpus > 0, stall_timeout_s)
         meter = Meter(self.report if elastic else None)
@@ -79,14 +79,14 @@ class JobWorkers:
             self.progress.end()
 
 
-def _completed(given: Resources, number: int | None, most: int, elastic: bool, cluster: Cluster) -> Resources:
+def _completed(given: Resources, number: int | None, most: int, elastic: bool, there: float) -> Resources:
     """What is asked, with what it leaves open: how many workers, and a GPU for each where there are as many.
 
-    Workers that come and go take what GPUs there are.
+    Workers that come and go take what GPUs there are; `there` is their number.
     """
     size = min(number or 1, most)
     gpus = given.num_gpus
-    if "num_gpus" not in given.model_fields_set and cluster.total("GPU") >= (1 if elastic else size):
+    if "num_gpus" not in given.model_fields_set and there >= (1 if elastic else size):
         gpus = 1.0
     return given.model_copy(update={"num_workers": size, "num_gpus": gpus})
 

@@ -17,7 +17,7 @@ from raysandbox.watcher.metrics import Metric, flatten
 from raysandbox.watcher.sinks import SinkState
 from raysandbox.watcher.watcher import SandboxWatcher, WatchConfig
 
-__all__ = ["Reporter", "WatcherClient", "start_watcher"]
+__all__ = ["Reporter", "WatcherClient", "actor_beside", "call_actor", "start_watcher"]
 
 logger = logging.getLogger(__name__)
 NAMESPACE = "raysandbox"
@@ -32,7 +32,7 @@ _FLUSH_S = 30.0
 class Transport(Protocol):
     """What a client needs from a watcher, in process or as an actor. May raise `OSError`."""
 
-    def append(self, client: str, first: int, metrics: Sequence[Metric]) -> None:
+    def append(self, client: str, first: int, metrics: Sequence[Metric]) -> object:
         """Records a batch; a batch that is sent again is recorded once."""
         ...
 
@@ -262,13 +262,22 @@ class ActorTransport:
             ray.kill(self.actor)
 
     def _call(self, method: str, *args: Any, patience: float = _CALL_S) -> Any:
-        import ray
-        from ray.exceptions import RayError
+        return call_actor(self.actor, method, *args, patience=patience)
 
-        try:
-            return ray.get(getattr(self.actor, method).remote(*args), timeout=patience)
-        except RayError as error:
-            raise OSError(f"watcher: {error}") from error
+
+def call_actor(actor: Any, method: str, *args: Any, patience: float = _CALL_S) -> Any:
+    """Calls a method of a watcher's actor.
+
+    Raises:
+        OSError: it does not answer in time, or fails.
+    """
+    import ray
+    from ray.exceptions import RayError
+
+    try:
+        return ray.get(getattr(actor, method).remote(*args), timeout=patience)
+    except RayError as error:
+        raise OSError(f"watcher: {error}") from error
 
 
 def start_watcher(config: WatchConfig, actor: bool) -> WatcherClient:
@@ -285,14 +294,26 @@ def start_watcher(config: WatchConfig, actor: bool) -> WatcherClient:
 
 
 def _start_actor(config: WatchConfig) -> Any:
+    return actor_beside(_WatcherActor, f"watcher-{config.run_id}", config)
+
+
+def actor_beside(cls: type, name: str, *args: Any, max_concurrency: int = 1) -> Any:
+    """A named actor on this node, started again when it dies, that knows the driver's wandb variables.
+
+    Args:
+        cls: takes `args` and these variables.
+        name: in our namespace; a leftover of that name is ended.
+        args: for its constructor.
+        max_concurrency: how many calls it does at a time, in threads.
+    """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    name = f"watcher-{config.run_id}"
     _end_leftover(name)
     node = ray.get_runtime_context().get_node_id()
     options = {
         "name": name,
+        "max_concurrency": max_concurrency,
         "namespace": NAMESPACE,
         "num_cpus": 0,
         "max_restarts": -1,
@@ -301,7 +322,7 @@ def _start_actor(config: WatchConfig) -> Any:
     }
     # The driver's wandb variables, as an argument: a runtime environment would write them to Ray's logs.
     environment = {key: value for key, value in os.environ.items() if key.startswith("WANDB_")}
-    return ray.remote(_WatcherActor).options(**options).remote(config, environment)
+    return ray.remote(cls).options(**options).remote(*args, environment)
 
 
 def _end_leftover(name: str) -> None:

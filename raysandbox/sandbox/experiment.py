@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,11 +27,12 @@ from raysandbox.sandbox.paths import PathMap, output_root
 from raysandbox.sandbox.plan import ExperimentPlan, make_plan, split_update
 from raysandbox.sandbox.references import resolve_reference
 from raysandbox.sandbox.resolve import Resolver
+from raysandbox.sandbox.shared import SharedResults
 from raysandbox.sandbox.state import RunFolder, Status, set_aside
 from raysandbox.sandbox.view import RunView
 from raysandbox.watcher.watcher import WatchConfig
 
-__all__ = ["RunResult", "locate_run", "note_refusal", "run_experiment"]
+__all__ = ["RunResult", "TrialPlace", "accounted", "locate_run", "note_refusal", "run_experiment"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,25 @@ class RunResult:
     unmet: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class TrialPlace:
+    """Where a run that is a trial of a search belongs.
+
+    Attributes:
+        work_dir: of the search.
+        root: where relative outputs start, None for the current directory.
+        folder: its own, below work_dir; what it writes inside work_dir is written there.
+        run_id: names it for its watcher, the same whenever it goes on.
+        watch: opens its watcher, which belongs to the search.
+    """
+
+    work_dir: Path
+    root: Path | None
+    folder: str
+    run_id: str
+    watch: Callable[[WatchConfig], WatcherClient]
+
+
 def run_experiment(
     config: SandboxConfig,
     *,
@@ -58,6 +78,7 @@ def run_experiment(
     use_cache: bool = True,
     view: RunView | None = None,
     at_end: Callable[[Path], object] = lambda work_dir: None,
+    trial: TrialPlace | None = None,
 ) -> RunResult:
     """Runs an experiment to its end.
 
@@ -66,7 +87,8 @@ def run_experiment(
         resume: go on with the run in work_dir: finished jobs whose keys stand are not run again.
         use_cache: whether caches that runs share may be read.
         view: shows progress.
-        at_end: called with the work_dir when jobs have run, however the run ended.
+        at_end: called with the run's folder when jobs have run, however the run ended.
+        trial: set where it is a trial: its jobs are then shared with all trials, by content.
 
     Raises:
         ConfigError: nothing was started.
@@ -74,11 +96,11 @@ def run_experiment(
         JobFailed: a job failed.
         RunInterrupted: a signal ended it; it can be resumed.
     """
-    work_dir, root = locate_run(config)
+    work_dir, root = (trial.work_dir, trial.root) if trial else locate_run(config)
     plan = make_plan(config, PathMap(work_dir, root))
     resume = resume or config.settings.resume
-    experiment = _Experiment(plan, work_dir, root, view or RunView(), resume, use_cache, at_end)
-    with RunFolder(work_dir):
+    experiment = _Experiment(plan, work_dir, root, view or RunView(), resume, use_cache, at_end, trial)
+    with RunFolder(experiment.folder):
         return experiment.run()
 
 
@@ -96,6 +118,25 @@ def note_refusal(config: SandboxConfig, error: ConfigError) -> None:
         Status(work_dir / "status.json").end("config_error", 2, str(error))
 
 
+@contextlib.contextmanager
+def accounted(status: Status, work_dir: Path, at_end: Callable[[Path], object]) -> Iterator[None]:
+    """Says in `status.json` how the block ended."""
+    try:
+        yield
+        status.end("done", 0)
+        at_end(work_dir)
+    except RunInterrupted as error:
+        status.end("interrupted", 128 + error.signum, str(error))
+        raise
+    except SandboxError as error:
+        status.end("failed", 1, str(error))
+        at_end(work_dir)
+        raise
+    except BaseException as error:  # a defect: said in status.json, and told as it is
+        status.end("failed", 1, f"{type(error).__name__}: {error}")
+        raise
+
+
 class _Experiment:
     def __init__(
         self,
@@ -106,42 +147,31 @@ class _Experiment:
         resume: bool,
         use_cache: bool,
         at_end: Callable[[Path], object],
+        trial: TrialPlace | None,
     ) -> None:
         self.plan = plan
         self.settings = plan.config.settings
         self.work_dir = work_dir
+        self.trial = trial
+        self.folder = work_dir / trial.folder if trial else work_dir
         self.root = root
         self.view = view
         self.resume = resume
         self.use_cache = use_cache
         self.at_end = at_end
-        self.run_id = f"{self.settings.experiment_name}-{uuid.uuid4().hex[:8]}"
+        self.run_id = trial.run_id if trial else f"{self.settings.experiment_name}-{uuid.uuid4().hex[:8]}"
 
     def run(self) -> RunResult:
-        self.status = Status(self.work_dir / "status.json")
+        self.status = Status(self.folder / "status.json")
         self._refuse_errors()
-        previous = None if self.resume else set_aside(self.work_dir)
+        previous = None if self.resume else set_aside(self.folder)
         if previous is not None:
-            self.view.note(f"the earlier run in {self.work_dir} was moved to {previous}")
+            self.view.note(f"the earlier run in {self.folder} was moved to {previous}")
         if self.root is not None:
             self.view.note(f"outputs go below {self.root} (the cluster's copy of the working directory is temporary)")
-        try:
-            with ExitStack() as stack:
-                stack.enter_context(interruptible())
-                result = self._run_inside(stack)
-            self.status.end("done", 0)
-            self.at_end(self.work_dir)
-            return result
-        except RunInterrupted as error:
-            self.status.end("interrupted", 128 + error.signum, str(error))
-            raise
-        except SandboxError as error:
-            self.status.end("failed", 1, str(error))
-            self.at_end(self.work_dir)
-            raise
-        except BaseException as error:  # a defect: said in status.json, and told as it is
-            self.status.end("failed", 1, f"{type(error).__name__}: {error}")
-            raise
+        with accounted(self.status, self.folder, self.at_end), ExitStack() as stack:
+            stack.enter_context(interruptible())
+            return self._run_inside(stack)
 
     def _refuse_errors(self) -> None:
         errors = [p for p in self.plan.problems if p.severity == "error" or p.missing_path]
@@ -160,25 +190,28 @@ class _Experiment:
             ensure_ray()
             stack.enter_context(interruptible())  # again: Ray installs handlers of its own
         self._prepare_folder()
-        journal = Journal(self.work_dir / "journal.jsonl", self.run_id)
+        journal = Journal(self.folder / "journal.jsonl", self.run_id)
         stack.callback(journal.close)
-        watcher = start_watcher(self._watch_config(), actor=self.plan.uses_workers)
+        watcher = self._start_watcher()
         stack.callback(self._finish, watcher)
-        memo = DigestMemo(cache_dir(self.settings.cache_dir) / "digests")
-        context = ContextInfos(self.work_dir / "context_infos.json", tuple(p.name for p in self.plan.config.pipelines))
+        shared = cache_dir(self.settings.cache_dir)
+        memo = DigestMemo(shared / "digests")
+        context = ContextInfos(self.folder / "context_infos.json", tuple(p.name for p in self.plan.config.pipelines))
+        base = self.trial.folder if self.trial else ""
         runner = JobRunner(
-            work_dir=self.work_dir,
-            resolver=Resolver(self.plan, self.work_dir, self.root, context, memo),
+            folder=self.folder,
+            resolver=Resolver(self.plan, self.work_dir, self.root, context, memo, base),
             context=context,
-            manifest=Manifest(self.work_dir / "artifacts" / "markers", memo),
+            manifest=Manifest(self.folder / "artifacts" / "markers", memo),
             status=self.status,
             journal=journal,
             watcher=watcher,
             view=self.view,
-            cache_dir=cache_dir(self.settings.cache_dir),
+            cache_dir=shared,
             use_cache=self.use_cache,
+            shared=SharedResults(shared / "jobs", memo) if self.trial and self.use_cache else None,
         )
-        self.view.run_started(self.plan, str(self.work_dir))
+        self.view.run_started(self.plan, str(self.folder))
         journal.emit("run_started", jobs=ids, resume=self.resume)
         self._watch_configuration(watcher)
         unmet = self._iterate(runner)
@@ -186,7 +219,7 @@ class _Experiment:
         if unmet:
             self.status.notes.append(f"targets not met: {'; '.join(unmet)}")
             self.view.note(self.status.notes[-1])
-        return RunResult(self.work_dir, context.to_list(), context.iteration, unmet)
+        return RunResult(self.folder, context.to_list(), context.iteration, unmet)
 
     def _finish(self, watcher: WatcherClient) -> None:
         """Ends the watching; that wandb failed is said and nothing more."""
@@ -197,25 +230,26 @@ class _Experiment:
 
     def _prepare_folder(self) -> None:
         for name in ("logs", "artifacts", "quarantine"):
-            (self.work_dir / name).mkdir(parents=True, exist_ok=True)
-        (self.work_dir / "metrics.jsonl").touch()
-        target, text = self.work_dir / "config.yaml", to_yaml(redact(self.plan.config.document.data))
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        (self.folder / "metrics.jsonl").touch()
+        target, text = self.folder / "config.yaml", to_yaml(redact(self.plan.config.document.data))
         if self.resume and target.exists() and target.read_text(encoding="utf-8") != text:
             self.view.note("the configuration has changed since the last run: jobs that the change touches run again")
         atomic_write(target, text)
 
-    def _watch_config(self) -> WatchConfig:
-        return WatchConfig(
+    def _start_watcher(self) -> WatcherClient:
+        config = WatchConfig(
             run_id=self._stable_run_id(),
             project=self.settings.project_name,
             experiment=self.settings.experiment_name,
-            work_dir=self.work_dir,
+            work_dir=self.folder,
             wandb=self.settings.watcher.wandb,
         )
+        return self.trial.watch(config) if self.trial else start_watcher(config, actor=self.plan.uses_workers)
 
     def _stable_run_id(self) -> str:
         """The first run's id when this one goes on with it, so that wandb continues one curve."""
-        first = next(iter(read_events(self.work_dir / "journal.jsonl")), None)
+        first = next(iter(read_events(self.folder / "journal.jsonl")), None)
         return str(first["run"]) if first else self.run_id
 
     def _watch_configuration(self, watcher: WatcherClient) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import time
@@ -13,8 +14,9 @@ from typing import Any
 
 from raysandbox.config.schema import JobEntry
 from raysandbox.core.errors import JobFailed, JobTimeout, UserError
-from raysandbox.core.events import Journal
-from raysandbox.core.files import link_or_copy, remove
+from raysandbox.core.events import Journal, read_events
+from raysandbox.core.files import atomic_write, link_or_copy, remove
+from raysandbox.core.locks import KeyLocks
 from raysandbox.core.redact import redact_text
 from raysandbox.hooks.base import Hook, JobContext
 from raysandbox.runtime.signals import deadline
@@ -25,12 +27,15 @@ from raysandbox.sandbox.manifest import Manifest, Marker
 from raysandbox.sandbox.paths import standing
 from raysandbox.sandbox.plan import PlannedJob
 from raysandbox.sandbox.resolve import ReadyJob, Resolver, joined
+from raysandbox.sandbox.shared import SharedResults
 from raysandbox.sandbox.state import JobState, Status, own_files
 from raysandbox.sandbox.view import RunView
+from raysandbox.watcher.metrics import from_json
 
 __all__ = ["JobRunner"]
 
 logger = logging.getLogger(__name__)
+_KEPT_METRICS = "metrics.jsonl"  # among the artefacts of a job that runs share: what it reported
 
 
 @dataclass
@@ -38,7 +43,7 @@ class JobRunner:
     """Runs the jobs of one experiment, one after the other.
 
     Attributes:
-        work_dir: the run's folder.
+        folder: the run's.
         resolver: puts configurations together.
         context: outputs so far.
         manifest: markers of finished jobs.
@@ -48,9 +53,10 @@ class JobRunner:
         view: shows progress.
         cache_dir: what runs share.
         use_cache: whether caches may be read.
+        shared: results that this run has in common with others; None for none.
     """
 
-    work_dir: Path
+    folder: Path
     resolver: Resolver
     context: ContextInfos
     manifest: Manifest
@@ -60,6 +66,7 @@ class JobRunner:
     view: RunView
     cache_dir: Path
     use_cache: bool
+    shared: SharedResults | None = None
 
     def run(self, planned: PlannedJob, scope: str, updates: Mapping[str, Any]) -> None:
         """Runs a job, or takes it from its marker.
@@ -92,9 +99,42 @@ class JobRunner:
     def _run_unit(self, planned: PlannedJob, ready: ReadyJob) -> tuple[Mapping[str, Any], bool]:
         """Returns the outputs of one run, and whether they were there already."""
         found = self.manifest.find(ready.key) if ready.reusable else None
-        marker = self._execute(ready) if found is None else self._reuse(ready, found)
+        cached = found is not None
+        if found is not None:
+            marker = self._reuse(ready, found)
+        elif self.shared is not None and ready.reusable:
+            marker, cached = self._share(ready, self.shared)
+        else:
+            marker = self._execute(ready)
         self.resolver.finished(planned, marker)
-        return marker.outputs, found is not None
+        return marker.outputs, cached
+
+    def _share(self, ready: ReadyJob, shared: SharedResults) -> tuple[Marker, bool]:
+        """Takes a job from another run, or does it for all; a second one that needs it meanwhile waits."""
+        start = time.monotonic()
+        artifacts = self._artifacts(ready)
+        locks = KeyLocks(self.cache_dir / "locks")
+        with locks.hold([f"job-{ready.key}"], lambda holder: self._waits(ready, holder)):
+            outputs = shared.take(ready.key, ready.paths.writes, artifacts)
+            if outputs is None:
+                marker = self._execute(ready)
+                _keep_metrics(self.folder / "metrics.jsonl", ready, artifacts)
+                place = str(self.folder.absolute())
+                shared.keep(ready.key, marker.outputs, marker.writes, artifacts, marker.seconds, marker.job, place=place)
+                return marker, False
+        report = self.watcher.scoped(ready.job.name, ready.job.id, ready.key)
+        for line in read_events(artifacts / _KEPT_METRICS):
+            report({line["name"]: from_json(line["value"])}, line["step"])
+        self.watcher.flush()
+        self.journal.emit("job_cached", job=ready.job.id, key=ready.key, scope=ready.scope, shared=True)
+        return self._mark(ready, outputs, time.monotonic() - start), True
+
+    def _waits(self, ready: ReadyJob, holder: str) -> None:
+        self.journal.emit("job_waits", job=ready.job.id, key=ready.key, holder=holder)
+        self.view.note(f"job {ready.job.id} waits for an equal one: {holder}")
+
+    def _artifacts(self, ready: ReadyJob) -> Path:
+        return self.folder / "artifacts" / ready.scope / ready.slug
 
     def _reuse(self, ready: ReadyJob, marker: Marker) -> Marker:
         """Takes a finished job; outputs of another iteration are linked to where this one's belong."""
@@ -111,9 +151,9 @@ class JobRunner:
         entry = ready.planned.entry
         folder = os.path.join(ready.scope, ready.slug)
         context = JobContext(
-            artifacts=self.work_dir / "artifacts" / folder,
-            quarantine=self.work_dir / "quarantine" / folder,
-            log=self.work_dir / "logs" / f"{folder}.log",
+            artifacts=self._artifacts(ready),
+            quarantine=self.folder / "quarantine" / folder,
+            log=self.folder / "logs" / f"{folder}.log",
             report=self.watcher.scoped(ready.job.name, ready.job.id, ready.key),
             progress=self.view,
             probe=ready.probe,
@@ -133,14 +173,18 @@ class JobRunner:
             raise JobFailed(f"job {entry.id} ended without writing {', '.join(missing)}")
         context.report(outputs)
         self.watcher.flush()
-        seconds = round(time.monotonic() - start, 3)
-        writes = list(ready.paths.writes)
-        others = {*own_files(self.work_dir), *self.resolver.written()} - {same_path(path) for path in writes}
+        marker = self._mark(ready, outputs, time.monotonic() - start)
+        self.journal.emit("job_done", job=entry.id, key=ready.key, scope=ready.scope, seconds=marker.seconds)
+        return marker
+
+    def _mark(self, ready: ReadyJob, outputs: Mapping[str, Any], seconds: float) -> Marker:
+        """Puts the marker of a job in place whose outputs and artefacts stand."""
+        artifacts, writes = str(self._artifacts(ready)), list(ready.paths.writes)
+        others = {*own_files(self.folder), *self.resolver.written()} - {same_path(path) for path in writes}
         files = [file for path in writes for file in standing(path)]
-        digests = self.manifest.digests(files, others) | self.manifest.digests([str(context.artifacts)], ())
-        marker = Marker(ready.key, entry.id, outputs, writes, str(context.artifacts), digests, seconds)
+        digests = self.manifest.digests(files, others) | self.manifest.digests([artifacts], ())
+        marker = Marker(ready.key, ready.job.id, outputs, writes, artifacts, digests, round(seconds, 3))
         self.manifest.write(marker)
-        self.journal.emit("job_done", job=entry.id, key=ready.key, scope=ready.scope, seconds=seconds)
         return marker
 
     def _attempts(self, ready: ReadyJob, hook: Hook, context: JobContext) -> list[Any]:
@@ -182,6 +226,16 @@ def _rebase(value: Any, old: str, new: str) -> Any:
     if isinstance(value, list):
         return [_rebase(item, old, new) for item in value]
     return new + value[len(old) :] if isinstance(value, str) and (value + "/").startswith(old + "/") else value
+
+
+def _keep_metrics(path: Path, ready: ReadyJob, artifacts: Path) -> None:
+    """Puts what a job reported beside what it made, for the runs that take it instead of running it."""
+    lines = [
+        {"name": line["name"].removeprefix(f"{ready.job.name}."), "value": line["value"], "step": line["step"]}
+        for line in read_events(path)
+        if line.get("unit") == ready.key and line.get("job") == ready.job.id
+    ]
+    atomic_write(artifacts / _KEPT_METRICS, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
 
 def _name_outputs(entry: JobEntry, values: list[Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from raysandbox.sandbox.drafts import same_path
 __all__ = ["PathMap", "is_inside", "output_root", "standing"]
 
 _ROOT_VARIABLE = "RAYSANDBOX_ROOT"
+_WORK_DIR = "<work_dir>/"
 
 
 def output_root(in_cluster_job: bool) -> Path | None:
@@ -74,20 +75,22 @@ class PathMap:
             return os.path.join(work, scope, os.path.relpath(absolute, work))
         return rooted
 
-    def unscoped(self, value: Any) -> Any:
-        """A configuration value with scoped paths as they would be without scope.
+    def placeless(self, value: Any) -> Any:
+        """A configuration value whose paths inside the run's folder do not say where that is.
 
-        The number of an iteration or trial is thereby no part of a job's key.
+        Neither the work_dir nor the number of an iteration or trial is thereby a part of a job's key.
         """
         if isinstance(value, Mapping):
-            return {key: self.unscoped(item) for key, item in value.items()}
+            return {key: self.placeless(item) for key, item in value.items()}
         if isinstance(value, list):
-            return [self.unscoped(item) for item in value]
-        if isinstance(value, str):
+            return [self.placeless(item) for item in value]
+        if isinstance(value, str) and os.sep in value and "\n" not in value:
             work = same_path(str(self.work_dir))
-            for scope in sorted(set(self.scopes) - {""}, key=len, reverse=True):
-                if is_inside(value, os.path.join(work, scope)):
-                    return os.path.join(work, os.path.relpath(value, os.path.join(work, scope)))
+            path = same_path(value if self.root is None or value.startswith("~") else str(self.root / value))
+            for scope in sorted({*self.scopes, ""}, key=len, reverse=True):
+                folder = os.path.join(work, scope) if scope else work
+                if is_inside(path, folder):
+                    return _WORK_DIR + os.path.relpath(path, folder)
         return value
 
     def apply(self, value: Any, inputs: Collection[str] = ()) -> Any:

@@ -40,8 +40,8 @@ class ReadyJob:
         job: what its hook gets.
         paths: what it reads and writes, where that really is.
         slug: its name in the file system.
-        scope: folder below work_dir of its iteration or element, "" for none.
-        key: names its work by content.
+        scope: folder below the run's of its iteration or element, "" for none.
+        key: names its work by content; the same in every folder that a run may have.
         probe: artefacts of the probe that it uses, if any.
         reusable: whether it is taken as it was when it is done.
         kept_artifacts: what of an earlier attempt stays in its folder of artefacts.
@@ -68,6 +68,7 @@ class Resolver:
         root: where relative outputs start, None for the current directory.
         context: outputs so far.
         memo: digests of files.
+        base: the run's folder below work_dir where it is a trial, "" otherwise.
     """
 
     plan: ExperimentPlan
@@ -75,6 +76,7 @@ class Resolver:
     root: Path | None
     context: ContextInfos
     memo: DigestMemo
+    base: str = ""
     _written: dict[str, str] = field(default_factory=dict)
     _probes: dict[tuple[str, str | None], Path] = field(default_factory=dict)
     _scopes: set[str] = field(default_factory=set)
@@ -130,13 +132,14 @@ class Resolver:
     ) -> ReadyJob:
         """Puts the configuration of one run together and computes its key."""
         entry, hook = planned.entry, planned.hook
-        self._scopes.add(scope)
+        inside = os.path.join(self.base, scope)
+        self._scopes.add(inside)
         before = PathMap(self.work_dir, self.root, dict(self._written), self._scopes)
         drafts = self._configurations(planned, before, updates, item)
         recipe = drafts.recipe.data if drafts.recipe and hook.takes_recipe else None
         extra = drafts.extra.data if drafts.extra else {}
         raw = hook.paths(recipe, extra)
-        self._written |= {same_path(path): scope for path in raw.writes}
+        self._written |= {same_path(path): inside for path in raw.writes}
         paths = PathMap(self.work_dir, self.root, self._written, self._scopes)
         inputs = {*raw.reads, *raw.models}
         job = Job(
@@ -155,13 +158,13 @@ class Resolver:
                 "code": code_version(hook, *_component_classes(hook, recipe, extra)),
                 "hook": hook.type_name,
                 "output": entry.config.output,
-                "recipe": paths.unscoped(recipe),
-                "extra": paths.unscoped(extra),
+                "recipe": paths.placeless(recipe),
+                "extra": paths.placeless(extra),
                 "runtime_env": dict(entry.config.runtime_env),
                 "reads": self._input_digests(before, raw, drafts),
                 "probe": None if probe is None else self.memo.of(probe / "analysis.json"),
                 "workers": _workers_that_count(component, job.resources),
-                "surroundings": paths.unscoped(component.surroundings(job.extra)),
+                "surroundings": paths.placeless(component.surroundings(job.extra)),
             }
         )
         located = hook.paths(job.recipe, job.extra)
@@ -192,7 +195,7 @@ class Resolver:
                 found[path] = remote_stamps(path) if path in raw.reads else []
                 continue
             matches = standing(before.locate(path))
-            found[before.unscoped(path)] = [self.memo.of(Path(match)) for match in matches]
+            found[before.placeless(path)] = [self.memo.of(Path(match)) for match in matches]
         return {path: digests for path, digests in found.items() if any(digests)}
 
 

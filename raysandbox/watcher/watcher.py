@@ -45,15 +45,20 @@ class SandboxWatcher:
         if self._log.size:
             self._sink.wake()  # an earlier life may have left metrics that wandb does not have
 
-    def append(self, client: str, first: int, metrics: Sequence[Metric]) -> None:
+    def append(self, client: str, first: int, metrics: Sequence[Metric]) -> int:
         """Records a client's batch; what was recorded before is passed over (see `MetricsLog.append`).
+
+        Returns:
+            how many were new: the last ones.
 
         Raises:
             OSError: the file could not be written; the batch may be sent again.
         """
         with self._lock:
-            if self._log.append(client, first, metrics):
+            new = self._log.append(client, first, metrics)
+            if new:
                 self._sink.wake()
+            return new
 
     def watch(self, value: Any, name: str, step: int | None = None) -> None:
         """Records a number, or the leaves of a mapping under `name.key`."""

@@ -1,0 +1,96 @@
+"""What a trial holds while it runs, and how many trials run at the same time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from raysandbox.hpo.schema import Search
+from raysandbox.runtime.placement import Resources, bundle
+from raysandbox.runtime.session import Cluster
+from raysandbox.sandbox.plan import ExperimentPlan
+
+__all__ = ["Share", "share_of"]
+
+_FOR_DATA = 1  # CPUs that no trial holds: Ray Data needs them to move at all
+
+
+@dataclass(frozen=True)
+class Share:
+    """What the cluster gives to trials.
+
+    Attributes:
+        bundles: of one trial, for its jobs' workers; empty where no job has workers, or where jobs ask for
+            their own.
+        strategy: how the bundles are placed.
+        concurrent: how many trials run at the same time.
+        note: what a person should know, "" for nothing.
+    """
+
+    bundles: tuple[Mapping[str, float], ...]
+    strategy: str
+    concurrent: int
+    note: str = ""
+
+
+def share_of(search: Search, plan: ExperimentPlan, cluster: Cluster) -> Share:
+    """Bundles that hold the workers of every job of a trial, and how many trials the cluster holds at once.
+
+    At least one CPU stays outside of all trials, or Ray Data would wait for ever: where one trial alone would
+    leave none, trials run one after the other and each job asks for its own resources.
+
+    Args:
+        search: may say both.
+        plan: of the experiment.
+        cluster: all of it counts as free.
+    """
+    wanted = search.resources_per_trial or _needed(plan, cluster)
+    strategy = next((job.strategy for job in _worker_jobs(plan) if job.num_workers > 1), "PACK")
+    own = max(1, os.cpu_count() or 1)  # the driver's machine runs the trials' own processes
+    if not wanted:
+        return Share((), strategy, search.max_concurrent or own)
+    room = int(cluster.total("CPU") - _FOR_DATA + 1e-9)
+    most = min(
+        [
+            int((room if name == "CPU" else cluster.total(name)) / amount + 1e-9)
+            for name, amount in _sums(wanted).items()
+            if amount and (name == "CPU" or name == "GPU")
+        ]
+        or [own]
+    )
+    if most < 1:
+        total = ", ".join(f"{amount:g} {name}" for name, amount in _sums(wanted).items())
+        note = (
+            f"a trial's workers ({total}) leave no CPU of {cluster.total('CPU'):g} to Ray Data: "
+            f"one trial at a time, whose jobs ask for their workers one after the other"
+        )
+        return Share((), strategy, 1, note)
+    return Share(tuple(wanted), strategy, min(search.max_concurrent or most, most))
+
+
+def _worker_jobs(plan: ExperimentPlan) -> list[Resources]:
+    return [Resources.model_validate(job.entry.config.resources) for job in plan.jobs if job.hook.uses_workers]
+
+
+def _needed(plan: ExperimentPlan, cluster: Cluster) -> list[Mapping[str, float]]:
+    """The most that any job's worker of each number holds."""
+    needed: list[dict[str, float]] = []
+    for resources in _worker_jobs(plan):
+        one = bundle(resources)
+        if "num_gpus" not in resources.model_fields_set and cluster.total("GPU") >= 1:
+            one["GPU"] = 1.0  # workers take a GPU each where there are some, see `runtime.unit_workers`
+        for number in range(resources.num_workers):
+            if number == len(needed):
+                needed.append({})
+            for name, amount in one.items():
+                needed[number][name] = max(needed[number].get(name, 0.0), amount)
+    return list(needed)
+
+
+def _sums(bundles: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    sums: dict[str, float] = {}
+    for each in bundles:
+        for name, amount in each.items():
+            sums[name] = sums.get(name, 0.0) + amount
+    return sums
