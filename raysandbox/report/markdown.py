@@ -8,7 +8,7 @@ from pathlib import Path
 from raysandbox.core.files import atomic_path, atomic_write
 from raysandbox.report.summary import Curve, Summary, Table, collect
 
-__all__ = ["write_report"]
+__all__ = ["markdown_table", "write_report"]
 
 
 def write_report(work_dir: Path) -> Path:
@@ -21,7 +21,7 @@ def write_report(work_dir: Path) -> Path:
     status = summary.status
     parts = [f"# {work_dir.name}", _headline(summary)]
     parts += [f"- {note}" for note in status.get("notes", [])]
-    parts += [_table(table) for table in summary.tables()]
+    parts += [markdown_table(table) for table in summary.tables()]
     pictures = [_plot_curves(summary.curves, work_dir / "artifacts" / "curves.png")] if summary.curves else []
     for kind in ("overview", "contact_sheet"):
         pictures += sorted(work_dir.glob(f"artifacts/**/{kind}.png"))
@@ -40,7 +40,8 @@ def _headline(summary: Summary) -> str:
     return f"State: **{status.get('state')}**, exit {status.get('exit')}{error}"
 
 
-def _table(table: Table) -> str:
+def markdown_table(table: Table) -> str:
+    """A table with its title as a heading."""
     lines = [
         f"## {table.title}",
         "",

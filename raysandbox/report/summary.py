@@ -16,7 +16,7 @@ from raysandbox.core.events import read_events
 if TYPE_CHECKING:
     from raysandbox.analysis.summary import Analysis
 
-__all__ = ["Curve", "Summary", "Table", "analysis_table", "collect", "operator_table", "show_number"]
+__all__ = ["Curve", "Summary", "Table", "analysis_table", "collect", "operator_table", "read_json", "show_number"]
 
 _CURVE_STEPS = 10  # a metric with at least as many steps is a curve, not a score
 
@@ -115,7 +115,7 @@ def collect(work_dir: Path) -> Summary:
     not count reported, or another configuration, is passed over, and a job that was taken from its
     marker shows what it reported when it ran.
     """
-    status = _read_json(work_dir / "status.json") or {}
+    status = read_json(work_dir / "status.json") or {}
     events = list(read_events(work_dir / "journal.jsonl"))
     keys = {event["job"]: event["key"] for event in events if event.get("key")}
     units = {job: keys[job] for job in status.get("jobs", {}) if job in keys}
@@ -135,7 +135,7 @@ def collect(work_dir: Path) -> Summary:
         status=status,
         scores=scores,
         curves=curves,
-        operators={path.parent.name: _read_json(path) for path in sorted(work_dir.glob("artifacts/**/operators.json"))},
+        operators={path.parent.name: read_json(path) for path in sorted(work_dir.glob("artifacts/**/operators.json"))},
         seconds={event["job"]: event["seconds"] for event in events if event["event"] == "job_done"},
     )
 
@@ -164,7 +164,8 @@ def _labels(jobs: Sequence[str]) -> dict[str, str]:
     return {job: _short(job) if counts[_short(job)] == 1 else job.removeprefix("anonymous.") for job in jobs}
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """Content of a JSON file; None when there is none."""
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
