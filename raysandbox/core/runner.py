@@ -8,14 +8,26 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from raysandbox.core.keys import DigestMemo
     from raysandbox.core.progress import Progress
 
-__all__ = ["Emit", "Report", "RowScorer", "Scorers", "TrainSession", "UnitFailed", "UnitWork", "WorkSession", "Workers"]
+__all__ = [
+    "CachedScorer",
+    "Emit",
+    "Report",
+    "RowScorer",
+    "Scorers",
+    "TrainSession",
+    "UnitFailed",
+    "UnitWork",
+    "WorkSession",
+    "Workers",
+]
 
 
 class Report(Protocol):
@@ -43,6 +55,30 @@ class RowScorer(Protocol):
 
     def score(self, table: pa.Table, state: Any) -> Mapping[str, pa.Array]:
         """Returns columns of one value per row of `table`."""
+        ...
+
+
+@runtime_checkable
+class CachedScorer(RowScorer, Protocol):
+    """A row scorer whose scores may be kept and taken again for other rows with the same text.
+
+    The scores of a row depend on the text in the columns that it names and on nothing else, neither on the
+    rows beside it nor on their number, to the last bit; and its columns have the same types for all rows.
+    """
+
+    def cache_identity(self, memo: DigestMemo) -> Any:
+        """What the scores depend on besides the rows: JSON-like, with the digests of models and the code's version.
+
+        Args:
+            memo: gives digests of files.
+
+        Returns:
+            None when nothing is to be kept.
+        """
+        ...
+
+    def cache_columns(self) -> tuple[str, ...]:
+        """The columns of text that the scores depend on, at least one; rows without text there are never kept."""
         ...
 
 

@@ -15,8 +15,10 @@ from pydantic import Field
 from raysandbox.core.component import InputPath, ModelPath, OutputPath
 from raysandbox.core.errors import JobFailed, MissingExtraError, UserError
 from raysandbox.core.files import cache_dir
+from raysandbox.core.keys import DigestMemo, code_version, library_versions
 from raysandbox.core.registry import register
 from raysandbox.core.runner import Scorers, WorkSession
+from raysandbox.evaluators._java_text import java_lower
 from raysandbox.evaluators._spark_features import piece_features, word_features
 from raysandbox.evaluators._spark_model import HashedRegression, read_pipeline
 from raysandbox.evaluators.base import DataEvaluator
@@ -32,6 +34,7 @@ _PUBLISHED: dict[str, tuple[str | None, KeepMethod]] = {
     "code": ("code.sp.model", "label"),
 }
 _PARETO_SHAPE = 9.0
+_WORD_HASH = "raysandbox.evaluators._word_hash"  # imported when it is needed: it is compiled then
 _FETCH = "raysandbox weights fetch dj_text_quality_classifier"
 
 
@@ -135,6 +138,22 @@ class QualityScorer:
     keep_method: KeepMethod
     text_key: str
     seed: int
+
+    def cache_identity(self, memo: DigestMemo) -> Any:
+        """The content of model and tokenizer, how rows are kept, and the code that makes scores of texts."""
+        return {
+            "scorer": "dj_text_quality_classifier",
+            "model": memo.of(Path(self.model)),
+            "tokenizer": memo.of(Path(self.tokenizer)) if self.tokenizer else None,
+            "keep_method": self.keep_method,
+            "seed": self.seed,
+            "code": code_version(QualityScorer, HashedRegression, word_features, java_lower, _WORD_HASH),
+            "libraries": library_versions("mmh3", "numba", "numpy", "sentencepiece"),
+        }
+
+    def cache_columns(self) -> tuple[str, ...]:
+        """The column of the text."""
+        return (self.text_key,)
 
     def load(self) -> tuple[HashedRegression, Any]:
         """Reads the pipeline and the sentencepiece model, if one belongs to it.

@@ -42,7 +42,11 @@ def session_of(job: Job, context: JobContext) -> Session:
         emit=emit,
         progress=context.progress,
         scorers=DatasetScorers(
-            quarantine_dir=context.quarantine, progress=context.progress, device=_device_of(job.resources)
+            quarantine_dir=context.quarantine,
+            progress=context.progress,
+            device=_device_of(job.resources),
+            shared=context.cache_dir,
+            use_cache=context.use_cache,
         ),
         workers=JobWorkers(job, context.log, context.progress, emit, context.report),
         artifacts=context.artifacts,

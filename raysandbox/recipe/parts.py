@@ -27,6 +27,7 @@ from raysandbox.recipe.blocks import (
 )
 from raysandbox.recipe.fused import Tally
 from raysandbox.recipe.inputs import ReadTask
+from raysandbox.recipe.row_digests import RowDigests
 from raysandbox.recipe.rows import Row, decode_row, encode_row, exact_table, has_long_number
 from raysandbox.recipe.sizes import content_size
 
@@ -135,6 +136,10 @@ class UnitReport:
         recalled: values that were taken from the statistics store.
         damaged: entries of the store that were found damaged.
         samples: per operator what the tracer shows of its rows.
+        lines: digests of the lines in its parts, where they are made.
+        scored: scores that are not kept yet, with digests of what they were made from.
+        unnamed: rows whose scores cannot be kept.
+        unknown: whether scores are missing that were only to be looked up.
     """
 
     index: int
@@ -155,6 +160,10 @@ class UnitReport:
     recalled: int = 0
     damaged: int = 0
     samples: list[list[Row]] = field(default_factory=list)
+    lines: list[RowDigests] = field(default_factory=list)
+    scored: list[tuple[np.ndarray, pa.Table]] = field(default_factory=list)
+    unnamed: int = 0
+    unknown: bool = False
 
     def summarise(self, stats: Mapping[str, pa.Array]) -> None:
         """Adds numbers of some rows to `stats`."""
@@ -171,6 +180,7 @@ class UnitReport:
             self.summarise({name: table.column(name).combine_chunks() for name in table.column_names})
         self.rows_out = int(keep.sum())
         self.rows = list(compress(self.rows, keep.tolist()))
+        self.lines = [RowDigests.joined(self.lines).select(keep)] if self.lines else []
         for part in self.parts:  # lines stand in one part
             self.size = _select_lines(part, keep)
 
@@ -210,10 +220,18 @@ def _select_lines(part: Path, keep: np.ndarray) -> int:
 
 
 class PartWriter:
-    """Where a unit's rows and bad rows go; files are opened when the first row comes."""
+    """Where a unit's rows and bad rows go; files are opened when the first row comes.
 
-    def __init__(self, staging: Path, sink: Sink, report: UnitReport) -> None:
+    Args:
+        staging: folder of the files.
+        sink: what becomes of the rows.
+        report: is told of them.
+        digests: whether it is told the digests of lines too.
+    """
+
+    def __init__(self, staging: Path, sink: Sink, report: UnitReport, *, digests: bool = False) -> None:
         self._staging = staging
+        self._digests = digests
         self._sink = sink
         self._report = report
         self._stream: Any = None
@@ -243,7 +261,7 @@ class PartWriter:
         """Writes what operators made of a block; returns the lines, if that is what it writes."""
         if self._sink == "lines":
             lines = _lines(output_rows(block, table))
-            self.write_bytes(b"".join(lines))
+            self.write_bytes(b"".join(lines), RowDigests.of_lines(lines) if self._digests else None)
             return lines
         if self._sink == "memory":
             self._report.rows += output_rows(block, table)
@@ -253,10 +271,12 @@ class PartWriter:
             self._write_table(_stage(block, table))
         return None
 
-    def write_bytes(self, lines: bytes | memoryview) -> None:
+    def write_bytes(self, lines: bytes | memoryview, digests: RowDigests | None = None) -> None:
         """Writes encoded rows."""
         if not len(lines):
             return
+        if digests is not None:
+            self._report.lines.append(digests)
         if self._stream is None:
             self._stream = self._new_part("jsonl").open("wb")
         self._report.size += self._stream.write(lines)

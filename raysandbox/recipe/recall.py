@@ -22,11 +22,12 @@ from raysandbox.ops.base import Filter, Mapper, Operator
 from raysandbox.ops.batch import STATS_COLUMN, Batch, FieldKeys, RowFaults
 from raysandbox.recipe.blocks import ROW_COLUMN, Block
 from raysandbox.recipe.identity import operator_identity
+from raysandbox.recipe.row_digests import RowDigests
 from raysandbox.recipe.store import StatisticsStore, UnitFolder
 
 __all__ = ["Recall", "RecallKeys", "Replay", "recall_keys"]
 
-_ROW, _STAMP, _LINE = "__row__", "__stamp__", "__line__"
+_ROW, _STAMP, _LINE, _HIGH, _LOW = "__row__", "__stamp__", "__line__", "__high__", "__low__"
 _ROWS_READ = b"rows_read"
 
 
@@ -88,7 +89,7 @@ def recall_keys(
             changes, seen = [changes, list(found), identity], columns
     # Filters keep the same rows in any order.
     rows = digest([changes, sorted(key for key in found if key), form])
-    return RecallKeys(store, tuple(found), tuple(media), rows, digest([rows, "lines"]))
+    return RecallKeys(store, tuple(found), tuple(media), rows, digest([rows, "lines", "digests"]))
 
 
 def _media_columns(op: Operator, keys: FieldKeys) -> list[str]:
@@ -212,13 +213,16 @@ class Recall:
         """The unit does not come to its end: its rows are not known."""
         self._complete = False
 
-    def end_block(self, block: Block, result: pa.Table, lines: Sequence[bytes] | None, *, whole: bool) -> None:
+    def end_block(
+        self, block: Block, result: pa.Table, lines: Sequence[bytes] | None, digests: np.ndarray, *, whole: bool
+    ) -> None:
         """Remembers the rows that a block leaves, as they are written.
 
         Args:
             block: what was read.
             result: the rows that are left, numbered by `ROW_COLUMN`.
             lines: what is written of each, None where nothing is.
+            digests: of the lines, uint64 of shape (lines, 2).
             whole: whether the rows so far can be replayed; bad ones can not.
         """
         # A statistic that the input brings along is no operator's, and would be missed.
@@ -227,7 +231,8 @@ class Recall:
             rows = pa.array(self._rows(result))
             self._entry(self._keys.rows).added.append(pa.table({_ROW: rows}))
             if lines is not None or not result.num_rows:
-                table = pa.table({_ROW: rows, _LINE: pa.array(lines or [], pa.large_binary())})
+                named = {_HIGH: pa.array(digests[:, 0]), _LOW: pa.array(digests[:, 1])}
+                table = pa.table({_ROW: rows, _LINE: pa.array(lines or [], pa.large_binary()), **named})
                 self._entry(self._keys.lines).added.append(table)
         self._before += len(block.places)
 
@@ -278,13 +283,47 @@ class Recall:
         media = any(self._keys.media)
         return Replay(rows_read, alive, tuple(counts), stats, tuple(features), values, media)
 
-    def lines(self, rows: np.ndarray) -> memoryview | None:
-        """Rows as they are written, one after the other; None if the store does not hold all of them."""
+    def missing(self, operators: Sequence[Operator], *, keep_all: bool, replayable: bool) -> set[str]:
+        """Keys of what must be computed before the unit's result is known.
+
+        A row of which something is unknown counts as one that all operators after that see.
+
+        Args:
+            operators: those of the segment.
+            keep_all: whether filters drop nothing.
+            replayable: whether the rows that remain are taken from the store too.
+        """
+        found: set[str] = set()
+        alive: np.ndarray | None = None  # the first operator sees all rows
+        for op, key in zip(operators, self._keys.operators, strict=True):
+            stored = None if key is None else self._entry(key).stored
+            if key is None or stored is None:
+                found |= {key} - {None}
+                continue
+            alive = numpy_of(stored.column(_ROW)) if alive is None else alive
+            positions = self._entry(key).find(alive)
+            known = positions >= 0
+            if not known.all():
+                found.add(key)
+            if isinstance(op, Filter) and not keep_all and known.any():
+                keep = np.ones(len(alive), dtype=bool)
+                keep[known] = op.keep(_columns(_values(stored).take(arrow_of(positions[known]))))
+                alive = alive[keep]
+        rows = self._entry(self._keys.rows)
+        if replayable and (alive is None or rows.stored is None or (rows.find(alive) < 0).any()):
+            found.add(self._keys.rows)
+        return found
+
+    def lines(self, rows: np.ndarray) -> tuple[memoryview, RowDigests] | None:
+        """Rows as they are written, one after the other, and their digests; None if not all are in the store."""
         entry = self._entry(self._keys.lines)
         positions = entry.find(rows)
         if entry.stored is None or (positions < 0).any():
             return None
-        return _content(entry.stored.column(_LINE).take(arrow_of(positions)))
+        wanted = entry.stored.take(arrow_of(positions))
+        content, sizes = _content(wanted.column(_LINE))
+        digests = np.stack((numpy_of(wanted.column(_HIGH)), numpy_of(wanted.column(_LOW))), axis=1)
+        return content, RowDigests(digests, sizes)
 
     def _known(self, key: str, rows: np.ndarray) -> Mapping[str, pa.Array] | None:
         stored = self._entry(key).stored
@@ -317,12 +356,12 @@ def _numbered(table: pa.Table) -> bool:
     return bool((rows[1:] > rows[:-1]).all())
 
 
-def _content(column: pa.ChunkedArray) -> memoryview:
-    """The bytes of all values, one after the other."""
+def _content(column: pa.ChunkedArray) -> tuple[memoryview, np.ndarray]:
+    """The bytes of all values, one after the other, and how many each has."""
     array = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
     _, offsets, data = array.buffers()
     bounds = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1] if len(array) else [0, 0]
-    return memoryview(data or b"")[int(bounds[0]) : int(bounds[-1])]
+    return memoryview(data or b"")[int(bounds[0]) : int(bounds[-1])], np.diff(bounds)
 
 
 def _values(stored: pa.Table) -> pa.Table:

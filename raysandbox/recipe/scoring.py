@@ -2,75 +2,35 @@
 
 from __future__ import annotations
 
-import os
-import uuid
-from dataclasses import dataclass, field, replace
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
+from raysandbox.core.errors import UserError
 from raysandbox.core.progress import Progress
 from raysandbox.core.runner import RowScorer
 from raysandbox.ops.base import OpResources
 from raysandbox.recipe.blocks import Needs
 from raysandbox.recipe.engines import Engine, engine_named
 from raysandbox.recipe.execute import Run, staging_folder
-from raysandbox.recipe.parts import PartWriter, Sink, Unit, UnitReport
-from raysandbox.recipe.plan import choose_engine, plan_input
+from raysandbox.recipe.parts import Unit, UnitReport
+from raysandbox.recipe.plan import InputPlan, choose_engine, plan_input
 from raysandbox.recipe.prepare import quarantine_file, units_of
 from raysandbox.recipe.schema import Recipe, export_format
-from raysandbox.recipe.units import blocks_of
+from raysandbox.recipe.score_lines import ScoredLines, scored_lines
+from raysandbox.recipe.score_work import ScoreWork, memory_of
 from raysandbox.recipe.writers import Target, write_output
 
 __all__ = ["DatasetScorers"]
 
+logger = logging.getLogger(__name__)
+
 _DEVICE_UNITS = 64  # pieces of a data set that a model works on: workers stay busy, and a lost one costs little
-_STATES: dict[str, Any] = {}  # of the scorer that this process ran last
-
-
-@dataclass(frozen=True)
-class _ScoreWork:
-    """Scores the rows of units.
-
-    Attributes:
-        token: names this scorer's state in a worker.
-        resources: what the scorer's workers hold; empty when any worker will do.
-        hide_gpus: whether its workers must not see the machine's GPUs: Ray shows them to all.
-        needs: what the scorer needs of every row.
-    """
-
-    scorer: RowScorer
-    staging: Path
-    sink: Sink
-    token: str = field(default_factory=lambda: uuid.uuid4().hex)
-    resources: tuple[OpResources, ...] = ()
-    hide_gpus: bool = False
-    needs: Needs = field(default_factory=Needs)
-
-    def run(self, unit: Unit) -> UnitReport:
-        """Does one unit."""
-        if self.token not in _STATES:
-            _STATES.clear()
-            if self.hide_gpus:
-                os.environ["CUDA_VISIBLE_DEVICES"] = ""
-            _STATES[self.token] = self.scorer.load()
-        report = UnitReport(unit.index, [], [])
-        with PartWriter(self.staging, self.sink, report) as writer:
-            for block in blocks_of(unit.source, self.needs):
-                report.rows_in += len(block.places) + len(block.bad)
-                writer.quarantine(block.bad)
-                if not block.places:
-                    continue
-                columns = self.scorer.score(block.table, _STATES[self.token])
-                report.rows_out += len(block.places)
-                report.columns.append(pa.table(dict(columns)))
-                table = block.table
-                for name, values in columns.items():
-                    table = table.drop_columns([name]) if name in table.column_names else table
-                    table = table.append_column(name, values)
-                writer.write(block, table)
-        return report
 
 
 class DatasetScorers:
@@ -82,6 +42,8 @@ class DatasetScorers:
         progress: receives progress.
         block_bytes: bytes of input per unit of work, for scorers that take their time.
         device: what each worker of a scorer `on_device` holds, and how many there are.
+        shared: the cache that runs share, in which the scores of a `core.runner.CachedScorer` are kept.
+        use_cache: whether scores are taken from there and added there.
     """
 
     def __init__(
@@ -91,12 +53,15 @@ class DatasetScorers:
         progress: Progress | None = None,
         block_bytes: int | None = None,
         device: OpResources | None = None,
+        shared: Path | None = None,
+        use_cache: bool = True,
     ) -> None:
         self._engine = engine
         self._device = device or OpResources()
         self._block_bytes = block_bytes
         self._quarantine_dir = quarantine_dir
         self._progress = progress or Progress()
+        self._shared = shared if use_cache else None
 
     def score(
         self,
@@ -107,7 +72,7 @@ class DatasetScorers:
         on_device: bool = False,
         paths_as_written: bool = False,
     ) -> pa.Table:
-        """Scores every row of a data set.
+        """Scores every row of a data set; those whose scores are kept from before are not scored again.
 
         Args:
             dataset_path: file, folder, glob or weighted mix.
@@ -125,10 +90,48 @@ class DatasetScorers:
             BadRowsError: a line cannot be read.
             UserError: the cluster does not hold the workers that a scorer on devices needs.
         """
-        plan = plan_input(Recipe.model_validate({"dataset_path": dataset_path}), self._block_bytes)
-        if on_device:
-            few = max(1, plan.size // _DEVICE_UNITS)
-            plan = plan_input(Recipe.model_validate({"dataset_path": dataset_path}), self._block_bytes or few)
+        needs = Needs(media=(), folder=True) if paths_as_written else Needs()
+        memory = memory_of(scorer, self._shared)
+        work = ScoreWork(scorer, Path(), "nothing", needs=needs, memory=memory)
+        plan = self._plan({"dataset_path": dataset_path}, on_device)
+        lines = None
+        if memory is not None and export_path is None and not set(memory.columns) & set(needs.media):
+            lines = scored_lines(plan, memory.by_line)
+        if lines is None:
+            return self._scores(plan, work, on_device, export_path)[0]
+        if lines.complete:
+            return lines.scores()
+        found = self._new_lines(lines, work, on_device) if lines.mostly_known else None
+        table, keepable = found or self._scores(plan, work, on_device, None)
+        if keepable:
+            lines.learn(table)
+        return table
+
+    def _plan(self, dataset: Mapping[str, Any], on_device: bool) -> InputPlan:
+        recipe = Recipe.model_validate(dataset)
+        plan = plan_input(recipe, self._block_bytes)
+        if not on_device:
+            return plan
+        few = max(1, plan.size // _DEVICE_UNITS)
+        return plan_input(recipe, self._block_bytes or few)
+
+    def _new_lines(self, lines: ScoredLines, work: ScoreWork, on_device: bool) -> tuple[pa.Table, bool] | None:
+        """The scores of a file of which few lines are new; None if it must be read after all."""
+        with staging_folder(None) as folder:
+            path = folder / "new.jsonl"
+            if not lines.write_new(path):
+                return None  # written anew in this moment
+            plan = self._plan({"dataset": {"configs": [{"path": str(path)}]}}, on_device)
+            try:
+                made, keepable = self._scores(plan, work, on_device, None)
+            except UserError:
+                return None  # of the whole file the message has the right numbers
+        return lines.with_new(made), keepable
+
+    def _scores(
+        self, plan: InputPlan, work: ScoreWork, on_device: bool, export_path: Path | None
+    ) -> tuple[pa.Table, bool]:
+        """The scores of all rows, and whether all of them can be kept."""
         target = None
         if export_path is not None:
             target = Target(export_path.absolute(), *export_format(str(export_path)))
@@ -141,12 +144,36 @@ class DatasetScorers:
             engine = engine_named(choose_engine(wanted, plan.size))
         run = Run(engine, 0, quarantine, self._progress)
         with staging_folder(target.path if target else None) as staging:
-            needs = Needs(media=(), folder=True) if paths_as_written else Needs()
-            work = _ScoreWork(scorer, staging, target.sink if target else "nothing", needs=needs)
+            work = replace(work, staging=staging, sink=target.sink if target else "nothing")
             if on_device and engine.name == "ray":
                 work = replace(work, resources=(self._device,), hide_gpus=self._device.num_gpus == 0)
-            reports = run.run(work, units_of(plan))
+            reports = _reports(run, work, units_of(plan))
             if target:
                 write_output(target, reports)
         tables = [table for report in reports for table in report.columns]
-        return pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
+        table = pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
+        return table, not any(report.unnamed for report in reports)
+
+
+def _reports(run: Run, work: ScoreWork, units: Sequence[Unit]) -> list[UnitReport]:
+    """Does all units; while rows are scored whose scores are kept, others with the same scorer wait."""
+    if work.memory is None:
+        return run.run(work, units)
+    reports: dict[int, UnitReport] = {}
+    look_up = work.looking_up()
+    if look_up.knows_first(units):  # likely all: then there is nothing to wait for
+        reports = {report.index: report for report in run.run(look_up, units) if not report.unknown}
+    look_up.forget()
+    left = [unit for unit in units if unit.index not in reports]
+    if left:
+        with work.memory.locks.hold([work.memory.by_text.name], logger.info, "scoring"):
+            scoring = work.scoring()
+            reports |= {report.index: report for report in run.run(scoring, left)}
+            scoring.forget()
+            scored = [part for report in reports.values() for part in report.scored if len(part[0])]
+            if scored:
+                digests = np.concatenate([digests for digests, _ in scored])
+                tables = pa.concat_tables([table for _, table in scored], promote_options="permissive")
+                work.memory.by_text.add(digests, tables)
+                work.memory.by_text.prune()
+    return [reports[unit.index] for unit in units]

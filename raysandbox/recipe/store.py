@@ -64,6 +64,10 @@ class UnitFolder:
         """Whether there is an entry, good or not."""
         return key[:_KEY] in self._listing()
 
+    def keys(self) -> list[str]:
+        """The keys of all entries, good or not, as far as names hold them."""
+        return list(self._listing())
+
     def read(self, key: str) -> pa.Table | None:
         """The entry of an operator, None when there is none or it is damaged."""
         path = self._listing().get(key[:_KEY])
@@ -96,6 +100,12 @@ class UnitFolder:
         if old is not None and old != path:
             old.unlink(missing_ok=True)
         self._listing()[key[:_KEY]] = path
+
+    def remove(self, key: str) -> None:
+        """Removes an entry, if there is one."""
+        path = self._listing().pop(key[:_KEY], None)
+        if path is not None:
+            path.unlink(missing_ok=True)
 
     def _listing(self) -> dict[str, Path]:
         if self._files is None:

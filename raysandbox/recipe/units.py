@@ -21,6 +21,7 @@ from raysandbox.recipe.inputs import ReadTask
 from raysandbox.recipe.parts import InMemory, PartWriter, Sink, Staged, Unit, UnitReport, staged_blocks
 from raysandbox.recipe.readers import read_task
 from raysandbox.recipe.recall import Recall, RecallKeys, Replay, recall_keys
+from raysandbox.recipe.row_digests import RowDigests
 from raysandbox.recipe.store import StatisticsStore
 from raysandbox.recipe.trace import TraceSpec, UnitTrace
 from raysandbox.recipe.validators import Validator
@@ -45,6 +46,7 @@ class Work:
         trace: which rows to note on their way; replaying has none.
         validators: what else every row must hold when it is read.
         known: results that need no work, by the units' digests.
+        missing: keys of what the store lacks of some unit.
         damaged: entries of the store that were found damaged when these were looked up.
     """
 
@@ -60,6 +62,7 @@ class Work:
     trace: TraceSpec | None = None
     validators: tuple[Validator, ...] = ()
     known: Mapping[str, Replay] = field(default_factory=dict)
+    missing: frozenset[str] = frozenset()
     damaged: int = 0
 
     def recalling(self, store: StatisticsStore, memo: DigestMemo) -> Work:
@@ -73,17 +76,26 @@ class Work:
         return recall_keys(store, self.fused.operators, self.fused.keys, memo, needs, form)
 
     def with_known(self, units: Sequence[Unit]) -> Work:
-        """The same work with the results of all units, if the store holds every one of them."""
+        """The same work with the results of all units, if the store holds every one of them, or what it lacks."""
         known: dict[str, Replay] = {}
+        missing: set[str] = set()
         damaged = 0
+        most = 0 if self.recall is None else len({*self.recall.operators} - {None}) + self.replayable
         for unit in units:
             recall = self._recalled(unit)
-            replay = None if recall is None else self._replay(recall)
-            damaged += 0 if recall is None else recall.damaged
-            if replay is None:
+            if recall is None:
                 return replace(self, damaged=damaged)
-            known[unit.digest] = replay
-        return replace(self, known=known, damaged=damaged)
+            replay = self._replay(recall)
+            if replay is None:
+                missing |= recall.missing(
+                    self.fused.operators, keep_all=self.fused.keep_all, replayable=self.replayable
+                )
+            else:
+                known[unit.digest] = replay
+            damaged += recall.damaged
+            if len(missing) == most:
+                break
+        return replace(self, known={} if missing else known, missing=frozenset(missing), damaged=damaged)
 
     def _recalled(self, unit: Unit) -> Recall | None:
         """What the store knows of a unit; None where it is not asked."""
@@ -122,7 +134,7 @@ class Work:
         replay = self.known.get(unit.digest) or self._replay(recall)
         if replay is None or replay.media:
             return None
-        lines = recall.lines(replay.rows) if self.sink == "lines" else memoryview(b"")
+        lines = recall.lines(replay.rows) if self.sink == "lines" else (memoryview(b""), None)
         if lines is None:
             return None
         features = [[table] for table in replay.features] or [[] for _ in self.fused.deciders]
@@ -132,13 +144,13 @@ class Work:
         report.rows_out, report.recalled = len(replay.rows), replay.values
         self._summarise(report, replay.stats)
         with PartWriter(self.staging, self.sink, report) as writer:
-            writer.write_bytes(lines)
+            writer.write_bytes(*lines)
         return report
 
     def _compute(self, unit: Unit, recall: Recall | None) -> UnitReport:
         report = UnitReport(unit.index, self.fused.tallies(), [[] for _ in self.fused.deciders])
         trace = None if self.trace is None else UnitTrace(self.trace, self.fused.operators)
-        with PartWriter(self.staging, self.sink, report) as writer:
+        with PartWriter(self.staging, self.sink, report, digests=True) as writer:
             for block in blocks_of(unit.source, replace(self.needs, checks=self.validators)):
                 report.rows_in += len(block.places) + len(block.bad)
                 report.missing.update(block.missing)
@@ -150,11 +162,13 @@ class Work:
                         recall.give_up_rows()
                     break
                 result, lines = self._result(outcome), None
+                before = len(report.lines)
                 if outcome.batch.num_rows:
                     self._report(report, outcome)
                     lines = writer.write(block, result)
                 if recall is not None:
-                    recall.end_block(block, result, lines, whole=self.replayable and not report.bad)
+                    digests = RowDigests.joined(report.lines[before:]).digests
+                    recall.end_block(block, result, lines, digests, whole=self.replayable and not report.bad)
         report.samples = [] if trace is None else trace.samples
         return report
 

@@ -16,6 +16,7 @@ from raysandbox.core.files import atomic_path, remove
 from raysandbox.recipe.inputs import shard_pattern, split_name
 from raysandbox.recipe.parts import UnitReport
 from raysandbox.recipe.remote import list_remote, remove_remote, upload
+from raysandbox.recipe.row_digests import RowDigests, sidecar_of, write_sidecar
 from raysandbox.recipe.table_writers import common_schema, write_tables
 
 __all__ = ["Target", "shard_sizes", "write_output"]
@@ -47,6 +48,11 @@ class Target:
     def sink(self) -> Literal["tables", "lines"]:
         """What units should leave for it."""
         return "tables" if self.format in _TABLES else "lines"
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is one file of JSON lines on this machine, not compressed."""
+        return self.format == "jsonl" and self.suffix == "jsonl" and self._shard_bytes <= 0 and not self._url
 
     def shards(self, rows: int, size: int) -> list[tuple[Path, int]]:
         """The files to write and the rows of each, named as Data-Juicer does: stem-00-of-12.jsonl."""
@@ -121,7 +127,17 @@ def write_output(target: Target, reports: Sequence[UnitReport]) -> str:
     else:
         _write_json(target, shards, parts)
     target.remove_stale(shards)
+    _write_digests(target, reports)
     return target.result(shards)
+
+
+def _write_digests(target: Target, reports: Sequence[UnitReport]) -> None:
+    """Leaves the lines' digests beside an output of plain lines; those of an earlier output go."""
+    rows = RowDigests.joined([lines for report in reports for lines in report.lines])
+    if target.is_plain and len(rows) == sum(report.rows_out for report in reports):
+        write_sidecar(target.path, rows)
+    else:
+        remove(sidecar_of(target.path))
 
 
 def _write_json(target: Target, shards: Sequence[tuple[Path, int]], parts: Sequence[Path]) -> None:
