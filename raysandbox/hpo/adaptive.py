@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import random
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from raysandbox.core.errors import MissingExtraError
+from raysandbox.core.errors import UserError
+from raysandbox.core.keys import canonical_json
+from raysandbox.hpo.algorithms import SEARCH_ALGORITHMS, missing_packages
 from raysandbox.hpo.axes import Axis, axis_of, varies
-from raysandbox.hpo.points import KnownPoint, Proposal, given_points, same_values
+from raysandbox.hpo.points import KnownPoint, Proposal, given_points
 from raysandbox.hpo.schedulers import METRIC, mode_of
 
 if TYPE_CHECKING:
@@ -33,18 +34,15 @@ _RANGES = {  # kinds of parameters that Tune's searchers know as they are
     "zoopt": frozenset({"uniform", "int_uniform", "categorical"}),
     "bayesopt": frozenset({"uniform"}),
 }
-_PACKAGES = {  # module → package, of each algorithm
-    "optuna": {"optuna": "optuna"},
-    "hyperopt": {"hyperopt": "hyperopt"},
-    "bayesopt": {"bayes_opt": "bayesian-optimization==1.4.3"},
-    "bohb": {"hpbandster": "hpbandster", "ConfigSpace": "ConfigSpace"},
-    "hebo": {"hebo": "HEBO"},
-    "nevergrad": {"nevergrad": "nevergrad"},
-    "ax": {"ax": "ax-platform"},
-    "zoopt": {"zoopt": "zoopt"},
-}
 _SEEDS = {"hyperopt": "random_state_seed", "bayesopt": "random_state", "bohb": "seed", "hebo": "random_state_seed"}
-_SAMPLERS = {"tpe": "TPESampler", "gp": "GPSampler", "cmaes": "CmaEsSampler", "qmc": "QMCSampler"}
+_SAMPLERS = {
+    "tpe": "TPESampler",
+    "gp": "GPSampler",
+    "cmaes": "CmaEsSampler",
+    "qmc": "QMCSampler",
+    "random": "RandomSampler",
+}
+_ZOOPT_BUDGET = 100  # with less it ends the process
 _LOG = logging.getLogger(__name__)
 
 
@@ -61,21 +59,20 @@ class AdaptivePoints:
         options: of the algorithm, `search_alg` without its type.
 
     Raises:
-        MissingExtraError: its package is not installed.
+        UserError: its package is not installed, or does not work.
     """
 
     size = None
 
     def __init__(self, search: Search, known: Sequence[KnownPoint], name: str, options: Mapping[str, Any]) -> None:
-        for module, package in _PACKAGES[name].items():
-            if importlib.util.find_spec(module) is None:
-                raise MissingExtraError(package, "hpo", f"search_alg {name}")
+        if missing := missing_packages(SEARCH_ALGORITHMS[name], options):
+            raise UserError(f"search_alg {name} needs packages that are not installed: pip install {' '.join(missing)}")
         self._search, self._name, self._options = search, name, options
         self._fixed = {p.name: p.at(0.5) for p in search.space.parameters if not varies(p)}
         self._axes = [axis_of(p, _RANGES[name]) for p in search.space.parameters if varies(p)]
         self._given = given_points(search)
         self._points = {point.point: point for point in known}
-        self._tried = {same_values(point.proposal.params) for point in known}
+        self._tried = {canonical_json(point.proposal.params) for point in known}
         self._algorithm = self._begin([point for _, point in sorted(self._points.items())])
 
     def _begin(self, known: Sequence[KnownPoint]) -> _Algorithm:
@@ -106,7 +103,7 @@ class AdaptivePoints:
             proposal = Proposal(self._search.space.random_point(self._search.seed, point))
         if proposal is not None:
             self._points[point] = KnownPoint(point, proposal, ended=False, value=None)
-            self._tried.add(same_values(proposal.params))
+            self._tried.add(canonical_json(proposal.params))
         return proposal
 
     def _given_point(self, point: int) -> Proposal | None:
@@ -122,7 +119,7 @@ class AdaptivePoints:
                 return None
             values = {axis.parameter.name: axis.value(seen[axis.parameter.name]) for axis in self._axes}
             params = {p.name: self._fixed.get(p.name, values.get(p.name)) for p in self._search.space.parameters}
-            if same_values(params) not in self._tried or attempt == _TRIES - 1:
+            if canonical_json(params) not in self._tried or attempt == _TRIES - 1:
                 sampled = {a.parameter.name: float(seen[a.parameter.name]) for a in self._axes if a.coordinate}
                 return Proposal(params, sampled or None)
             self._algorithm.tell(point, None)
@@ -230,16 +227,17 @@ def _make(
     more = dict(options)
     if name in _SEEDS:
         more.setdefault(_SEEDS[name], seed)
-    if name == "bayesopt":
-        more.setdefault("skip_duplicate", False)  # we do that, and without an end to the search
     if name == "nevergrad":
         import nevergrad
 
-        optimizer = nevergrad.optimizers.registry[more.pop("optimizer", "NGOpt")]
-        more = {"optimizer": optimizer, "optimizer_kwargs": {"budget": left, **more}}
+        optimizer = nevergrad.optimizers.registry[more.get("optimizer", "NGOpt")]
+        more = {"optimizer": optimizer, "optimizer_kwargs": {"budget": left, **more.get("optimizer_kwargs", {})}}
     if name == "zoopt":
-        more.setdefault("budget", left or 100)
-    return make(points_to_evaluate=queue or None, **more)
+        more["budget"] = max(left or 0, _ZOOPT_BUDGET)
+    try:
+        return make(points_to_evaluate=queue or None, **more)
+    except (AssertionError, ImportError) as error:  # Tune's word for a package that cannot be imported
+        raise UserError(f"search_alg {name} cannot be used here: {' '.join(str(error).split())}") from error
 
 
 def _optuna_sampler(options: dict[str, Any], seed: int) -> Any:

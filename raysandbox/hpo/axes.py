@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
+
+from raysandbox.core.keys import canonical_json
 
 if TYPE_CHECKING:
     from raysandbox.hpo.space import Parameter
 
-__all__ = ["Axis", "axis_of", "coordinate_of", "varies"]
+__all__ = ["Axis", "axis_of", "varies"]
 
 _LOWEST = 2.0**-53  # quantile functions are asked inside of (0, 1) only
-_STEPS = 60  # of a bisection; more than a double's digits
 
 
 class Axis(Protocol):
@@ -26,7 +25,7 @@ class Axis(Protocol):
 
     @property
     def coordinate(self) -> bool:
-        """Whether the algorithm sees a coordinate in (0, 1), which the parameter's value need not tell again."""
+        """Whether the algorithm sees a coordinate in (0, 1), which the value need not tell exactly."""
         ...
 
     def domain(self) -> Any:
@@ -49,19 +48,24 @@ class RangeAxis:
     parameter: Parameter
     coordinate = False
 
+    @property
+    def _ends(self) -> tuple[float, float]:
+        return self.parameter.at(0.0), self.parameter.at(1.0)
+
     def domain(self) -> Any:
         """`tune.uniform`, `tune.loguniform` or `tune.randint`, whose upper bound is exclusive."""
         from ray import tune
 
-        low, high = self.parameter.low, self.parameter.high
+        low, high = self._ends
         if self.parameter.kind == "int_uniform":
             return tune.randint(int(low), int(high) + 1)
         return tune.uniform(low, high) if self.parameter.kind == "uniform" else tune.loguniform(low, high)
 
     def value(self, seen: Any) -> Any:
         """The number itself, of Python's own types, inside of the range."""
+        low, high = self._ends
         number = int(seen) if self.parameter.kind == "int_uniform" else float(seen)
-        return min(max(number, self.parameter.low), self.parameter.high)
+        return min(max(number, low), high)
 
     def seen(self, value: Any) -> Any:
         """The number itself."""
@@ -87,7 +91,7 @@ class ChoiceAxis:
 
     def seen(self, value: Any) -> Any:
         """The place of a value."""
-        return _place(self.parameter.values, value)
+        return [canonical_json(each) for each in self.parameter.values].index(canonical_json(value))
 
 
 @dataclass(frozen=True)
@@ -104,19 +108,19 @@ class CoordinateAxis:
         return tune.uniform(0.0, 1.0)
 
     def value(self, seen: Any) -> Any:
-        """The quantile."""
+        """The value at a quantile."""
         return self.parameter.at(min(max(float(seen), _LOWEST), 1 - _LOWEST))
 
     def seen(self, value: Any) -> Any:
-        """A coordinate whose quantile it is: the middle of all of them."""
-        return coordinate_of(self.parameter, value)
+        """A quantile whose value it is."""
+        return self.parameter.quantile(value)
 
 
 def varies(parameter: Parameter) -> bool:
     """Whether a parameter has more than one value."""
-    if parameter.kind == "constant":
-        return False
-    return parameter.at(_LOWEST) != parameter.at(1 - _LOWEST) or parameter.kind == "categorical"
+    if parameter.size is not None:
+        return parameter.size > 1
+    return parameter.at(_LOWEST) != parameter.at(1 - _LOWEST)
 
 
 def axis_of(parameter: Parameter, ranges: frozenset[str]) -> Axis:
@@ -124,39 +128,9 @@ def axis_of(parameter: Parameter, ranges: frozenset[str]) -> Axis:
 
     Args:
         parameter: one that varies.
-        ranges: kinds of parameters that the algorithm knows as they are.
+        ranges: kinds of parameters that the algorithm knows as they are. Categories that are not equally
+            likely are none of them.
     """
-    if parameter.kind == "categorical":
-        even = not parameter.probabilities
-        return ChoiceAxis(parameter) if even and "categorical" in ranges else CoordinateAxis(parameter)
-    return RangeAxis(parameter) if parameter.kind in ranges else CoordinateAxis(parameter)
-
-
-def coordinate_of(parameter: Parameter, value: Any) -> float:
-    """The middle of the coordinates at which a parameter's quantile function has a value.
-
-    The function is monotone, in either direction; a value between its steps gets the coordinate of the step.
-    """
-    if parameter.kind == "categorical":
-        values: Sequence[Any] = parameter.values
-        weights = list(parameter.probabilities or [1 / len(values)] * len(values))
-        place = _place(values, value)
-        return (sum(weights[:place]) + weights[place] / 2) / sum(weights)
-    falling = parameter.at(_LOWEST) > parameter.at(1 - _LOWEST)
-
-    def edge(strictly: bool) -> float:
-        low, high = _LOWEST, 1 - _LOWEST
-        for _ in range(_STEPS):
-            middle = (low + high) / 2
-            gap = parameter.at(middle) - value
-            ahead = -gap if falling else gap
-            reached = ahead > 0 or (ahead == 0 and not strictly)
-            low, high = (low, middle) if reached else (middle, high)
-        return high
-
-    return (edge(strictly=False) + edge(strictly=True)) / 2
-
-
-def _place(values: Sequence[Any], value: Any) -> int:
-    texts = [json.dumps(each, sort_keys=True, default=str) for each in values]
-    return texts.index(json.dumps(value, sort_keys=True, default=str))
+    if parameter.kind not in ranges or parameter.probabilities is not None:
+        return CoordinateAxis(parameter)
+    return ChoiceAxis(parameter) if parameter.kind == "categorical" else RangeAxis(parameter)

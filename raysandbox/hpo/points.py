@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from raysandbox.core.keys import canonical_json
+
 if TYPE_CHECKING:
     from raysandbox.hpo.schema import Search
 
-__all__ = ["FixedPoints", "KnownPoint", "PointSource", "Proposal", "given_points", "same_values"]
+__all__ = ["FixedPoints", "KnownPoint", "PointSource", "Proposal", "given_points"]
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,6 @@ class PointSource(Protocol):
         ...
 
 
-def same_values(params: Mapping[str, Any]) -> str:
-    """The same text for equal values, and for equal values only: `1`, `1.0` and `True` differ."""
-    return json.dumps(params, sort_keys=True, default=str)
-
-
 class FixedPoints:
     """Points that depend on their number only: the given ones, then those of the grid or of the seeded chance.
 
@@ -75,10 +71,9 @@ class FixedPoints:
     """
 
     def __init__(self, search: Search, grid: bool) -> None:
-        self._search = search
-        self._grid = grid
+        self._space, self._seed, self._grid = search.space, search.seed, grid
         self._given = given_points(search)
-        self._left_out = {same_values(params) for params in self._given}
+        self._left_out = {text for params in self._given if (text := self._on_grid(params))} if grid else set[str]()
         self._indices: list[int] = []  # of the grid's points that were not given, in order, as far as asked for
         self._next_index = 0
 
@@ -87,15 +82,14 @@ class FixedPoints:
         """The given points and the rest of the grid; None for random points."""
         if not self._grid:
             return None
-        inside = sum(1 for text in self._left_out if self._on_grid(json.loads(text)))
-        return len(self._given) + self._search.space.grid_size() - inside
+        return len(self._given) + self._space.grid_size() - len(self._left_out)
 
-    def _on_grid(self, params: Mapping[str, Any]) -> bool:
-        for parameter in self._search.space.parameters:
-            texts = [json.dumps(value, sort_keys=True, default=str) for value in parameter.choices() or ()]
-            if json.dumps(params[parameter.name], sort_keys=True, default=str) not in texts:
-                return False
-        return True
+    def _on_grid(self, params: Mapping[str, Any]) -> str | None:
+        """The point of the grid that these values are, as text; None when there is none."""
+        if not all(parameter.contains(params[parameter.name]) for parameter in self._space.parameters):
+            return None
+        nearest = {p.name: p.at(p.quantile(params[p.name])) for p in self._space.parameters}
+        return canonical_json(nearest)
 
     def propose(self, point: int, alone: bool) -> Proposal:
         """The point of this number; an IndexError beyond `size`."""
@@ -103,14 +97,12 @@ class FixedPoints:
             return Proposal(self._given[point])
         index = point - len(self._given)
         if not self._grid:
-            return Proposal(self._search.space.random_point(self._search.seed, index))
+            return Proposal(self._space.random_point(self._seed, index))
         while len(self._indices) <= index:
-            if self._next_index >= self._search.space.grid_size():
-                raise IndexError(point)
-            if same_values(self._search.space.grid_point(self._next_index)) not in self._left_out:
+            if canonical_json(self._space.grid_point(self._next_index)) not in self._left_out:
                 self._indices.append(self._next_index)
             self._next_index += 1
-        return Proposal(self._search.space.grid_point(self._indices[index]))
+        return Proposal(self._space.grid_point(self._indices[index]))
 
     def told(self, point: int, value: float | None) -> None:
         """Nothing: later points do not depend on earlier ones."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from raysandbox.hpo.axes import coordinate_of
+from raysandbox.hpo.axes import varies
 
 if TYPE_CHECKING:
     from ray.tune import Stopper
@@ -17,18 +17,12 @@ if TYPE_CHECKING:
     from raysandbox.hpo.schema import Search
     from raysandbox.hpo.space import Parameter
 
-__all__ = ["METRIC", "TIME", "hyperband_rungs", "make_scheduler", "make_stopper", "mode_of", "reaches"]
+__all__ = ["METRIC", "TIME", "hyperband_rungs", "make_scheduler", "make_stopper", "mode_of"]
 
 METRIC = "objective"
 TIME = "training_iteration"
 _DEFAULT_ETA = 3
 _NO_END = 1e9  # more values than any trial reports
-_BOUNDED = ("uniform", "int_uniform", "q_uniform", "log_uniform_values", "q_log_uniform_values")
-_DEFAULTS: dict[str, dict[str, Any]] = {  # Tune's own are seconds
-    "median_stopping": {"grace_period": 1},
-    "pbt": {"perturbation_interval": 1},
-    "pb2": {"perturbation_interval": 1},
-}
 _CLASSES = {
     "asha": "AsyncHyperBandScheduler",
     "hyperband": "HyperBandScheduler",
@@ -47,13 +41,14 @@ def hyperband_rungs(early_terminate: Mapping[str, Any]) -> tuple[float, float | 
     """A sweep's hyperband as lowest rung, highest rung (None: no end) and factor between rungs.
 
     With `max_iter`, `s` and `eta` the rungs are max_iter/eta^s … max_iter/eta, without those below 1; with
-    `min_iter` and `eta` they are min_iter, min_iter·eta, … without an end.
+    `min_iter` and `eta` they are min_iter, min_iter·eta, … without an end. A trial is at a rung with its first
+    value from there on, at 4 for a rung of 3.7, which is the value that wandb looks at too.
 
     Raises:
         ValueError: no rung is left.
     """
     eta = float(early_terminate.get("eta", _DEFAULT_ETA))
-    if "max_iter" not in early_terminate:
+    if "s" not in early_terminate:
         return float(early_terminate["min_iter"]), None, eta
     longest = float(early_terminate["max_iter"])
     rungs = [rung for k in range(1, int(early_terminate["s"]) + 1) if (rung := longest / eta**k) >= 1]
@@ -96,11 +91,10 @@ def _named(search: Search, common: Mapping[str, str]) -> TrialScheduler:
 
     options = dict(search.scheduler or {})
     kind = str(options.pop("type"))
-    options = {**_DEFAULTS.get(kind, {}), **options}
     if kind == "fifo":
         return schedulers.FIFOScheduler()
     if kind == "pbt":
-        mutations = {p.name: _mutation(p) for p in search.space.parameters if p.kind != "constant"}
+        mutations = {p.name: _mutation(p) for p in search.space.parameters if varies(p)}
         return _beside_a_searcher(schedulers.PopulationBasedTraining)(
             **common,
             **options,
@@ -110,7 +104,11 @@ def _named(search: Search, common: Mapping[str, str]) -> TrialScheduler:
     if kind == "pb2":
         from ray.tune.schedulers.pb2 import PB2
 
-        bounds = {p.name: [p.low, p.high] for p in search.space.parameters if p.kind in _BOUNDED}
+        bounds = {
+            p.name: [p.at(0.0), p.at(1.0)]
+            for p in search.space.parameters
+            if varies(p) and p.bounded and p.kind != "categorical"
+        }
         return _beside_a_searcher(PB2)(
             **common,
             **options,
@@ -141,14 +139,14 @@ def _mutation(parameter: Parameter) -> list[Any] | Callable[[], Any]:
     """What a parameter may become: a neighbour in a list of values, or a new draw."""
     if parameter.kind == "categorical":
         return list(parameter.values)
-    return lambda: parameter.at(random.uniform(1e-12, 1 - 1e-12))
+    return lambda: parameter.at(random.random())
 
 
 def _within(search: Search, params: Mapping[str, Any]) -> dict[str, Any]:
     """Values that were scaled, put back into their parameters' ranges and onto their steps."""
     varying = {p.name: p for p in search.space.parameters if p.kind not in ("constant", "categorical")}
     return {
-        name: varying[name].at(coordinate_of(varying[name], value)) if name in varying else value
+        name: varying[name].at(varying[name].quantile(value)) if name in varying else value
         for name, value in params.items()
     }
 
@@ -158,8 +156,7 @@ def make_stopper(search: Search) -> Stopper | None:
 
     A sweep only begins no new runs then; `TrialSearcher` does that by itself.
     """
-    target = search.metric.target
-    if target is None:
+    if search.metric.target is None:
         return None
     from ray.tune import Stopper
 
@@ -171,7 +168,7 @@ def make_stopper(search: Search) -> Stopper | None:
         def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
             """Looks at a result; the one trial is never stopped alone."""
             value = result.get(METRIC)
-            self.reached = self.reached or (value is not None and reaches(search, float(value)))
+            self.reached = self.reached or (value is not None and search.metric.reached(float(value)))
             return False
 
         def stop_all(self) -> bool:
@@ -179,11 +176,3 @@ def make_stopper(search: Search) -> Stopper | None:
             return self.reached
 
     return TargetStopper()
-
-
-def reaches(search: Search, value: float) -> bool:
-    """Whether a value of the metric is as good as its target; never without a target."""
-    target = search.metric.target
-    if target is None:
-        return False
-    return value >= target if search.metric.goal == "maximize" else value <= target

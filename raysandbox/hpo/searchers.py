@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from raysandbox.hpo.adaptive import AdaptivePoints
 from raysandbox.hpo.axes import varies
 from raysandbox.hpo.points import FixedPoints, KnownPoint, PointSource, Proposal
-from raysandbox.hpo.schedulers import reaches
 
 if TYPE_CHECKING:
     from ray.tune.search import Searcher
@@ -79,9 +78,10 @@ class TrialSearcher:
         self._source = make_source(self._known_points())
         self._number = 0  # none below it is new
         self._reached = any(
-            record.value is not None and record.state != "failed" and reaches(search, record.value) for record in known
+            record.value is not None and record.state != "failed" and search.metric.reached(record.value)
+            for record in known
         )
-        self._search = search
+        self._metric = search.metric
         self._limit = _trial_limit(search.num_points, self._source.size, len(self._seeds))
 
     def _remember(self, record: TrialRecord, rerun_failed: bool) -> None:
@@ -147,7 +147,7 @@ class TrialSearcher:
             value: of the metric, finite; None when it failed or has none.
         """
         self._open.remove(number)
-        self._reached = self._reached or (value is not None and reaches(self._search, value))
+        self._reached = self._reached or (value is not None and self._metric.reached(value))
         index = number // len(self._seeds)
         point = self._points[index]
         point.values[number] = value
@@ -174,13 +174,13 @@ def make_searcher(search: Search, known: Sequence[TrialRecord]) -> TrialSearcher
         known: trials of the journal.
 
     Raises:
-        MissingExtraError: the algorithm's package is not installed.
+        UserError: the algorithm's package is not installed.
     """
     algorithm = str(search.search_alg["type"]) if search.search_alg else None
     if algorithm is None and search.method == "bayes":
         algorithm = "optuna"
-    if algorithm in (None, "random") or not any(map(varies, search.space.parameters)):
-        grid = algorithm is None and search.method == "grid"
+    if algorithm in (None, "grid", "random") or not any(map(varies, search.space.parameters)):
+        grid = algorithm == "grid" or (algorithm is None and search.method == "grid")
         return TrialSearcher(search, known, lambda points: FixedPoints(search, grid))
     name = str(algorithm)
     options = {key: value for key, value in (search.search_alg or {}).items() if key != "type"}
