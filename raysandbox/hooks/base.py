@@ -37,7 +37,6 @@ HOOKS = Registry(
     name_of=_hook_name,
     planned=[
         "GeneralProbeHook",
-        "RefineRecipeViaModelFeedbackHook",
         "DataPoolManipulationHook",
     ],
 )
@@ -162,6 +161,11 @@ class Hook:
         if "type" not in extra:
             raise UnknownNameError(f"`type` is missing; known: {', '.join(cls.components.names())}")
         return cls.components.get(extra["type"])
+
+    @classmethod
+    def wants_probe(cls, extra: Mapping[str, Any]) -> bool:
+        """Whether it cannot do without a probe of the same meta_name."""
+        return cls.needs_probe
 
     @classmethod
     def paths(cls, recipe: Mapping[str, Any] | None, extra: Mapping[str, Any]) -> JobPaths:
