@@ -120,7 +120,7 @@ class _Planner:
         paths = hook.paths(recipe, drafts.extra.data if drafts.extra else {})
         sides = [p for p in (entry.config.dj_configs, entry.config.extra_configs) if isinstance(p, str)]
         needs |= self._check_reads(entry, drafts, paths, sides)
-        needs |= self._check_probe(entry, hook)
+        needs |= self._check_probe(entry, hook, drafts.extra.data if drafts.extra else {})
         self._check_writes(entry, paths)
         for path in paths.writes:
             if path != UNKNOWN:
@@ -206,10 +206,10 @@ class _Planner:
         wanted = path in paths.reads or (path in paths.models and path.startswith(("/", "./", "../", "~")))
         return wanted and not is_remote(path) and not standing(self.map.locate(path))
 
-    def _check_probe(self, entry: JobEntry, hook: type[Hook]) -> set[JobEntry]:
+    def _check_probe(self, entry: JobEntry, hook: type[Hook], extra: Mapping[str, Any]) -> set[JobEntry]:
         key = (entry.pipeline, entry.config.meta_name)
         probe = self.probes.get(key)
-        if hook.needs_probe and probe is None:
+        if hook.wants_probe(extra) and probe is None:
             names = ", ".join(str(name) for pipeline, name in self.probes if pipeline == entry.pipeline)
             fix = f"probes before it: {names}" if names else "add a probe job before it"
             self.note((*entry.path, "meta_name"), f"no earlier probe has the meta_name {entry.config.meta_name!r}", fix)
