@@ -12,6 +12,7 @@ __all__ = ["Column", "category_column", "number_column", "show_value"]
 
 _TICKS = 6  # at most about as many on an axis of numbers
 _CATEGORY_TICKS = 16
+_BUNDLE = 0.06  # how wide the lines of one category are spread
 
 
 def show_value(value: Any) -> str:
@@ -57,6 +58,20 @@ class Column:
         if self.scale == "log" and value <= 0:
             return None
         return self._share(float(value))
+
+    def place(self, value: Any, end: float | None) -> float | None:
+        """Where a trial's line crosses the axis: at the value's position.
+
+        Lines through one category lie side by side, in the order of where they end on the metric's axis.
+
+        Args:
+            value: of the parameter.
+            end: position of the metric, None for a trial that has none.
+        """
+        position = self.position(value)
+        if position is None or self.scale != "categories" or end is None:
+            return position
+        return position + (end - 0.5) * min(_BUNDLE, 0.5 / len(self.categories))
 
     def ticks(self) -> list[tuple[float, str]]:
         """Positions of marks and their texts."""

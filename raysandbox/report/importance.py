@@ -68,7 +68,7 @@ def _evaluate(
 
     forest = len(points) <= _MOST_POINTS_OF_A_FOREST and importlib.util.find_spec("sklearn") is not None
     with _quiet():
-        study = optuna.create_study(direction=goal)
+        study = optuna.create_study(direction="maximize" if goal == "maximize" else "minimize")
         distributions = {name: _distribution(column, points) for name, column in columns.items()}
         study.add_trials(
             [

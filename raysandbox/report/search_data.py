@@ -213,7 +213,8 @@ class SearchSummary:
         distribution = form.get("distribution")
         bounds = [form.get("min"), form.get("max")] if distribution in _BOUNDED else []
         scale = "log" if "log" in str(distribution) and all(value > 0 for value in numbers) else "linear"
-        return number_column(name, label, [*numbers, *(bound for bound in bounds if _is_number(bound))], scale=scale)
+        ends = [float(bound) for bound in bounds if bound is not None and _is_number(bound)]
+        return number_column(name, label, [*numbers, *ends], scale=scale)
 
 
 def _is_number(value: Any) -> bool:

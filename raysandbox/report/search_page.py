@@ -61,7 +61,8 @@ def _column_data(column: Column) -> dict[str, Any]:
 def _trial_data(summary: SearchSummary, index: int) -> dict[str, Any]:
     trial = summary.trials[index]
     value = float(trial.value or 0.0) if has_value(trial) else None
-    places = [column.position(trial.params.get(column.name)) for column in summary.columns]
+    end = None if value is None else summary.value_column.position(value)
+    places = [column.place(trial.params.get(column.name), end) for column in summary.columns]
     sortable = [_sortable(trial.params.get(column.name)) for column in summary.columns]
     return {
         "name": trial.name,
@@ -69,7 +70,7 @@ def _trial_data(summary: SearchSummary, index: int) -> dict[str, Any]:
         "state": trial.state,
         "value": value,
         "shown": show_number(value),
-        "place": None if value is None else summary.value_column.position(value),
+        "place": end,
         "places": [None if place is None else round(place, 5) for place in places],
         "texts": [show_value(trial.params.get(column.name)) for column in summary.columns],
         "sort": sortable,

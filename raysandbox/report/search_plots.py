@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from raysandbox.analysis.numbers import readable
 from raysandbox.core.files import atomic_path, remove
 from raysandbox.report.axes import Column
@@ -15,6 +17,7 @@ from raysandbox.sandbox.trials import TrialRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure
 
 __all__ = ["best_so_far", "save_search_plots"]
@@ -74,6 +77,8 @@ def _style(axes: Axes, title: str) -> None:
 
 
 def _history(summary: SearchSummary) -> Figure:
+    from matplotlib.ticker import MaxNLocator
+
     figure = _figure(8.5, 4.4)
     axes = figure.add_subplot()
     size = 34 if len(summary.trials) <= 100 else 14
@@ -98,7 +103,7 @@ def _history(summary: SearchSummary) -> Figure:
         )
     axes.set_xlabel("trial")
     axes.set_ylabel(_plain(_cut(summary.metric)))
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
     if axes.get_legend_handles_labels()[1]:
         axes.legend(fontsize=9, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
@@ -166,38 +171,31 @@ def _shown_columns(summary: SearchSummary) -> list[Column]:
     return [column for column in summary.columns if column in chosen]
 
 
-def _draw_lines(axes: Axes, summary: SearchSummary, columns: Sequence[Column], shades: object) -> None:
-    from matplotlib.cm import ScalarMappable
-
-    assert isinstance(shades, ScalarMappable)
-    axis = [*columns, summary.value_column]
+def _draw_lines(axes: Axes, summary: SearchSummary, columns: Sequence[Column], shades: ScalarMappable) -> None:
     with_value = [trial for trial in reversed(summary.ranked) if has_value(trial)]
     alpha = min(0.9, max(0.12, 60 / (len(with_value) + 1)))
     for trial in summary.trials:
         if not has_value(trial) and trial.state != "running":
-            x, y = _path(trial, columns)
+            x, y = _path(trial, columns, None)
             axes.plot(x, y, color=_RED, linestyle=":", linewidth=0.9, alpha=0.6, marker="x", markevery=[-1], zorder=2)
-    for trial in with_value:
-        x, y = _path(trial, axis)
-        axes.plot(x, y, color=shades.to_rgba(float(trial.value or 0.0)), linewidth=1.2, alpha=alpha, zorder=3)
+    colours = shades.to_rgba(np.array([trial.value for trial in with_value], dtype=float))
+    for trial, colour in zip(with_value, colours, strict=True):
+        x, y = _path(trial, columns, summary.value_column)
+        axes.plot(x, y, color=colour, linewidth=1.2, alpha=alpha, zorder=3)
     best = summary.best
     assert best is not None
-    x, y = _path(best, axis)
+    x, y = _path(best, columns, summary.value_column)
     axes.plot(x, y, color="black", linewidth=2.6, zorder=4, label=f"best: trial {best.name}")
     if len(with_value) < len(summary.trials) and summary.counts.get("failed"):
         axes.plot([], [], color=_RED, linestyle=":", marker="x", label=f"failed ({summary.counts['failed']})")
 
 
-def _path(trial: TrialRecord, axis: Sequence[Column]) -> tuple[list[int], list[float]]:
-    """Where a trial's line goes; broken where a value is not on its axis."""
-    last = len(axis) - 1
-    places = [
-        column.position(
-            trial.params[column.name] if column.name in trial.params else trial.value if i == last else None
-        )
-        for i, column in enumerate(axis)
-    ]
-    return list(range(len(axis))), [math.nan if place is None else place for place in places]
+def _path(trial: TrialRecord, columns: Sequence[Column], value: Column | None) -> tuple[list[int], list[float]]:
+    """Where a trial's line goes, to its metric with `value`; broken where a value is not on its axis."""
+    end = None if value is None else value.position(trial.value)
+    places = [column.place(trial.params.get(column.name), end) for column in columns]
+    places += [] if value is None else [end]
+    return list(range(len(places))), [math.nan if place is None else place for place in places]
 
 
 def _draw_axis(axes: Axes, place: int, column: Column) -> None:
