@@ -15,10 +15,11 @@ from raysandbox.core.errors import ConfigError, Problem, SandboxError
 from raysandbox.recipe.paths import recipe_models, recipe_paths
 from raysandbox.recipe.problems import recipe_problems
 from raysandbox.recipe.remote import is_remote
+from raysandbox.hpo.planning import plan_search
 from raysandbox.report.markdown import write_report
+from raysandbox.report.search import write_search_report
 from raysandbox.sandbox.experiment import RunResult, note_refusal, run_experiment
 from raysandbox.sandbox.paths import standing
-from raysandbox.sandbox.plan import make_plan
 from raysandbox.sandbox.view import RunView
 
 __all__ = ["check", "run"]
@@ -33,7 +34,7 @@ def run(
     view: RunView | None = None,
     allow_user_code: bool = False,
 ) -> RunResult:
-    """Runs a sandbox experiment and writes its report.
+    """Runs a sandbox experiment, or with `hpo_config` a search over it, and writes its report.
 
     Args:
         config: path of a configuration, or a loaded one.
@@ -45,11 +46,15 @@ def run(
 
     Raises:
         ConfigError: the configuration or an input is wrong; nothing was started.
-        JobFailed: a job failed.
+        JobFailed: a job failed, or every trial of a search.
         RunInterrupted: a signal ended the run; it can be resumed.
     """
     loaded = config if isinstance(config, SandboxConfig) else _load(config, overrides, allow_user_code)
-    return run_experiment(loaded, resume=resume, use_cache=use_cache, view=view, at_end=write_report)
+    if loaded.settings.hpo_config is None:
+        return run_experiment(loaded, resume=resume, use_cache=use_cache, view=view, at_end=write_report)
+    from raysandbox.hpo.search import run_search
+
+    return run_search(loaded, resume=resume, use_cache=use_cache, view=view, at_end=write_search_report)
 
 
 def _load(path: str | Path, overrides: Sequence[str], allow_user_code: bool) -> SandboxConfig:
@@ -85,7 +90,7 @@ def check(config: str | Path, overrides: Sequence[str] = (), *, allow_user_code:
     except SandboxError as error:
         return [Problem(str(config), None, "", str(error))]
     if loaded is not None:
-        problems = problems + list(make_plan(loaded).problems)
+        problems = problems + list(plan_search(loaded)[0].problems)
     return sorted(problems, key=lambda problem: (problem.file != str(config), problem.file or "", problem.line or 0))
 
 

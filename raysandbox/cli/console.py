@@ -24,13 +24,20 @@ if TYPE_CHECKING:
     from raysandbox.config.schema import JobEntry
     from raysandbox.report.summary import Table
     from raysandbox.sandbox.plan import ExperimentPlan
+    from raysandbox.sandbox.trials import TrialRecord
 
 __all__ = ["ConsoleView", "console", "print_table"]
 
 # Not a terminal: wide enough that tables in a log are not wrapped.
 console = Console(highlight=False, soft_wrap=False, width=None if Console().is_terminal else 160)
 
-_MARKS = {"done": "[green]done[/]", "cached": "[cyan]cached[/]", "failed": "[red]failed[/]"}
+_MARKS = {
+    "done": "[green]done[/]",
+    "cached": "[cyan]cached[/]",
+    "failed": "[red]failed[/]",
+    "stopped": "[yellow]stopped[/]",
+}
+_REASON_CHARACTERS = 200
 
 
 def print_table(table: Table) -> None:
@@ -94,6 +101,22 @@ class ConsoleView(RunView):
         name = f"{escape(f'[{self._number}/{self._total}]')} {escape(entry.id)}"
         console.print(f"{name} ({entry.config.hook}) {_MARKS[state]} {seconds:.1f} s")
 
+    def search_started(self, trials: int | None, concurrent: int, work_dir: str) -> None:
+        """Says how long the search is."""
+        number = "trials without a limit" if trials is None else f"{trials} trials"
+        console.print(f"{number}, {concurrent} at a time, work_dir {escape(work_dir)}")
+        self.begin("trials", trials, "")
+
+    def trial_ended(self, trial: TrialRecord, best: TrialRecord | None) -> None:
+        """Prints the trial's line."""
+        self.advance(1)
+        params = ", ".join(f"{name}={short(value)}" for name, value in trial.params.items())
+        value = "" if trial.value is None else f" {trial.value:.6g}"
+        mark = " [bold](best)[/]" if best is not None and best.number == trial.number else ""
+        console.print(f"trial {trial.name} {_MARKS[trial.state]}{value}{mark} {trial.seconds:.1f} s: {escape(params)}")
+        if trial.reason:
+            console.print(f"  {escape(trial.reason[:_REASON_CHARACTERS])}", soft_wrap=True)
+
     def begin(self, description: str, total: float | None = None, unit: str = "rows") -> None:
         """Starts a bar."""
         self.end()
@@ -110,3 +133,8 @@ class ConsoleView(RunView):
         if self._task is not None:
             self._bars.remove_task(self._task)
             self._task = None
+
+
+def short(value: object) -> str:
+    """A parameter's value in a line: numbers with six digits."""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -21,9 +21,10 @@ def command(
     ] = False,
     allow_user_code: AllowUserCode = False,
 ) -> None:
-    """Run an experiment; `check` comes first, and nothing starts when it finds an error."""
+    """Run an experiment, or a search if it has `hpo_config`; `check` comes first, and an error starts nothing."""
     from raysandbox.api import run
     from raysandbox.cli.console import ConsoleView, console, print_table
+    from raysandbox.report.search import SEARCH_FOLDER, search_tables
     from raysandbox.report.summary import collect
 
     with ConsoleView() as view:
@@ -36,6 +37,10 @@ def command(
             view=view,
             allow_user_code=allow_user_code,
         )
-    for table in collect(result.work_dir).tables():
+    found = result.work_dir
+    is_search = (found / SEARCH_FOLDER).exists()
+    for table in search_tables(found) if is_search else collect(found).tables():
         print_table(table)
-    console.print(f"report: {result.work_dir / 'report.md'}", soft_wrap=True, markup=False)
+    if is_search:
+        console.print(f"best configuration: {found / 'best_config.yaml'}", soft_wrap=True, markup=False)
+    console.print(f"report: {found / 'report.md'}", soft_wrap=True, markup=False)

@@ -37,6 +37,7 @@ class Errand:
         config: its configuration.
         work_dir: of the search.
         root: where relative outputs start.
+        cache_dir: what runs share.
         folder: of the trial, below work_dir.
         run_id: of the trial.
         use_cache: whether caches may be read.
@@ -47,6 +48,7 @@ class Errand:
     config: SandboxConfig
     work_dir: Path
     root: Path | None
+    cache_dir: Path
     folder: str
     run_id: str
     use_cache: bool
@@ -89,7 +91,9 @@ class TrialRunner:
 
     def run(self, errand: Errand) -> Outcome:
         """Runs a trial to its end; whatever a user can mend is an outcome, not an error."""
-        place = TrialPlace(errand.work_dir, errand.root, errand.folder, errand.run_id, errand.watchers.open)
+        place = TrialPlace(
+            errand.work_dir, errand.root, errand.cache_dir, errand.folder, errand.run_id, errand.watchers.open
+        )
         folder = errand.work_dir / errand.folder
         began = time.time()
         try:

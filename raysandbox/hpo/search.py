@@ -8,7 +8,7 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,32 +16,32 @@ from typing import Any
 
 from raysandbox.config.documents import to_yaml
 from raysandbox.config.schema import SandboxConfig
-from raysandbox.core.errors import ConfigError, JobFailed, MissingExtraError, Problem
+from raysandbox.core.errors import ConfigError, JobFailed, MissingExtraError
 from raysandbox.core.events import Journal, read_events
-from raysandbox.core.files import atomic_write, link_or_copy
+from raysandbox.core.files import atomic_write, cache_dir, link_or_copy
 from raysandbox.core.redact import redact, redact_text
 from raysandbox.hpo.assign import trial_config
 from raysandbox.hpo.bundles import Share, share_of
+from raysandbox.hpo.planning import plan_search
 from raysandbox.hpo.schedulers import make_scheduler, make_stopper
-from raysandbox.hpo.schema import Search, read_search
+from raysandbox.hpo.schema import Search
 from raysandbox.hpo.searchers import Suggestion, TrialSearcher, make_searcher, tune_searcher
 from raysandbox.hpo.trial import OBJECTIVE, OUTCOME, Setting, trainable
 from raysandbox.report.search import best_trial
-from raysandbox.runtime.session import cluster_summary, ensure_ray, in_ray_job, is_local
+from raysandbox.runtime.session import cluster_summary, ensure_ray, is_local
 from raysandbox.runtime.signals import interruptible
 from raysandbox.runtime.watcher_actor import WatcherClient, call_actor, start_watcher
 from raysandbox.runtime.watcher_hub import Watchers, start_hub
 from raysandbox.sandbox.context import read_context_infos
 from raysandbox.sandbox.experiment import RunResult, accounted, locate_run
-from raysandbox.sandbox.paths import PathMap, is_inside
-from raysandbox.sandbox.drafts import UNKNOWN, same_path
-from raysandbox.sandbox.plan import ExperimentPlan, make_plan
+from raysandbox.sandbox.paths import PathMap
+from raysandbox.sandbox.plan import ExperimentPlan
 from raysandbox.sandbox.state import RunFolder, Status, set_aside
 from raysandbox.sandbox.trials import TRIALS_FOLDER, SearchLog, TrialRecord, read_trials
 from raysandbox.sandbox.view import RunView
 from raysandbox.watcher.watcher import WatchConfig
 
-__all__ = ["plan_search", "run_search"]
+__all__ = ["run_search"]
 
 logger = logging.getLogger(__name__)
 
@@ -55,24 +55,6 @@ _TUNE_ENVIRONMENT = {
     "TUNE_WARN_THRESHOLD_S": "60",
     "RAY_AIR_NEW_OUTPUT": "0",
 }
-
-
-def plan_search(config: SandboxConfig, paths: PathMap | None = None) -> tuple[ExperimentPlan, Search | None]:
-    """Plans what every trial runs, and reads the search, with everything that is wrong with both."""
-    plan = make_plan(config, paths)
-    search, problems = read_search(config, plan)
-    problems += _outside(plan)
-    return replace(plan, problems=(*plan.problems, *problems)), search
-
-
-def _outside(plan: ExperimentPlan) -> Iterable[Problem]:
-    """Outputs that all trials would write over each other."""
-    work_dir = same_path(str(plan.config.settings.work_path))
-    for job in plan.jobs:
-        for path in job.paths.writes:
-            if path != UNKNOWN and not is_inside(same_path(path), work_dir):
-                message = f"job {job.entry.id}: every trial of the search would write '{path}'"
-                yield plan.config.document.problem(job.entry.path, message, "put it below work_dir")
 
 
 def run_search(
@@ -114,6 +96,8 @@ def run_search(
         shown = view or RunView()
         for problem in plan.problems:
             shown.note(str(problem))
+        if root is not None:
+            shown.note(f"outputs go below {root} (the cluster's copy of the working directory is temporary)")
         run = _SearchRun(plan, search, work_dir, root, shown, status, use_cache)
         return run.run(resume or config.settings.resume, at_end)
 
@@ -183,7 +167,9 @@ class _SearchRun:
         if not started or started[-1]["search"] == self._identity():
             return
         texts = [to_yaml(each).splitlines() for each in (started[-1]["search"], self._identity())]
-        lines = [line for line in difflib.unified_diff(*texts, lineterm="", n=0) if not line.startswith(("---", "+++", "@@"))]
+        lines = [
+            line for line in difflib.unified_diff(*texts, lineterm="", n=0) if not line.startswith(("---", "+++", "@@"))
+        ]
         message = "is not the search whose trials stand in work_dir:\n  " + "\n  ".join(lines) + "\n"
         fix = "restore it, or run without --resume: trials take from the cache what did not change"
         error = ConfigError([self.plan.config.document.problem(("hpo_config",), message, fix)])
@@ -250,6 +236,7 @@ class _SearchRun:
             search=self.search,
             work_dir=self.work_dir,
             root=self.root,
+            cache_dir=cache_dir(self.plan.config.settings.cache_dir).absolute(),
             run_id=self.run_id,
             hub=hub,
             watchers=Watchers(hub, redact(self.search.raw), self.search.objective.watched),

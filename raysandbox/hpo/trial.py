@@ -45,6 +45,7 @@ class Setting:
         search: the search.
         work_dir: its folder.
         root: where relative outputs start.
+        cache_dir: what runs share.
         run_id: of the search; names the trials' runs.
         hub: the actor that watches them.
         watchers: opens watchers.
@@ -59,6 +60,7 @@ class Setting:
     search: Search
     work_dir: Path
     root: Path | None
+    cache_dir: Path
     run_id: str
     hub: Any
     watchers: Watchers
@@ -82,6 +84,7 @@ class Setting:
             config=trial_config(self.config, self.search, params, seed),
             work_dir=self.work_dir,
             root=self.root,
+            cache_dir=self.cache_dir,
             folder=f"{TRIALS_FOLDER}/{trial_name(number)}",
             run_id=self.run_id_of(number),
             use_cache=self.use_cache,

@@ -59,6 +59,7 @@ class TrialPlace:
     Attributes:
         work_dir: of the search.
         root: where relative outputs start, None for the current directory.
+        cache_dir: what runs share.
         folder: its own, below work_dir; what it writes inside work_dir is written there.
         run_id: names it for its watcher, the same whenever it goes on.
         watch: opens its watcher, which belongs to the search.
@@ -66,6 +67,7 @@ class TrialPlace:
 
     work_dir: Path
     root: Path | None
+    cache_dir: Path
     folder: str
     run_id: str
     watch: Callable[[WatchConfig], WatcherClient]
@@ -194,7 +196,7 @@ class _Experiment:
         stack.callback(journal.close)
         watcher = self._start_watcher()
         stack.callback(self._finish, watcher)
-        shared = cache_dir(self.settings.cache_dir)
+        shared = self.trial.cache_dir if self.trial else cache_dir(self.settings.cache_dir)
         memo = DigestMemo(shared / "digests")
         context = ContextInfos(self.folder / "context_infos.json", tuple(p.name for p in self.plan.config.pipelines))
         base = self.trial.folder if self.trial else ""

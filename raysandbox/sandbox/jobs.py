@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -119,8 +119,16 @@ class JobRunner:
             if outputs is None:
                 marker = self._execute(ready)
                 _keep_metrics(self.folder / "metrics.jsonl", ready, artifacts)
-                place = str(self.folder.absolute())
-                shared.keep(ready.key, marker.outputs, marker.writes, artifacts, marker.seconds, marker.job, place=place)
+                shared.keep(
+                    ready.key,
+                    marker.outputs,
+                    marker.writes,
+                    artifacts,
+                    marker.seconds,
+                    marker.job,
+                    place=str(self.folder.absolute()),
+                    others=self._others(marker.writes),
+                )
                 return marker, False
         report = self.watcher.scoped(ready.job.name, ready.job.id, ready.key)
         for line in read_events(artifacts / _KEPT_METRICS):
@@ -180,12 +188,15 @@ class JobRunner:
     def _mark(self, ready: ReadyJob, outputs: Mapping[str, Any], seconds: float) -> Marker:
         """Puts the marker of a job in place whose outputs and artefacts stand."""
         artifacts, writes = str(self._artifacts(ready)), list(ready.paths.writes)
-        others = {*own_files(self.folder), *self.resolver.written()} - {same_path(path) for path in writes}
         files = [file for path in writes for file in standing(path)]
-        digests = self.manifest.digests(files, others) | self.manifest.digests([artifacts], ())
+        digests = self.manifest.digests(files, self._others(writes)) | self.manifest.digests([artifacts], ())
         marker = Marker(ready.key, ready.job.id, outputs, writes, artifacts, digests, round(seconds, 3))
         self.manifest.write(marker)
         return marker
+
+    def _others(self, writes: Sequence[str]) -> set[str]:
+        """What below the outputs of a job belongs to the run or to other jobs."""
+        return {*own_files(self.folder), *self.resolver.written()} - {same_path(path) for path in writes}
 
     def _attempts(self, ready: ReadyJob, hook: Hook, context: JobContext) -> list[Any]:
         config = ready.planned.entry.config

@@ -74,8 +74,6 @@ def make_plan(config: SandboxConfig, paths: PathMap | None = None) -> Experiment
     jobs = [job for entry in planner.entries if (job := planner.plan_job(entry)) is not None]
     targets = tuple(planner.targets())
     planner.check_updater()
-    if config.settings.hpo_config is not None:
-        planner.note(("hpo_config",), "is not in this version of raysandbox", "remove it")
     return ExperimentPlan(config, tuple(jobs), targets, tuple(planner.problems))
 
 

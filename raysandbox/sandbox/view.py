@@ -9,6 +9,7 @@ from raysandbox.core.progress import Progress
 if TYPE_CHECKING:
     from raysandbox.config.schema import JobEntry
     from raysandbox.sandbox.plan import ExperimentPlan
+    from raysandbox.sandbox.trials import TrialRecord
 
 __all__ = ["RunView"]
 
@@ -30,3 +31,9 @@ class RunView(Progress):
 
     def job_ended(self, entry: JobEntry, state: str, seconds: float) -> None:
         """A job ended: "done", "cached" or "failed"."""
+
+    def search_started(self, trials: int | None, concurrent: int, work_dir: str) -> None:
+        """A search begins: how many trials are left, None when that is open, and how many run at once."""
+
+    def trial_ended(self, trial: TrialRecord, best: TrialRecord | None) -> None:
+        """A trial ended; `best` is the best one so far."""

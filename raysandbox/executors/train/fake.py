@@ -39,6 +39,8 @@ class FakeTrainer(ModelTrainer):
     work_dir: OutputPath = Field(description="where model.json appears")
     steps: int = Field(10, ge=1, description="number of losses to report")
     seconds_per_step: float = Field(0.0, ge=0, description="how long a step takes")
+    floor: float = Field(0.0, description="what the loss falls towards")
+    silent: bool = Field(False, description="report no loss at all")
     fail_at: int | None = Field(None, ge=1, description="fail in this step instead of finishing")
     seed: int = Field(42, ge=0, description="seed of the losses' noise")
 
@@ -62,6 +64,7 @@ class FakeTrainer(ModelTrainer):
         if step == self.fail_at:
             raise JobFailed(f"the fake training fails at step {step}, as fail_at says")
         noise = random.Random(self.seed * 1_000_003 + step).uniform(-_NOISE, _NOISE)
-        loss = _FIRST_LOSS * math.exp(-2 * step / self.steps) + noise
-        session.report({"loss": loss}, step=step)
+        loss = self.floor + _FIRST_LOSS * math.exp(-2 * step / self.steps) + noise
+        if not self.silent:
+            session.report({"loss": loss}, step=step)
         return loss
