@@ -6,13 +6,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from raysandbox.config.documents import Document, KeyPath, parse_value
+from raysandbox.config.documents import Document, KeyPath, load_document, parse_value
 from raysandbox.core.errors import ConfigError, Problem, did_you_mean
 
 __all__ = ["apply_overrides", "get_dotted", "set_dotted"]
 
 _INDEX = re.compile(r"-?[0-9]+", re.ASCII)
 _SIDES = ("dj_configs", "extra_configs")  # of a job: a mapping, or the path of a side file
+_SEARCH = "hpo_config"  # a mapping, or the path of a sweep file
 _BY_PATH = ("local", "input")  # of a job: their keys are dotted paths themselves
 
 
@@ -20,7 +21,8 @@ def set_dotted(data: dict[str, Any], path: str, value: Any) -> KeyPath:
     """Sets `a.b.c` in nested mappings, making mappings on the way; in place.
 
     A list on the way is entered by index, by a job's `meta_name`, and a list of one-key maps (a
-    recipe's `process`) by that key. What would lie in a job's side file goes to its `local`.
+    recipe's `process`) by that key, which an element may also be alone. What would lie in a job's side
+    file goes to its `local`.
 
     Returns:
         where the value now stands.
@@ -36,7 +38,9 @@ def _set(target: Any, parts: Sequence[str], value: Any) -> list[str | int]:
     part, *rest = parts
     if isinstance(target, list):
         index = _index(target, part)
-        if _has_key(target[index], part):  # {op_name: params}
+        if rest and target[index] == part:  # an operator without parameters
+            target[index] = {part: None}
+        if isinstance(target[index], dict) and part in target[index]:  # {op_name: params}
             return [index, *_set(target[index], parts, value)]
         if rest:
             return [index, *_set(target[index], rest, value)]
@@ -76,7 +80,7 @@ def _has_meta_name(item: Any, name: str) -> bool:
 
 
 def _has_key(item: Any, name: str) -> bool:
-    return isinstance(item, dict) and name in item
+    return item == name or (isinstance(item, dict) and name in item)
 
 
 def get_dotted(data: Any, path: Sequence[str]) -> Any:
@@ -99,7 +103,7 @@ def get_dotted(data: Any, path: Sequence[str]) -> Any:
 
 
 def apply_overrides(document: Document, overrides: Sequence[str]) -> Document:
-    """Applies `-o path=value` in order; values are YAML.
+    """Applies `-o path=value` in order; values are YAML. An override inside `hpo_config` takes its file in.
 
     Raises:
         ConfigError: an override without "=", or whose path leads nowhere.
@@ -115,6 +119,8 @@ def apply_overrides(document: Document, overrides: Sequence[str]) -> Document:
             problems.append(Problem(source, None, "", "is not of the form path=value"))
             continue
         try:
+            if path.startswith(_SEARCH + ".") and isinstance(data.get(_SEARCH), str):
+                data[_SEARCH] = load_document(data[_SEARCH]).data
             set_dotted(data, path, parse_value(value, source))
         except KeyError as error:
             part, known = error.args

@@ -43,7 +43,7 @@ class Objective:
         """
         if self.reference is not None:
             found = self.reference.value_in(_outputs(context_infos, self.reference))
-        elif self.watched in last:
+        elif self.watched is not None and self.watched in last:
             found = last[self.watched]
         else:
             raise MissingMetricError(f"metric '{self.name}': nothing of this name was reported")
@@ -110,11 +110,14 @@ def find_objective(name: str, plan: ExperimentPlan) -> Objective:
 
 def _reference(name: str, entries: Sequence[JobEntry]) -> Reference | None:
     """The output that a name means: with pipeline and meta_name, with meta_name only, or bare."""
-    full = [e for e in entries if name.startswith(f"{e.pipeline}.{e.config.meta_name}.")]
-    if any(name.split(".", 1)[0] == entry.pipeline for entry in full):
-        return resolve_reference(name, entries)
+    named = [e for e in entries if e.config.meta_name]
+    if any(name.startswith(f"{e.pipeline}.{e.config.meta_name}.") for e in named):
+        try:
+            return resolve_reference(name, entries)
+        except UserError as error:
+            raise UserError(f"{error}; a metric that its component reports is written <meta_name>.<key>") from error
     parts = name.split(".")
-    meta = [e for e in entries if name.startswith(f"{e.config.meta_name}.")]
+    meta = [e for e in named if name.startswith(f"{e.config.meta_name}.")]
     candidates = [(e, name.removeprefix(f"{e.config.meta_name}.").split(".")) for e in meta]
     found = [Reference(e, keys[0], tuple(keys[1:])) for e, keys in candidates if keys[0] in e.config.output]
     if not found and not meta:

@@ -10,9 +10,10 @@ from typing import Any
 from raysandbox.config.documents import KeyPath
 from raysandbox.core.errors import Problem, did_you_mean
 from raysandbox.core.keys import canonical_json
+from raysandbox.hpo.algorithms import SCHEDULERS, SEARCH_ALGORITHMS
 from raysandbox.hpo.space import BETA, ENUMERABLE, KINDS, NORMAL, RANGED, Parameter
 
-__all__ = ["bayes_problems", "grid_problems", "read_parameters"]
+__all__ = ["algorithm_problems", "read_parameters"]
 
 Note = Callable[..., Problem]
 
@@ -54,18 +55,33 @@ def read_parameters(raw: Any, note: Note) -> tuple[dict[str, tuple[Parameter, Ke
     return found, problems
 
 
-def grid_problems(parameters: Mapping[str, tuple[Parameter, KeyPath]], note: Note) -> Iterator[Problem]:
-    """What method grid cannot go through."""
+def algorithm_problems(
+    method: str | None,
+    search_alg: Mapping[str, Any] | None,
+    scheduler: Mapping[str, Any] | None,
+    parameters: Mapping[str, tuple[Parameter, KeyPath]],
+    note: Note,
+) -> Iterator[Problem]:
+    """What the chosen method, search algorithm and scheduler cannot do with these parameters."""
+    alone = [("search_alg", SEARCH_ALGORITHMS, search_alg), ("scheduler", SCHEDULERS, scheduler)]
+    for key, table, given in alone:
+        algorithm = table[given["type"]] if given is not None else None
+        if algorithm is None:
+            continue
+        other = scheduler if key == "search_alg" else search_alg
+        if algorithm.partner is not None and (other or {}).get("type") != algorithm.partner:
+            partner = "scheduler" if key == "search_alg" else "search_alg"
+            yield note((key,), f"{algorithm.name} works with {partner}: {algorithm.partner} only", "add it")
+        for parameter, where in parameters.values() if not algorithm.categories else ():
+            if parameter.kind == "categorical":
+                yield note(
+                    where, f"{algorithm.name} cannot choose among values", f"write min and max, or another {key}"
+                )
     for parameter, where in parameters.values():
-        if parameter.kind not in ENUMERABLE:
+        if method == "grid" and parameter.kind not in ENUMERABLE:
             fix = "write values: […], whole min and max, or distribution: q_uniform with q; or method: random"
             yield note(where, f"method grid cannot enumerate {parameter.kind}", fix)
-
-
-def bayes_problems(parameters: Mapping[str, tuple[Parameter, KeyPath]], note: Note) -> Iterator[Problem]:
-    """What an adaptive search would ignore."""
-    for parameter, where in parameters.values():
-        if parameter.probabilities is not None:
+        if method == "bayes" and parameter.probabilities is not None:
             fix = "remove them, or write method: random"
             yield note((*where, "probabilities"), "method bayes would ignore probabilities", fix)
 

@@ -2,42 +2,27 @@
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from raysandbox.config.documents import Document, KeyPath, load_document
 from raysandbox.config.schema import SandboxConfig
 from raysandbox.config.validation import fit
 from raysandbox.core.errors import ConfigError, Problem, UserError, did_you_mean
 from raysandbox.hpo.algorithms import SCHEDULERS, SEARCH_ALGORITHMS, read_algorithm
+from raysandbox.hpo.assign import Addresses
 from raysandbox.hpo.objective import Objective, find_objective
-from raysandbox.hpo.parameters import bayes_problems, grid_problems, read_parameters
+from raysandbox.hpo.parameters import algorithm_problems, read_parameters
 from raysandbox.hpo.space import Parameter, SearchSpace
+from raysandbox.hpo.sweep_form import NO_MEANING, SweepForm
+from raysandbox.hpo.verification import Values, check_values
 from raysandbox.sandbox.plan import ExperimentPlan
 
 __all__ = ["Metric", "Search", "read_search"]
 
-_NO_MEANING = {
-    "program": "a trial runs the pipelines of the configuration",
-    "command": "a trial runs the pipelines of the configuration",
-    "entity": "wandb's own settings decide",
-    "project": "project_name of the configuration decides",
-    "controller": "Ray Tune drives the search",
-    "imports": "a trial runs the pipelines of the configuration",
-    "job": "a trial runs the pipelines of the configuration",
-    "image_uri": "trials run on the Ray cluster",
-    "apiVersion": "",
-    "kind": "",
-    "launch": "trials run on the Ray cluster",
-    "settings": "",
-}
-_TIME = re.compile(r"(?:\d+(?:\.\d+)?[smhd])+")
-_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SEEDS = "seeds"
 _RESOURCES = {"num_cpus": "CPU", "cpu": "CPU", "num_gpus": "GPU", "gpu": "GPU"}
 
 
@@ -110,85 +95,6 @@ class Search:
         return None if self.num_points is None else self.num_points * max(1, len(self.seeds))
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class _MetricForm(_Model):
-    name: str
-    goal: Literal["minimize", "maximize"] = "minimize"
-    target: float | None = Field(None, allow_inf_nan=False)
-    impute: Any = None
-    impute_while_running: Any = None
-
-
-class _Hyperband(_Model):
-    type: Literal["hyperband"]
-    max_iter: int | None = Field(None, ge=1)
-    min_iter: int | None = Field(None, ge=1)
-    s: int | None = Field(None, ge=1)
-    eta: float = Field(3, gt=1)
-    strict: bool | None = None
-
-    @model_validator(mode="after")
-    def _one_form(self) -> _Hyperband:
-        if self.min_iter is None and (self.max_iter is None or self.s is None):
-            raise ValueError("needs min_iter, or max_iter together with s")
-        if self.max_iter is not None and self.s is not None and self.max_iter < self.eta:
-            raise ValueError(f"max_iter {self.max_iter} / eta {self.eta:g} is below 1: there is no rung")
-        return self
-
-
-class _SweepForm(_Model):
-    """The keys of the file; `parameters`, `search_alg` and `scheduler` are read on their own."""
-
-    method: Literal["grid", "random", "bayes"] | None = None
-    metric: _MetricForm
-    early_terminate: _Hyperband | None = None
-    run_cap: int | None = Field(None, ge=1)
-    sweep_max_count: int | None = Field(None, ge=1)
-    name: str | None = None
-    sweep_name: str | None = None
-    description: str | None = None
-    max_concurrent: int | None = Field(None, ge=1)
-    resources_per_trial: dict[str, float] | list[dict[str, float]] | None = None
-    time_budget: float | None = Field(None, gt=0, allow_inf_nan=False)
-    trial_timeout: float | None = Field(None, gt=0, allow_inf_nan=False)
-    seeds: int | list[int] | None = None
-    seed_parameter: str | list[str] | None = None
-    points_to_evaluate: list[dict[str, Any]] = []
-    seed: int = Field(42, ge=0)
-    rerun_failed: bool = False
-    parameters: Any = None
-    search_alg: Any = None
-    scheduler: Any = None
-
-    @field_validator("time_budget", "trial_timeout", mode="before")
-    @classmethod
-    def _with_unit(cls, value: Any) -> Any:
-        if not isinstance(value, str) or not _TIME.fullmatch(text := value.replace(" ", "").lower()):
-            if isinstance(value, str) and not value.replace(".", "", 1).isdigit():
-                raise ValueError(f"should be seconds, or a number with s, m, h or d such as 30m, not {value!r}")
-            return value
-        return sum(float(part[:-1]) * _SECONDS[part[-1]] for part in re.findall(r"[\d.]+[smhd]", text))
-
-    @field_validator("seeds")
-    @classmethod
-    def _some_seeds(cls, value: int | list[int] | None) -> int | list[int] | None:
-        given = list(range(value)) if isinstance(value, int) else value
-        if given is not None and (not given or min(given) < 0 or len(set(given)) < len(given)):
-            raise ValueError("should be a number of repeats from 1 on, or a list of different seeds from 0 on")
-        return value
-
-    @field_validator("resources_per_trial")
-    @classmethod
-    def _not_negative(cls, value: Any) -> Any:
-        for bundle in value if isinstance(value, list) else [value or {}]:
-            if any(not math.isfinite(amount) or amount < 0 for amount in bundle.values()):
-                raise ValueError("amounts should be at least 0")
-        return value
-
-
 def read_search(config: SandboxConfig, plan: ExperimentPlan) -> tuple[Search | None, list[Problem]]:
     """Reads and checks the `hpo_config` of a configuration.
 
@@ -206,7 +112,7 @@ def read_search(config: SandboxConfig, plan: ExperimentPlan) -> tuple[Search | N
         try:
             document, base = load_document(given), ()
         except ConfigError as error:
-            return None, [replace(p, path=p.path) for p in error.problems]
+            return None, list(error.problems)
         raw = document.data
     else:
         document, base, raw = config.document, ("hpo_config",), given
@@ -234,141 +140,220 @@ class _Reader:
 
     def read(self, raw: dict[str, Any]) -> Search | None:
         self._ignore(raw)
-        known = {k: v for k, v in raw.items() if v is not None and k not in (*_NO_MEANING, "metrics")}
+        known = {k: v for k, v in raw.items() if v is not None and k not in (*NO_MEANING, "metrics", "parameters")}
         if known.get("method") == "custom":
             self.add(("method",), "custom is for wandb's own scheduler jobs", "write search_alg: optuna or ax instead")
             known.pop("method")
-            known.setdefault("search_alg", "optuna")
-        form, problems = fit(_SweepForm, known, self.note)
+        form, problems = fit(SweepForm, known, self.note)
         self.problems += problems
         parameters, problems = read_parameters(raw.get("parameters"), self.note)
         self.problems += problems
-        search_alg, scheduler = self._algorithms(raw)
+        search_alg, scheduler = self._algorithms(known)
+        addresses = self._addresses(parameters)
+        objective = self._objective(raw.get("metric"), bool(known.get("early_terminate") or known.get("scheduler")))
         if form is None:
             return None
+        method, search_alg = self._method(form, search_alg, known)
         space = SearchSpace(tuple(parameter for parameter, _ in parameters.values()))
-        method = self._method(form, search_alg)
-        if method is None:
+        self.problems += algorithm_problems(method, search_alg, scheduler, parameters, self.note)
+        num_points = self._num_points(form, method, space, search_alg)
+        points = self._points(form, method, space)
+        seeds, seed_addresses = self._seeds(form)
+        self._verify(parameters, addresses, seeds, seed_addresses)
+        if objective is None or method is None:
             return None
-        self._check_method(method, parameters, raw, search_alg)
-        objective = self._objective(form, bool(form.early_terminate or scheduler))
-        num_points = self._num_points(form, method, space)
-        if objective is None:
-            return None
-        if method == "bayes" and search_alg is None and raw.get("search_alg") is None:
-            search_alg = self._default_bayes()
-        search = Search(
+        return Search(
             name=form.sweep_name or form.name or self.config.settings.experiment_name,
             method=method,
             metric=Metric(form.metric.name, form.metric.goal, form.metric.target),
             objective=objective,
             space=space,
-            addresses={},
+            addresses=addresses,
             num_points=num_points,
-            seeds=tuple(range(form.seeds) if isinstance(form.seeds, int) else form.seeds or ()),
+            seeds=seeds,
+            seed_addresses=seed_addresses,
             seed=form.seed,
             early_terminate=form.early_terminate and form.early_terminate.model_dump(exclude_none=True),
-            search_alg=search_alg if method == "bayes" else None,
+            search_alg=search_alg,
             scheduler=scheduler,
             max_concurrent=form.max_concurrent,
             resources_per_trial=_bundles(form.resources_per_trial),
             time_budget_s=form.time_budget,
             trial_timeout_s=form.trial_timeout,
-            points_to_evaluate=tuple(self._points(form, method, space)),
+            points_to_evaluate=points,
             rerun_failed=form.rerun_failed,
             raw=raw,
         )
-        return search
 
     def _ignore(self, raw: Mapping[str, Any]) -> None:
         """Warns of what has no meaning here, by name."""
-        for key, why in _NO_MEANING.items():
+        for key, why in NO_MEANING.items():
             if raw.get(key) is not None:
                 self.add((key,), f"'{key}' has no effect here{': ' if why else ''}{why}", severity="warning")
-        if "metrics" in raw:
+        if raw.get("metrics") is not None:
             self.add(("metrics",), "several metrics at once are not in this version", "write one `metric`")
-        metric = raw.get("metric")
+        metric, stop = raw.get("metric"), raw.get("early_terminate")
         for key in ("impute", "impute_while_running"):
             if isinstance(metric, Mapping) and metric.get(key) is not None:
                 text = f"'{key}' has no effect here: a trial without the metric counts as failed"
                 self.add(("metric", key), text, severity="warning")
-        stop = raw.get("early_terminate")
         if isinstance(stop, Mapping) and stop.get("strict") is False:
             text = "'strict: false' has no effect here: a trial is judged by its value at the rung"
             self.add(("early_terminate", "strict"), text, severity="warning")
 
-    def _algorithms(self, raw: Mapping[str, Any]) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    def _algorithms(self, known: Mapping[str, Any]) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
         found: list[dict[str, Any] | None] = []
         for key, table in (("search_alg", SEARCH_ALGORITHMS), ("scheduler", SCHEDULERS)):
-            algorithm, problems = (
-                (None, []) if raw.get(key) is None else read_algorithm(table, key, raw[key], self.note)
-            )
+            algorithm, problems = (None, []) if key not in known else read_algorithm(table, key, known[key], self.note)
             found.append(algorithm)
             self.problems += problems
-        if raw.get("scheduler") is not None and raw.get("early_terminate") is not None:
+        if "scheduler" in known and "early_terminate" in known:
             self.add(("scheduler",), "stands beside early_terminate, which is a scheduler too", "keep one")
         return found[0], found[1]
 
-    def _method(
-        self, form: _SweepForm, search_alg: Mapping[str, Any] | None
-    ) -> Literal["grid", "random", "bayes"] | None:
-        name = None if search_alg is None else search_alg["type"]
-        follows = name if name in (None, "grid", "random") else "bayes"
-        if form.method is None and follows is None:
-            if not any(problem.path.endswith(("method", "search_alg")) for problem in self.problems):
-                self.add(("method",), "is required", "add method: grid, random or bayes")
-            return None
-        if form.method is not None and follows is not None and form.method != follows:
-            fix = f"write method: {follows}, or remove search_alg"
-            self.add(("search_alg",), f"'{name}' does not go with method: {form.method}", fix)
-        return form.method or follows
+    def _addresses(self, parameters: Mapping[str, tuple[Parameter, KeyPath]]) -> dict[str, tuple[str, ...]]:
+        found: dict[str, tuple[str, ...]] = {}
+        for name, (_, where) in parameters.items():
+            try:
+                found[name] = self._places.find(name)
+            except UserError as error:
+                self.add(where, str(error))
+        taken: dict[str, str] = {}
+        for name, paths in found.items():
+            for path in paths:
+                if path in taken:
+                    self.add(parameters[name][1], f"'{name}' and '{taken[path]}' are the same place", "keep one")
+                taken[path] = name
+        return found
 
-    def _default_bayes(self) -> dict[str, Any] | None:
-        message = "is Optuna's tree-structured Parzen estimator here; wandb's is a Gaussian process"
-        fix = "search_alg: {type: optuna, sampler: gp} is one too"
-        self.add(("method",), message, fix, severity="warning")
-        algorithm, problems = read_algorithm(SEARCH_ALGORITHMS, "search_alg", "optuna", self.note)
-        self.problems += problems
-        return algorithm
+    @cached_property
+    def _places(self) -> Addresses:
+        return Addresses(self.config, self.plan)
 
-    def _check_method(
-        self,
-        method: str,
-        parameters: Mapping[str, tuple[Parameter, KeyPath]],
-        raw: Mapping[str, Any],
-        search_alg: Mapping[str, Any] | None,
-    ) -> None:
-        if method == "grid":
-            self.problems += grid_problems(parameters, self.note)
-        if method == "bayes":
-            self.problems += bayes_problems(parameters, self.note)
-
-    def _objective(self, form: _SweepForm, stops_early: bool) -> Objective | None:
+    def _objective(self, metric: Any, stops_early: bool) -> Objective | None:
+        name = metric.get("name") if isinstance(metric, Mapping) else None
+        if not isinstance(name, str):
+            return None  # the form's problem
         try:
-            objective = find_objective(form.metric.name, self.plan)
+            objective = find_objective(name, self.plan)
         except UserError as error:
             self.add(("metric", "name"), str(error))
             return None
+        if stops_early and objective.known_at_end_only:
+            trainings = [job.entry.config.meta_name for job in self.plan.jobs if job.hook.type_name == "TrainModelHook"]
+            example = f"such as {trainings[0]}.loss" if trainings and trainings[0] else "<meta_name>.<key>"
+            self.add(
+                ("metric", "name"),
+                f"'{name}' is known at the end of a trial only: nothing can be stopped early by it",
+                f"name a metric that a job reports while it runs, {example}",
+                severity="warning",
+            )
         return objective
 
-    def _num_points(self, form: _SweepForm, method: str, space: SearchSpace) -> int | None:
+    def _method(
+        self, form: SweepForm, search_alg: dict[str, Any] | None, known: Mapping[str, Any]
+    ) -> tuple[Literal["grid", "random", "bayes"] | None, dict[str, Any] | None]:
+        """The method, and the algorithm of an adaptive one."""
+        name = None if search_alg is None else search_alg["type"]
+        follows: Any = name if name in (None, "grid", "random") else "bayes"
+        method = form.method or follows
+        if form.method is not None and follows is not None and form.method != follows:
+            fix = f"write method: {follows}, or remove search_alg"
+            self.add(("search_alg",), f"'{name}' does not go with method: {form.method}", fix)
+        if method is None and "method" not in known and "search_alg" not in known:
+            self.add(("method",), "is required", "add method: grid, random or bayes")
+        if method == "bayes" and "search_alg" not in known:
+            message = "is Optuna's tree-structured Parzen estimator here; wandb's is a Gaussian process"
+            fix = "search_alg: {type: optuna, sampler: gp} is one too"
+            self.add(("method",), message, fix, severity="warning")
+            at_method = lambda path, *rest: self.note(("method",), *rest)  # noqa: E731
+            search_alg, problems = read_algorithm(SEARCH_ALGORITHMS, "search_alg", "optuna", at_method)
+            self.problems += problems
+        return method, search_alg if method == "bayes" else None
+
+    def _num_points(
+        self, form: SweepForm, method: str | None, space: SearchSpace, search_alg: Mapping[str, Any] | None
+    ) -> int | None:
         caps = [cap for cap in (form.run_cap, form.sweep_max_count) if cap is not None]
         if method == "grid":
             if any(parameter.size is None for parameter in space.parameters):
                 return None
             caps.append(space.grid_size())
-        if not caps and form.time_budget is None and form.metric.target is None:
-            message = f"method {method} would never end"
-            self.add((), message, "add run_cap: 20, or time_budget: 2h, or metric.target")
+        elif not caps and form.time_budget is None and form.metric.target is None:
+            fix = "add run_cap: 20, or time_budget: 2h, or metric.target"
+            self.add((), f"method {method or 'random'} would never end", fix)
+        if not caps and search_alg is not None and SEARCH_ALGORITHMS[search_alg["type"]].needs_number:
+            self.add(("search_alg",), f"{search_alg['type']} must know the number of points", "add run_cap")
         return min(caps) if caps else None
 
-    def _points(self, form: _SweepForm, method: str, space: SearchSpace) -> Iterator[Mapping[str, Any]]:
-        return iter(form.points_to_evaluate)
+    def _points(self, form: SweepForm, method: str | None, space: SearchSpace) -> tuple[Mapping[str, Any], ...]:
+        if method == "grid" and form.points_to_evaluate:
+            text = "has no meaning for a grid, which goes through every point"
+            self.add(("points_to_evaluate",), text, "remove it, or write method: random")
+            return ()
+        given = {parameter.name: parameter for parameter in space.parameters}
+        points: list[Mapping[str, Any]] = []
+        for index, point in enumerate(form.points_to_evaluate):
+            base: KeyPath = ("points_to_evaluate", index)
+            for name, value in point.items():
+                if name not in given:
+                    self.add((*base, name), f"names no parameter '{name}'", did_you_mean(name, given))
+                elif not given[name].contains(value):
+                    text = f"{value!r} lies outside of the search space of {name}"
+                    self.add((*base, name), text, f"it is {given[name].to_json()}")
+            fixed = {p.name: p.values[0] for p in space.parameters if p.kind == "constant"}
+            missing = [name for name in given if name not in point and name not in fixed]
+            if missing:
+                self.add(base, f"gives no value for {', '.join(missing)}", "a point has a value for every parameter")
+            points.append({name: {**fixed, **point}.get(name) for name in given})
+        return tuple(points)
+
+    def _seeds(self, form: SweepForm) -> tuple[tuple[int, ...], tuple[str, ...]]:
+        seeds = tuple(range(form.seeds) if isinstance(form.seeds, int) else form.seeds or ())
+        wanted = form.seed_parameter
+        if not seeds:
+            if wanted is not None:
+                self.add(("seed_parameter",), "has no effect without seeds", "add seeds: 3", severity="warning")
+            return (), ()
+        if wanted is None:
+            found = self._places.seeds()
+            if not found:
+                fix = "name one by seed_parameter, or remove seeds"
+                self.add(("seeds",), "no job has a `seed` that repeats could differ in", fix)
+            return seeds, found
+        paths: list[str] = []
+        for name in [wanted] if isinstance(wanted, str) else wanted:
+            try:
+                paths += self._places.find(name)
+            except UserError as error:
+                self.add(("seed_parameter",), str(error))
+        return seeds, tuple(dict.fromkeys(paths))
+
+    def _verify(
+        self,
+        parameters: Mapping[str, tuple[Parameter, KeyPath]],
+        addresses: Mapping[str, tuple[str, ...]],
+        seeds: Sequence[int],
+        seed_addresses: tuple[str, ...],
+    ) -> None:
+        """Plans some points of the space: what does not fit is found before anything runs."""
+        placed = {name: parameters[name] for name in addresses}
+        searched = {path for paths in addresses.values() for path in paths}
+        for path in searched.intersection(seed_addresses):
+            self.add(("seeds",), f"{path} is a parameter of the search too", "keep one")
+        where: KeyPath = ("seeds",)
+        values = Values(self.config, self.plan, {**addresses, _SEEDS: seed_addresses})
+        if seed_addresses:
+            kept = Parameter(_SEEDS, "categorical", values=tuple(seeds))
+            self.problems += check_values(values, {_SEEDS: (kept, where)}, self.note)
+        self.problems += check_values(values, placed, self.note)
 
 
-def _bundles(given: Any) -> tuple[Mapping[str, float], ...] | None:
+def _bundles(
+    given: dict[str, float] | list[dict[str, float]] | None,
+) -> tuple[Mapping[str, float], ...] | None:
     """`resources_per_trial` by Ray's resource names."""
     if not given:
         return None
     bundles = given if isinstance(given, list) else [given]
-    return tuple({_RESOURCES.get(name, name): amount for name, amount in bundle.items()} for bundle in bundles)
+    return tuple({_RESOURCES.get(name.lower(), name): amount for name, amount in bundle.items()} for bundle in bundles)
