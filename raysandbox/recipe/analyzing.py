@@ -26,6 +26,7 @@ from raysandbox.recipe.rows import encode_row
 from raysandbox.recipe.schema import Recipe
 from raysandbox.recipe.store import StatisticsStore
 from raysandbox.recipe.validators import check_missing
+from raysandbox.recipe.waiting import settled
 from raysandbox.recipe.writers import Target, write_output
 
 if TYPE_CHECKING:
@@ -108,11 +109,11 @@ def analyze(
     units = units_of(plan, memo if cache else None)
     if cache:
         work = work.recalling(StatisticsStore(shared / "statistics"), memo)
-    work = work.with_known(units)
-    chosen = choose_engine(engine or recipe.engine, plan.size, done=len(work.known) == len(units))
     quarantine = quarantine_file(target.path, quarantine_dir or out_dir)
-    run = Run(engine_named(chosen, recipe.np), recipe.bad_row_budget(), quarantine, progress or Progress())
-    with staging_folder(target.path) as staging:
+    progress = progress or Progress()
+    with settled(work, units, shared, progress) as work, staging_folder(target.path) as staging:
+        chosen = choose_engine(engine or recipe.engine, plan.size, done=len(work.known) == len(units))
+        run = Run(engine_named(chosen, recipe.np), recipe.bad_row_budget(), quarantine, progress)
         reports = run.run(replace(work, staging=staging, limit=run.unit_limit), units)
         check_missing(work.validators, run.missing, run.rows_in)
         stats = _gathered(reports)

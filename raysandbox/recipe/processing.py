@@ -26,6 +26,7 @@ from raysandbox.recipe.store import StatisticsStore
 from raysandbox.recipe.trace import write_traces
 from raysandbox.recipe.units import Work, blocks_of
 from raysandbox.recipe.validators import check_missing
+from raysandbox.recipe.waiting import settled
 from raysandbox.recipe.writers import Target, write_output
 
 __all__ = ["OpCount", "Result", "StatSummary", "process"]
@@ -139,10 +140,10 @@ def process(
         work = work_of(recipe, operators, target.sink)
     if cache:
         work = work.recalling(StatisticsStore(shared / "statistics"), memo)
-    work = work.with_known(units)
-    chosen = choose_engine(engine or recipe.engine, plan.size, done=len(work.known) == len(units))
     quarantine = quarantine_file(target.path, quarantine_dir)
-    result = _run(recipe, operators, work, units, target, chosen, quarantine, progress, warnings, started)
+    with settled(work, units, shared, progress or Progress()) as work:
+        chosen = choose_engine(engine or recipe.engine, plan.size, done=len(work.known) == len(units))
+        result = _run(recipe, operators, work, units, target, chosen, quarantine, progress, warnings, started)
     marker.write(dataclasses.asdict(result))
     if work.recall is not None:
         work.recall.store.prune()

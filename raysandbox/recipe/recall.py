@@ -283,22 +283,26 @@ class Recall:
         media = any(self._keys.media)
         return Replay(rows_read, alive, tuple(counts), stats, tuple(features), values, media)
 
-    def missing(self, operators: Sequence[Operator], *, keep_all: bool, replayable: bool) -> set[str]:
+    def missing(self, operators: Sequence[Operator], *, lines: bool, keep_all: bool, replayable: bool) -> set[str]:
         """Keys of what must be computed before the unit's result is known.
 
-        A row of which something is unknown counts as one that all operators after that see.
+        A row of which something is unknown counts as one that all operators after that see. Rows that
+        an earlier run could not name, since some were bad, cannot be named by another one either.
 
         Args:
             operators: those of the segment.
+            lines: whether the rows' lines are needed too.
             keep_all: whether filters drop nothing.
             replayable: whether the rows that remain are taken from the store too.
         """
         found: set[str] = set()
         alive: np.ndarray | None = None  # the first operator sees all rows
         for op, key in zip(operators, self._keys.operators, strict=True):
-            stored = None if key is None else self._entry(key).stored
-            if key is None or stored is None:
-                found |= {key} - {None}
+            if key is None:
+                continue
+            stored = self._entry(key).stored
+            if stored is None:
+                found.add(key)
                 continue
             alive = numpy_of(stored.column(_ROW)) if alive is None else alive
             positions = self._entry(key).find(alive)
@@ -310,7 +314,10 @@ class Recall:
                 keep[known] = op.keep(_columns(_values(stored).take(arrow_of(positions[known]))))
                 alive = alive[keep]
         rows = self._entry(self._keys.rows)
-        if replayable and (alive is None or rows.stored is None or (rows.find(alive) < 0).any()):
+        if not replayable or (rows.stored is None and not found):
+            return found
+        unnamed = rows.stored is None or (alive is not None and bool((rows.find(alive) < 0).any()))
+        if unnamed or (lines and not self._folder.has(self._keys.lines)):
             found.add(self._keys.rows)
         return found
 

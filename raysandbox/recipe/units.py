@@ -87,9 +87,7 @@ class Work:
                 return replace(self, damaged=damaged)
             replay = self._replay(recall)
             if replay is None:
-                missing |= recall.missing(
-                    self.fused.operators, keep_all=self.fused.keep_all, replayable=self.replayable
-                )
+                missing |= self._missing(recall)
             else:
                 known[unit.digest] = replay
             damaged += recall.damaged
@@ -117,6 +115,11 @@ class Work:
         if not self.replayable:
             return None
         return recall.replay(self.fused.operators, lines=self.sink == "lines", keep_all=self.fused.keep_all)
+
+    def _missing(self, recall: Recall) -> set[str]:
+        """Keys of what the store lacks of a unit."""
+        lines, keep_all, replayable = self.sink == "lines", self.fused.keep_all, self.replayable
+        return recall.missing(self.fused.operators, lines=lines, keep_all=keep_all, replayable=replayable)
 
     def run(self, unit: Unit) -> UnitReport:
         """Does one unit."""
