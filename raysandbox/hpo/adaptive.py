@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import random
 import warnings
@@ -34,7 +35,13 @@ _RANGES = {  # kinds of parameters that Tune's searchers know as they are
     "zoopt": frozenset({"uniform", "int_uniform", "categorical"}),
     "bayesopt": frozenset({"uniform"}),
 }
-_SEEDS = {"hyperopt": "random_state_seed", "bayesopt": "random_state", "bohb": "seed", "hebo": "random_state_seed"}
+_SEEDS = {
+    "hyperopt": "random_state_seed",
+    "bayesopt": "random_state",
+    "bohb": "seed",
+    "hebo": "random_state_seed",
+    "ax": "random_seed",
+}
 _SAMPLERS = {
     "tpe": "TPESampler",
     "gp": "GPSampler",
@@ -219,6 +226,7 @@ def _make(
     name: str, options: Mapping[str, Any], mode: str, seed: int, queue: list[dict[str, Any]], left: int | None
 ) -> Searcher:
     """Tune's searcher of a name, without its space."""
+    import numpy
     from ray.tune.search import SEARCH_ALG_IMPORT
 
     make: Any = SEARCH_ALG_IMPORT[name]()
@@ -226,11 +234,12 @@ def _make(
         return make(points_to_evaluate=queue or None, sampler=_optuna_sampler(dict(options), seed))
     more = dict(options)
     if name in _SEEDS:
-        more.setdefault(_SEEDS[name], seed)
+        more[_SEEDS[name]] = seed
+    else:  # these draw from the process's own random numbers
+        random.seed(seed)
+        numpy.random.seed(seed)
     if name == "nevergrad":
-        import nevergrad
-
-        optimizer = nevergrad.optimizers.registry[more.get("optimizer", "NGOpt")]
+        optimizer = importlib.import_module("nevergrad").optimizers.registry[more.get("optimizer", "NGOpt")]
         more = {"optimizer": optimizer, "optimizer_kwargs": {"budget": left, **more.get("optimizer_kwargs", {})}}
     if name == "zoopt":
         more["budget"] = max(left or 0, _ZOOPT_BUDGET)
