@@ -52,6 +52,7 @@ _RUN = """
 import json, sys
 from pathlib import Path
 from raysandbox.recipe.api import analyze, process
+print("ready", flush=True)
 for line in sys.stdin:
     verb, recipe, folder = json.loads(line)
     shared = Path(folder) / "cache"
@@ -76,9 +77,11 @@ def run_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
         command = [sys.executable, "-c", _RUN]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         processes = [subprocess.Popen(command, **pipes) for _ in works]
-        for started, (verb, steps) in zip(processes, works, strict=True):  # they read it when they are ready
+        assert [started.stdout.readline() for started in processes if started.stdout] == ["ready\n"] * len(works)
+        for started, (verb, steps) in zip(processes, works, strict=True):
             assert started.stdin is not None
-            started.stdin.write(json.dumps([verb, recipe(tmp_path, steps), str(tmp_path)]))
+            started.stdin.write(json.dumps([verb, recipe(tmp_path, steps), str(tmp_path)]) + "\n")
+            started.stdin.flush()
         outputs = [started.communicate(timeout=60)[0] for started in processes]
         assert outputs == ["done\n"] * len(works)
         return Counter((tmp_path / "notes").read_text().splitlines())
