@@ -52,7 +52,7 @@ class Column:
         """Where a value lies: 0 at the low end, 1 at the high end; None for one that it cannot show."""
         if self.scale == "categories":
             text = show_value(value)
-            return self._share(float(self.categories.index(text))) if text in self.categories else None
+            return self._share_of_category(self.categories.index(text)) if text in self.categories else None
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             return None
         if self.scale == "log" and value <= 0:
@@ -77,9 +77,13 @@ class Column:
         """Positions of marks and their texts."""
         if self.scale == "categories":
             every = math.ceil(len(self.categories) / _CATEGORY_TICKS)
-            return [(self._share(float(i)), text) for i, text in enumerate(self.categories) if i % every == 0]
+            return [(self._share_of_category(i), text) for i, text in enumerate(self.categories) if i % every == 0]
         values = _log_ticks(self.low, self.high) if self.scale == "log" else _linear_ticks(self.low, self.high)
         return [(self._share(value), f"{value:.6g}") for value in values]
+
+    def _share_of_category(self, index: int) -> float:
+        """Leaves room for the lines of the first and the last category to lie side by side."""
+        return _BUNDLE / 2 + (1 - _BUNDLE) * self._share(float(index))
 
     def _share(self, value: float) -> float:
         low, high = self.low, self.high
