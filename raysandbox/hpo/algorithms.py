@@ -172,6 +172,7 @@ class Algorithm:
         packages: module → what pip installs for it.
         variants: packages of single values of the option `sampler`, likewise.
         categories: whether it can choose among categories.
+        unbounded: whether parameters may be without bounds.
         needs_number: whether it must know the number of points.
         partner: the scheduler or search algorithm that it only works with.
     """
@@ -181,6 +182,7 @@ class Algorithm:
     packages: Mapping[str, str] = field(default_factory=dict)
     variants: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     categories: bool = True
+    unbounded: bool = True
     needs_number: bool = False
     partner: str | None = None
 
@@ -221,7 +223,7 @@ SCHEDULERS: Mapping[str, Algorithm] = _table(
     Algorithm("hb_bohb", HyperBandOptions, _BOHB, partner="bohb"),
     Algorithm("median_stopping", MedianStoppingOptions),
     Algorithm("pbt", PbtOptions),
-    Algorithm("pb2", Pb2Options, {"sklearn": "scikit-learn"}, categories=False),
+    Algorithm("pb2", Pb2Options, {"sklearn": "scikit-learn"}, categories=False, unbounded=False),
     async_hyperband="asha",
     asynchyperband="asha",
     median_stopping_rule="median_stopping",

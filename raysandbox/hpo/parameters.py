@@ -72,11 +72,14 @@ def algorithm_problems(
         if algorithm.partner is not None and (other or {}).get("type") != algorithm.partner:
             partner = "scheduler" if key == "search_alg" else "search_alg"
             yield note((key,), f"{algorithm.name} works with {partner}: {algorithm.partner} only", "add it")
-        for parameter, where in parameters.values() if not algorithm.categories else ():
-            if parameter.kind == "categorical":
+        for parameter, where in parameters.values():
+            if parameter.kind == "categorical" and not algorithm.categories:
                 yield note(
                     where, f"{algorithm.name} cannot choose among values", f"write min and max, or another {key}"
                 )
+            if not parameter.bounded and not algorithm.unbounded:
+                fix = f"write min and max, or another {key}"
+                yield note(where, f"{algorithm.name} needs bounds, which {parameter.kind} has none", fix)
     for parameter, where in parameters.values():
         if method == "grid" and parameter.kind not in ENUMERABLE:
             fix = "write values: […], whole min and max, or distribution: q_uniform with q; or method: random"

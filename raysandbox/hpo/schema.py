@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 from raysandbox.config.documents import Document, KeyPath, load_document
@@ -63,7 +64,7 @@ class Search:
         resources_per_trial: bundles of a trial's placement group, by Ray's resource names; None by default.
         time_budget_s: seconds after which no trial starts and running ones stop.
         trial_timeout_s: seconds after which a trial fails.
-        points_to_evaluate: complete points that come first.
+        points_to_evaluate: points that come first; what one leaves out is drawn for it.
         rerun_failed: whether a resumed search runs failed trials again.
         raw: the file's content.
     """
@@ -110,7 +111,7 @@ def read_search(config: SandboxConfig, plan: ExperimentPlan) -> tuple[Search | N
         return None, []
     if isinstance(given, str):
         try:
-            document, base = load_document(given), ()
+            document, base = load_document(Path(given).expanduser(), given), ()
         except ConfigError as error:
             return None, list(error.problems)
         raw = document.data
@@ -150,14 +151,14 @@ class _Reader:
         self.problems += problems
         search_alg, scheduler = self._algorithms(known)
         addresses = self._addresses(parameters)
-        objective = self._objective(raw.get("metric"), bool(known.get("early_terminate") or known.get("scheduler")))
+        objective = self._objective(raw.get("metric"), _stops_early(known, scheduler))
         if form is None:
             return None
         method, search_alg = self._method(form, search_alg, known)
         space = SearchSpace(tuple(parameter for parameter, _ in parameters.values()))
         self.problems += algorithm_problems(method, search_alg, scheduler, parameters, self.note)
         num_points = self._num_points(form, method, space, search_alg)
-        points = self._points(form, method, space)
+        points = self._points(form, space)
         seeds, seed_addresses = self._seeds(form)
         self._verify(parameters, addresses, seeds, seed_addresses)
         if objective is None or method is None:
@@ -286,11 +287,7 @@ class _Reader:
             self.add(("search_alg",), f"{search_alg['type']} must know the number of points", "add run_cap")
         return min(caps) if caps else None
 
-    def _points(self, form: SweepForm, method: str | None, space: SearchSpace) -> tuple[Mapping[str, Any], ...]:
-        if method == "grid" and form.points_to_evaluate:
-            text = "has no meaning for a grid, which goes through every point"
-            self.add(("points_to_evaluate",), text, "remove it, or write method: random")
-            return ()
+    def _points(self, form: SweepForm, space: SearchSpace) -> tuple[Mapping[str, Any], ...]:
         given = {parameter.name: parameter for parameter in space.parameters}
         points: list[Mapping[str, Any]] = []
         for index, point in enumerate(form.points_to_evaluate):
@@ -301,11 +298,9 @@ class _Reader:
                 elif not given[name].contains(value):
                     text = f"{value!r} lies outside of the search space of {name}"
                     self.add((*base, name), text, f"it is {given[name].to_json()}")
-            fixed = {p.name: p.values[0] for p in space.parameters if p.kind == "constant"}
-            missing = [name for name in given if name not in point and name not in fixed]
-            if missing:
-                self.add(base, f"gives no value for {', '.join(missing)}", "a point has a value for every parameter")
-            points.append({name: {**fixed, **point}.get(name) for name in given})
+            if not point:
+                self.add(base, "gives no values", "write parameter: value")
+            points.append(dict(point))
         return tuple(points)
 
     def _seeds(self, form: SweepForm) -> tuple[tuple[int, ...], tuple[str, ...]]:
@@ -341,12 +336,15 @@ class _Reader:
         searched = {path for paths in addresses.values() for path in paths}
         for path in searched.intersection(seed_addresses):
             self.add(("seeds",), f"{path} is a parameter of the search too", "keep one")
-        where: KeyPath = ("seeds",)
-        values = Values(self.config, self.plan, {**addresses, _SEEDS: seed_addresses})
         if seed_addresses:
-            kept = Parameter(_SEEDS, "categorical", values=tuple(seeds))
-            self.problems += check_values(values, {_SEEDS: (kept, where)}, self.note)
+            ends = Parameter(_SEEDS, "categorical", values=tuple(sorted({min(seeds), max(seeds)})))
+            placed[_SEEDS] = (ends, ("seeds",))
+        values = Values(self.config, self.plan, {**addresses, _SEEDS: seed_addresses})
         self.problems += check_values(values, placed, self.note)
+
+
+def _stops_early(known: Mapping[str, Any], scheduler: Mapping[str, Any] | None) -> bool:
+    return bool(known.get("early_terminate")) or (scheduler is not None and scheduler["type"] != "fifo")
 
 
 def _bundles(

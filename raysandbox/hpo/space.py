@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -286,10 +285,6 @@ class SearchSpace:
     def to_json(self) -> dict[str, dict[str, Any]]:
         """All parameters in the sweep file's form."""
         return {parameter.name: parameter.to_json() for parameter in self.parameters}
-
-    def of(self, values: Mapping[str, Any]) -> dict[str, float]:
-        """The quantiles of a point: its coordinates in the unit cube."""
-        return {parameter.name: parameter.quantile(values[parameter.name]) for parameter in self.parameters}
 
 
 def _size(parameter: Parameter) -> int:

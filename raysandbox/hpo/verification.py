@@ -61,43 +61,59 @@ def check_values(values: Values, parameters: Mapping[str, tuple[Parameter, KeyPa
         note: makes a problem at a path of the sweep file.
     """
     kept = dict(parameters)
-    middle = {name: parameter.at(0.5) for name, (parameter, _) in kept.items()}
-    for point in _points(kept):
-        point = {name: point[name] for name in kept}
-        others = {name: middle[name] for name in kept} if point != {n: middle[n] for n in kept} else {}
+    middle = _middle(kept)
+    done: list[dict[str, Any]] = []
+    for whole in _points(kept):
+        point = {name: whole[name] for name in kept}
+        if point in done:
+            continue
+        done.append(point)
         together = values.problems(point)
         if not together:
             continue
-        alone = {_identity(problem) for problem in values.problems(others)} if others else set[Any]()
-        blamed = False
-        for name, (parameter, where) in list(kept.items()):
-            found = [p for p in values.problems({**others, name: point[name]}) if _identity(p) not in alone]
-            if not found:
-                continue
-            blamed = True
-            del kept[name]
-            certain = parameter.bounded or not others
-            severity = found[0].severity if certain else "warning"
-            text = f"{point[name]!r} does not fit: {found[0].message}"
-            yield note(where, text, found[0].fix, severity=severity, missing_path=found[0].missing_path)
-        if not blamed:
+        others = {} if len(done) == 1 else {name: middle[name] for name in kept}
+        found = list(_blamed(values, point, others))
+        for name, problem in found:
+            parameter, where = kept.pop(name)
+            severity = problem.severity if parameter.bounded or not others else "warning"
+            text = f"{point[name]!r} does not fit: {problem.message}"
+            yield note(where, text, problem.fix, severity=severity, missing_path=problem.missing_path)
+        if not found:
             shown = ", ".join(f"{name}={value!r}" for name, value in point.items())
             text = f"some values do not go together ({shown}): {together[0].message}"
             yield note(("parameters",), text, together[0].fix, severity="warning")
             return
 
 
+def _blamed(values: Values, point: Mapping[str, Any], others: Mapping[str, Any]) -> Iterator[tuple[str, Problem]]:
+    """The parameters that bring a problem when they alone change, and the first problem of each.
+
+    Args:
+        values: plans the configuration.
+        point: has problems.
+        others: what the other parameters are meanwhile; nothing leaves them as they are.
+    """
+    before = {_identity(problem) for problem in values.problems(others)} if others else set[Any]()
+    for name, value in point.items():
+        found = [p for p in values.problems({**others, name: value}) if _identity(p) not in before]
+        if found:
+            yield name, found[0]
+
+
+def _middle(parameters: Mapping[str, tuple[Parameter, KeyPath]]) -> dict[str, Any]:
+    return {name: parameter.at(0.5) for name, (parameter, _) in parameters.items()}
+
+
 def _points(parameters: Mapping[str, tuple[Parameter, KeyPath]]) -> Iterator[dict[str, Any]]:
     """The middle, both ends, and as many more as show every category."""
     given = {name: parameter for name, (parameter, _) in parameters.items()}
-    for u in (0.5, 0.0, 1.0):
+    middle = _middle(parameters)
+    yield middle
+    for u in (0.0, 1.0):
+        yield {name: p.at(u if p.bounded else min(max(u, _TAILS), 1 - _TAILS)) for name, p in given.items()}
+    most = max((len(p.values) for p in given.values()), default=0)
+    for index in range(1, min(most, _MOST_CATEGORIES) - 1):  # the first and the last are ends
         yield {
-            name: parameter.at(u if parameter.bounded else min(max(u, _TAILS), 1 - _TAILS))
-            for name, parameter in given.items()
-        }
-    most = max((len(parameter.values) for parameter in given.values()), default=0)
-    for index in range(min(most, _MOST_CATEGORIES)):
-        yield {
-            name: parameter.values[index % len(parameter.values)] if parameter.values else parameter.at(0.5)
-            for name, parameter in given.items()
+            name: p.values[index % len(p.values)] if p.kind == "categorical" else middle[name]
+            for name, p in given.items()
         }
