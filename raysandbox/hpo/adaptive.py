@@ -13,7 +13,7 @@ from raysandbox.core.errors import UserError
 from raysandbox.core.keys import canonical_json
 from raysandbox.hpo.algorithms import SEARCH_ALGORITHMS, missing_packages
 from raysandbox.hpo.axes import Axis, axis_of, varies
-from raysandbox.hpo.points import KnownPoint, Proposal, given_points
+from raysandbox.hpo.points import Event, KnownPoint, Proposal, given_points
 from raysandbox.hpo.schedulers import METRIC, mode_of
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ _SAMPLERS = {
     "qmc": "QMCSampler",
     "random": "RandomSampler",
 }
+_LEARNS_ON_THE_WAY = "bohb"
 _ZOOPT_BUDGET = 100  # with less it ends the process
 _LOG = logging.getLogger(__name__)
 
@@ -137,6 +138,11 @@ class AdaptivePoints:
         self._points[point] = KnownPoint(point, self._points[point].proposal, ended=True, value=value)
         self._algorithm.tell(point, value)
 
+    def heard(self, point: int, event: Event, result: Mapping[str, Any] | None = None) -> None:
+        """For an algorithm that learns from trials on their way."""
+        if self._name == _LEARNS_ON_THE_WAY:
+            self._algorithm.heard(point, event, result)
+
 
 class _Algorithm:
     """One of Tune's searchers under construction rules of ours: points by number, parameters by place.
@@ -186,6 +192,9 @@ class _Algorithm:
                 )
         for point in queued:
             if self.ask(point.point) is not None and point.ended:
+                if name == _LEARNS_ON_THE_WAY and point.value is not None:
+                    told = {METRIC: point.value, "hyperband_info": {"budget": point.time}}
+                    self.heard(point.point, "on_trial_result", told)
                 self.tell(point.point, point.value)
 
     def _seen(self, proposal: Proposal) -> dict[str, Any]:
@@ -220,6 +229,12 @@ class _Algorithm:
                 self._searcher.on_trial_complete(name, error=True)
             else:
                 self._searcher.on_trial_complete(name, {METRIC: value, "training_iteration": 1})
+
+    def heard(self, point: int, event: Event, result: Mapping[str, Any] | None) -> None:
+        """Passes on what Tune says of a point that it proposed."""
+        if point in self._ids:
+            arguments = (self._ids[point],) if result is None else (self._ids[point], result)
+            getattr(self._searcher, event)(*arguments)
 
 
 def _make(

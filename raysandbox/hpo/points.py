@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from raysandbox.core.keys import canonical_json
 
 if TYPE_CHECKING:
     from raysandbox.hpo.schema import Search
 
-__all__ = ["FixedPoints", "KnownPoint", "PointSource", "Proposal", "given_points"]
+__all__ = ["Event", "FixedPoints", "KnownPoint", "PointSource", "Proposal", "given_points"]
+
+Event = Literal["on_trial_result", "on_pause", "on_unpause"]  # methods of Tune's searchers
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,14 @@ class KnownPoint:
         proposal: its values.
         ended: whether all of its trials ended.
         value: mean over those that have one; None when none has, or while it runs.
+        time: how many values the longest of its trials reported.
     """
 
     point: int
     proposal: Proposal
     ended: bool
     value: float | None
+    time: int = 1
 
 
 class PointSource(Protocol):
@@ -61,6 +65,10 @@ class PointSource(Protocol):
 
     def told(self, point: int, value: float | None) -> None:
         """All trials of a point ended: the mean of their values, None when none has one."""
+        ...
+
+    def heard(self, point: int, event: Event, result: Mapping[str, Any] | None = None) -> None:
+        """What Tune says of a trial of a point on its way: a result, that it is paused, that it goes on."""
         ...
 
 
@@ -106,6 +114,9 @@ class FixedPoints:
 
     def told(self, point: int, value: float | None) -> None:
         """Nothing: later points do not depend on earlier ones."""
+
+    def heard(self, point: int, event: Event, result: Mapping[str, Any] | None = None) -> None:
+        """Nothing, likewise."""
 
 
 def given_points(search: Search) -> list[dict[str, Any]]:

@@ -45,6 +45,7 @@ class _Point:
 
     proposal: Proposal
     values: dict[int, float | None] = field(default_factory=lambda: {})  # trial → value, for trials that ended
+    time: int = 1
 
 
 class TrialSearcher:
@@ -86,6 +87,7 @@ class TrialSearcher:
 
     def _remember(self, record: TrialRecord, rerun_failed: bool) -> None:
         point = self._points.setdefault(record.point, _Point(Proposal(record.params, record.sampled)))
+        point.time = max(point.time, len(record.history))
         self._seen.add(record.number)
         if record.state == "running" or (record.state == "failed" and rerun_failed):
             self._again.append(Suggestion(record.number, record.point, record.seed, record.params, record.sampled))
@@ -93,8 +95,9 @@ class TrialSearcher:
             point.values[record.number] = None if record.state == "failed" else record.value
 
     def _known_points(self) -> list[KnownPoint]:
+        repeats = len(self._seeds)
         return [
-            KnownPoint(number, point.proposal, len(point.values) == len(self._seeds), _mean(point.values.values()))
+            KnownPoint(number, point.proposal, len(point.values) == repeats, _mean(point.values.values()), point.time)
             for number, point in sorted(self._points.items())
         ]
 
@@ -187,11 +190,67 @@ def make_searcher(search: Search, known: Sequence[TrialRecord]) -> TrialSearcher
     return TrialSearcher(search, known, lambda points: AdaptivePoints(search, points, name, options))
 
 
+class _TuneSide:
+    """What Tune asks of a searcher, without Tune.
+
+    Nothing of it is worth saving, since the journal has it: a pickled copy is an empty searcher.
+    """
+
+    def __init__(self, searcher: TrialSearcher, on_suggest: Callable[[Suggestion], None]) -> None:
+        super().__init__()
+        self._searcher = searcher
+        self._on_suggest = on_suggest
+        self._points: dict[str, int] = {}  # Tune's name of a trial → point
+
+    def suggest(self, trial_id: str) -> Any:
+        """A trial as Tune's config: `number`, `point`, `seed` and `params`."""
+        suggestion = self._searcher.suggest()
+        if suggestion is None:
+            return "FINISHED" if self._searcher.finished else None
+        self._on_suggest(suggestion)
+        self._points[trial_id] = suggestion.point
+        return {
+            "number": suggestion.number,
+            "point": suggestion.point,
+            "seed": suggestion.seed,
+            "params": dict(suggestion.params),
+        }
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Nothing: see `TrialSearcher.ended`."""
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """A value on the way, which few algorithms want."""
+        self._searcher.source.heard(self._points[trial_id], "on_trial_result", result)
+
+    def on_pause(self, trial_id: str) -> None:
+        """What the scheduler of BOHB says."""
+        self._searcher.source.heard(self._points[trial_id], "on_pause")
+
+    def on_unpause(self, trial_id: str) -> None:
+        """What the scheduler of BOHB says."""
+        self._searcher.source.heard(self._points[trial_id], "on_unpause")
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the journal has it."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the journal has it."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return self
+
+    def __reduce__(self) -> Any:
+        from ray.tune.search import Searcher
+
+        return Searcher, ()
+
+
 def tune_searcher(searcher: TrialSearcher, on_suggest: Callable[[Suggestion], None]) -> Searcher:
     """A searcher for Ray Tune around ours.
 
     Tune learns of trials from it; ends are told to `searcher.ended` by who knows the trials' outcome, not by
-    Tune. Nothing of it is worth saving, since the journal has it: a pickled copy is an empty searcher.
+    Tune.
 
     Args:
         searcher: says what comes next.
@@ -199,35 +258,4 @@ def tune_searcher(searcher: TrialSearcher, on_suggest: Callable[[Suggestion], No
     """
     from ray.tune.search import Searcher
 
-    class TuneSearcher(Searcher):
-        """Gives Tune what a `TrialSearcher` suggests."""
-
-        def suggest(self, trial_id: str) -> Any:
-            """A trial as Tune's config: `number`, `point`, `seed` and `params`."""
-            suggestion = searcher.suggest()
-            if suggestion is None:
-                return Searcher.FINISHED if searcher.finished else None
-            on_suggest(suggestion)
-            return {
-                "number": suggestion.number,
-                "point": suggestion.point,
-                "seed": suggestion.seed,
-                "params": dict(suggestion.params),
-            }
-
-        def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-            """Nothing: see `TrialSearcher.ended`."""
-
-        def save(self, checkpoint_path: str) -> None:
-            """Nothing: the journal has it."""
-
-        def restore(self, checkpoint_path: str) -> None:
-            """Nothing: the journal has it."""
-
-        def __deepcopy__(self, memo: dict[int, Any]) -> Searcher:
-            return self
-
-        def __reduce__(self) -> tuple[type[Searcher], tuple[()]]:
-            return Searcher, ()
-
-    return TuneSearcher()
+    return type("TuneSearcher", (_TuneSide, Searcher), {})(searcher, on_suggest)

@@ -257,6 +257,9 @@ class _Waits:
     def suggest(self, trial_id: str) -> None:
         return None
 
+    def add_evaluated_point(self, *_: Any, **__: Any) -> None:
+        pass
+
     def on_trial_complete(self, *_: Any, **__: Any) -> None:
         raise AssertionError("nothing was proposed")
 
