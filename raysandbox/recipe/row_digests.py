@@ -4,7 +4,8 @@ They are MurmurHash3 of 128 bits: fast, and far too long for two of a billion ro
 (a probability of 10^-21), but no guard against texts that somebody makes to collide.
 
 Beside an output of plain JSON lines a hidden file, the sidecar, holds one digest per line, so that who
-looks rows up by their lines need not read the output.
+looks rows up by their lines need not read the output. It belongs to the content that has the size and the
+time of change that it names.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ from raysandbox.core.files import atomic_path
 from raysandbox.ops.arrays import numpy_of
 from raysandbox.ops.batch import JSON_TEXT
 
-__all__ = ["RowDigests", "read_sidecar", "sidecar_of", "text_digests", "write_sidecar"]
+__all__ = ["RowDigests", "digest_lines", "read_digests", "sidecar_of", "text_digests", "write_digests"]
 
 _COLUMNS = ("high", "low", "size")
-_STAMP = b"output"
+_STAMP = b"file"
+_READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,28 +115,45 @@ def sidecar_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.rows")
 
 
-def write_sidecar(path: Path, rows: RowDigests) -> None:
-    """Writes the digests of an output's lines beside it."""
-    values = (pa.array(rows.digests[:, 0]), pa.array(rows.digests[:, 1]), pa.array(rows.sizes))
-    schema = pa.schema([(name, column.type) for name, column in zip(_COLUMNS, values, strict=True)])
-    table = pa.Table.from_arrays(list(values), schema=schema.with_metadata({_STAMP: _stamp(path)}))
-    with atomic_path(sidecar_of(path)) as temporary:
-        pq.write_table(
-            table, temporary, compression="zstd", compression_level=1, use_dictionary=False, write_page_checksum=True
-        )
+def write_digests(path: Path, rows: RowDigests, target: Path) -> None:
+    """Writes the digests of a file's lines to `target`."""
+    _write(rows, target, _stamp(path))
 
 
-def read_sidecar(path: Path) -> RowDigests | None:
-    """The digests of a file's lines; None when there are none, or they belong to another content."""
+def read_digests(path: Path, target: Path) -> RowDigests | None:
+    """The digests of a file's lines that stand in `target`; None when it has none, or those of another content."""
     try:
-        with pq.ParquetFile(sidecar_of(path), page_checksum_verification=True) as sidecar:
-            if (sidecar.schema_arrow.metadata or {}).get(_STAMP) != _stamp(path):
+        with pq.ParquetFile(target, page_checksum_verification=True) as stored:
+            if (stored.schema_arrow.metadata or {}).get(_STAMP) != _stamp(path):
                 return None
-            table = sidecar.read(use_threads=False)
+            table = stored.read(use_threads=False)
             high, low, sizes = (numpy_of(table.column(name)) for name in _COLUMNS)
     except (OSError, KeyError, pa.ArrowException):  # absent or damaged: the file itself tells all
         return None
-    return RowDigests(np.stack((high, low), axis=1), sizes) if int(sizes.sum()) == path.stat().st_size else None
+    return RowDigests(np.stack((high, low), axis=1), sizes)
+
+
+def digest_lines(path: Path, target: Path) -> None:
+    """Reads a file and writes the digests of its lines to `target`; not if a line is blank, which is no row."""
+    stamp = _stamp(path)
+    parts: list[RowDigests] = []
+    with path.open("rb") as stream:
+        while lines := stream.readlines(_READ_BYTES):
+            if any(map(bytes.isspace, lines)):
+                return
+            parts.append(RowDigests.of_lines(lines))
+    if _stamp(path) == stamp:
+        _write(RowDigests.joined(parts), target, stamp)
+
+
+def _write(rows: RowDigests, target: Path, stamp: bytes) -> None:
+    values = (pa.array(rows.digests[:, 0]), pa.array(rows.digests[:, 1]), pa.array(rows.sizes))
+    schema = pa.schema([(name, column.type) for name, column in zip(_COLUMNS, values, strict=True)])
+    table = pa.Table.from_arrays(list(values), schema=schema.with_metadata({_STAMP: stamp}))
+    with atomic_path(target) as temporary:
+        pq.write_table(
+            table, temporary, compression="zstd", compression_level=1, use_dictionary=False, write_page_checksum=True
+        )
 
 
 def _stamp(path: Path) -> bytes:

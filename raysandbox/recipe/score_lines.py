@@ -1,21 +1,26 @@
-"""Scores by line: of an output whose lines have digests beside it, only lines that are new are read."""
+"""Scores by line: of a file whose lines have digests, only lines that are new are read.
+
+An output has them beside it. Of another file they are made when it is read a second time and nothing is new.
+"""
 
 from __future__ import annotations
 
-import itertools
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from raysandbox.core.keys import digest
 from raysandbox.recipe.plan import InputPlan
 from raysandbox.recipe.remote import is_remote
-from raysandbox.recipe.row_digests import RowDigests, read_sidecar
+from raysandbox.recipe.row_digests import RowDigests, digest_lines, read_digests, sidecar_of
 from raysandbox.recipe.score_store import KnownScores, ScoreIndex, merged_scores
 
-__all__ = ["ScoredLines", "scored_lines"]
+__all__ = ["ScoredLines", "file_of_lines", "remember_lines", "scored_lines"]
 
 _WORTH_IT = 0.5  # share of a file's bytes up to which new lines are scored on their own
 
@@ -49,6 +54,11 @@ class ScoredLines:
         return int(self.rows.sizes[self._missing].sum()) <= _WORTH_IT * int(self.rows.sizes.sum())
 
     @property
+    def num_new(self) -> int:
+        """How many lines are unknown."""
+        return int(self._missing.sum())
+
+    @property
     def _missing(self) -> np.ndarray:
         return self.positions < 0
 
@@ -78,22 +88,50 @@ class ScoredLines:
 
     def learn(self, scores: pa.Table) -> None:
         """Keeps the scores of all lines, as far as they are new, if the file is still the same."""
-        now = read_sidecar(self.path)
+        now = _digests(self.path, self.index.folder)
         if now is None or not np.array_equal(now.digests, self.rows.digests) or scores.num_rows != len(now):
             return
         self.index.add(self.rows.digests[self._missing], scores.filter(pa.array(self._missing)))
 
 
-def scored_lines(plan: InputPlan, index: ScoreIndex) -> ScoredLines | None:
-    """What is known of an input by its lines; None for one that is more than a file of lines with digests beside it."""
-    spans = itertools.chain.from_iterable(task.spans for task in plan.tasks)
+def file_of_lines(plan: InputPlan) -> Path | None:
+    """The file that an input consists of: all lines of one local file of JSON lines; None for any other input."""
+    spans = (span for task in plan.tasks for span in task.spans)
     if len(plan.files) != 1 or any(span.picked is not None for span in spans):
         return None
     file = plan.files[0]
     if file.format != "jsonl" or file.compression or is_remote(file.path):
         return None
-    rows = read_sidecar(Path(file.path))
+    return Path(file.path)
+
+
+def scored_lines(path: Path, index: ScoreIndex) -> ScoredLines | None:
+    """What is known of a file by its lines; None when their digests are not."""
+    rows = _digests(path, index.folder)
     if rows is None or not len(rows):
         return None
     known = index.read()
-    return ScoredLines(Path(file.path), rows, index, known, known.find(rows.digests))
+    return ScoredLines(path, rows, index, known, known.find(rows.digests))
+
+
+def remember_lines(path: Path, index: ScoreIndex, scores: pa.Table) -> None:
+    """Keeps the digests of a file's lines, which have none beside it, and the scores of these lines."""
+    digest_lines(path, _elsewhere(path, index.folder))
+    lines = scored_lines(path, index)
+    if lines is not None:
+        lines.learn(scores)
+
+
+def _digests(path: Path, folder: Path) -> RowDigests | None:
+    """The digests of a file's lines: beside it, or in the folder of all indices."""
+    found = read_digests(path, sidecar_of(path))
+    if found is None and (found := read_digests(path, _elsewhere(path, folder))) is not None:
+        with suppress(FileNotFoundError):  # pruned just now
+            os.utime(_elsewhere(path, folder))
+    return found
+
+
+def _elsewhere(path: Path, folder: Path) -> Path:
+    """Where the digests of a user's file are; the score store prunes them with its segments."""
+    name = digest(str(path.resolve()))
+    return folder / name[:2] / "lines" / f"{name}.parquet"

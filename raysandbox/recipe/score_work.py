@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import pyarrow as pa
 
 from raysandbox.core.keys import DigestMemo
 from raysandbox.core.locks import KeyLocks
+from raysandbox.core.progress import Progress
 from raysandbox.core.runner import CachedScorer, RowScorer
 from raysandbox.ops.base import OpResources
 from raysandbox.recipe.blocks import Block, Needs
@@ -23,6 +26,8 @@ from raysandbox.recipe.score_store import KnownScores, ScoreIndex, index_of, mer
 from raysandbox.recipe.units import blocks_of
 
 __all__ = ["ScoreMemory", "ScoreWork", "memory_of"]
+
+logger = logging.getLogger(__name__)
 
 _STATES: dict[str, Any] = {}  # of the scorer that this process ran last
 _KNOWN: dict[str, KnownScores] = {}  # what was known before the pass that this process took part in last
@@ -43,6 +48,24 @@ class ScoreMemory:
     by_text: ScoreIndex
     by_line: ScoreIndex
     locks: KeyLocks
+
+    @contextmanager
+    def held(self, progress: Progress) -> Iterator[None]:
+        """While the block runs, nobody else scores rows with the same scorer.
+
+        Args:
+            progress: is told what is waited for.
+        """
+
+        def tell(holder: str) -> None:
+            logger.info("%s", holder)
+            progress.begin(holder, unit="")
+
+        with self.locks.hold([f"scores {self.by_text.name}"], tell, "scores of rows") as waited:
+            if waited:
+                progress.end()
+            yield
+        self.locks.sweep()
 
 
 def memory_of(scorer: RowScorer, shared: Path | None) -> ScoreMemory | None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +21,28 @@ from raysandbox.recipe.parts import Unit, UnitReport
 from raysandbox.recipe.plan import InputPlan, choose_engine, plan_input
 from raysandbox.recipe.prepare import quarantine_file, units_of
 from raysandbox.recipe.schema import Recipe, export_format
-from raysandbox.recipe.score_lines import ScoredLines, scored_lines
+from raysandbox.recipe.score_lines import ScoredLines, file_of_lines, remember_lines, scored_lines
 from raysandbox.recipe.score_work import ScoreWork, memory_of
 from raysandbox.recipe.writers import Target, write_output
 
 __all__ = ["DatasetScorers"]
 
-logger = logging.getLogger(__name__)
-
 _DEVICE_UNITS = 64  # pieces of a data set that a model works on: workers stay busy, and a lost one costs little
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The scores of a data set.
+
+    Attributes:
+        table: the scorer's columns.
+        made: whether some were not known before.
+        keepable: whether the scores of all rows can be kept.
+    """
+
+    table: pa.Table
+    made: bool
+    keepable: bool
 
 
 class DatasetScorers:
@@ -94,18 +106,24 @@ class DatasetScorers:
         memory = memory_of(scorer, self._shared)
         work = ScoreWork(scorer, Path(), "nothing", needs=needs, memory=memory)
         plan = self._plan({"dataset_path": dataset_path}, on_device)
-        lines = None
+        path = None
         if memory is not None and export_path is None and not set(memory.columns) & set(needs.media):
-            lines = scored_lines(plan, memory.by_line)
+            path = file_of_lines(plan)
+        if memory is None or path is None:
+            return self._scores(plan, work, on_device, export_path).table
+        lines = scored_lines(path, memory.by_line)
         if lines is None:
-            return self._scores(plan, work, on_device, export_path)[0]
+            found = self._scores(plan, work, on_device, None)
+            if found.keepable and not found.made:
+                remember_lines(path, memory.by_line, found.table)
+            return found.table
         if lines.complete:
             return lines.scores()
         found = self._new_lines(lines, work, on_device) if lines.mostly_known else None
-        table, keepable = found or self._scores(plan, work, on_device, None)
-        if keepable:
-            lines.learn(table)
-        return table
+        found = found or self._scores(plan, work, on_device, None)
+        if found.keepable:
+            lines.learn(found.table)
+        return found.table
 
     def _plan(self, dataset: Mapping[str, Any], on_device: bool) -> InputPlan:
         recipe = Recipe.model_validate(dataset)
@@ -115,7 +133,7 @@ class DatasetScorers:
         few = max(1, plan.size // _DEVICE_UNITS)
         return plan_input(recipe, self._block_bytes or few)
 
-    def _new_lines(self, lines: ScoredLines, work: ScoreWork, on_device: bool) -> tuple[pa.Table, bool] | None:
+    def _new_lines(self, lines: ScoredLines, work: ScoreWork, on_device: bool) -> _Found | None:
         """The scores of a file of which few lines are new; None if it must be read after all."""
         with staging_folder(None) as folder:
             path = folder / "new.jsonl"
@@ -123,15 +141,16 @@ class DatasetScorers:
                 return None  # written anew in this moment
             plan = self._plan({"dataset": {"configs": [{"path": str(path)}]}}, on_device)
             try:
-                made, keepable = self._scores(plan, work, on_device, None)
+                found = self._scores(plan, work, on_device, None)
             except UserError:
                 return None  # of the whole file the message has the right numbers
-        return lines.with_new(made), keepable
+        # Without text in all of them, how they are read depends on the lines beside them.
+        if not found.keepable or found.table.num_rows != lines.num_new:
+            return None
+        return replace(found, table=lines.with_new(found.table))
 
-    def _scores(
-        self, plan: InputPlan, work: ScoreWork, on_device: bool, export_path: Path | None
-    ) -> tuple[pa.Table, bool]:
-        """The scores of all rows, and whether all of them can be kept."""
+    def _scores(self, plan: InputPlan, work: ScoreWork, on_device: bool, export_path: Path | None) -> _Found:
+        """The scores of all rows, read from the input."""
         target = None
         if export_path is not None:
             target = Target(export_path.absolute(), *export_format(str(export_path)))
@@ -152,7 +171,7 @@ class DatasetScorers:
                 write_output(target, reports)
         tables = [table for report in reports for table in report.columns]
         table = pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
-        return table, not any(report.unnamed for report in reports)
+        return _Found(table, any(report.scored for report in reports), not any(report.unnamed for report in reports))
 
 
 def _reports(run: Run, work: ScoreWork, units: Sequence[Unit]) -> list[UnitReport]:
@@ -166,14 +185,13 @@ def _reports(run: Run, work: ScoreWork, units: Sequence[Unit]) -> list[UnitRepor
     look_up.forget()
     left = [unit for unit in units if unit.index not in reports]
     if left:
-        with work.memory.locks.hold([work.memory.by_text.name], logger.info, "scoring"):
+        with work.memory.held(run.progress):
             scoring = work.scoring()
             reports |= {report.index: report for report in run.run(scoring, left)}
             scoring.forget()
             scored = [part for report in reports.values() for part in report.scored if len(part[0])]
             if scored:
-                digests = np.concatenate([digests for digests, _ in scored])
                 tables = pa.concat_tables([table for _, table in scored], promote_options="permissive")
-                work.memory.by_text.add(digests, tables)
+                work.memory.by_text.add(np.concatenate([digests for digests, _ in scored]), tables)
                 work.memory.by_text.prune()
     return [reports[unit.index] for unit in units]

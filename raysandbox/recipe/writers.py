@@ -16,7 +16,7 @@ from raysandbox.core.files import atomic_path, remove
 from raysandbox.recipe.inputs import shard_pattern, split_name
 from raysandbox.recipe.parts import UnitReport
 from raysandbox.recipe.remote import list_remote, remove_remote, upload
-from raysandbox.recipe.row_digests import RowDigests, sidecar_of, write_sidecar
+from raysandbox.recipe.row_digests import RowDigests, sidecar_of, write_digests
 from raysandbox.recipe.table_writers import common_schema, write_tables
 
 __all__ = ["Target", "shard_sizes", "write_output"]
@@ -135,7 +135,7 @@ def _write_digests(target: Target, reports: Sequence[UnitReport]) -> None:
     """Leaves the lines' digests beside an output of plain lines; those of an earlier output go."""
     rows = RowDigests.joined([lines for report in reports for lines in report.lines])
     if target.is_plain and len(rows) == sum(report.rows_out for report in reports):
-        write_sidecar(target.path, rows)
+        write_digests(target.path, rows, sidecar_of(target.path))
     else:
         remove(sidecar_of(target.path))
 
