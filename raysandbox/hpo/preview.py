@@ -33,6 +33,7 @@ from raysandbox.sandbox.trials import TRIALS_FOLDER, TrialRecord, trial_name
 __all__ = ["preview_search"]
 
 _AS_IF = 20  # trials that are shown of a search without a number of them
+_MOST_POINTS = 5000  # counted; a grid may have millions
 _MOST_LOOKUPS = 64  # per job; each resolves a whole configuration
 _MOST_JOURNALS = 50
 _SEED = "the repeat's seed"  # stands for a parameter; no parameter is called so
@@ -110,12 +111,12 @@ def _trials(search: Search, known: Sequence[TrialRecord]) -> tuple[list[_Trial],
     """The trials that are left, and how their points are known."""
     adaptive = search.method == "bayes"
     points = FixedPoints(search, search.method == "grid")
-    sizes = [size for size in (search.num_points, points.size) if size is not None]
-    number_of_points = min(sizes, default=_AS_IF)
+    size = min((size for size in (search.num_points, points.size) if size is not None), default=None)
+    shown = min(_AS_IF if size is None else size, _MOST_POINTS)
     seeds: Sequence[int | None] = search.seeds or (None,)
     records = {record.number: record for record in known}
     trials = []
-    for number in range(number_of_points * len(seeds)):
+    for number in range(shown * len(seeds)):
         record = records.get(number)
         if record is None:
             proposal = points.propose(number // len(seeds), alone=True)
@@ -123,7 +124,9 @@ def _trials(search: Search, known: Sequence[TrialRecord]) -> tuple[list[_Trial],
         elif record.state == "running" or (record.state == "failed" and search.rerun_failed):
             trials.append(_Trial(number, record.params, record.seed))
     how = "as if its points were random" if adaptive else "whose points are known"
-    return trials, how if sizes else f"{how}; it has no number of trials: the first {_AS_IF} points are shown"
+    if size != shown:
+        how += f"; of {'any number of' if size is None else f'{size:,}'} points the first {shown:,} are shown"
+    return trials, how
 
 
 def _reaches(
@@ -196,7 +199,7 @@ def _forecast(
         stored=None if hits is None else len(hits),
         looked_up=min(len(groups), _MOST_LOOKUPS),
         seconds=known,
-        note="; ".join(part for part in (note, "once per element" if entry.config.foreach else "") if part),
+        notes=tuple(text for text in (note, "each for every element" if entry.config.foreach else "") if text),
     )
 
 

@@ -32,7 +32,7 @@ class JobForecast:
             have run.
         looked_up: how many of them were looked up.
         seconds: how long one takes; None when no earlier run tells.
-        note: what else is known.
+        notes: what else is known.
     """
 
     job: str
@@ -44,20 +44,20 @@ class JobForecast:
     stored: int | None
     looked_up: int
     seconds: float | None
-    note: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def left(self) -> int:
         """How many runs remain at most."""
         return self.distinct - (self.stored or 0)
 
-    def shares(self) -> str:
-        """What trials share, in words."""
-        parts = [f"only {', '.join(self.parameters)}" if self.parameters else "the same in all trials"]
+    def shared(self) -> str:
+        """What its trials have in common, and what is known of it; a line each."""
+        parts = [] if self.parameters else ["the same in all trials"]
         if self.statistics is not None:
             times = "once" if self.statistics == 1 else f"{self.statistics} times"
             parts.append(f"statistics {times}, {self.distinct} decisions")
-        return "; ".join([*parts, *([self.note] if self.note else [])])
+        return "\n".join([*parts, *self.notes])
 
 
 @dataclass(frozen=True)
@@ -94,13 +94,14 @@ class SearchPreview:
 
     def tables(self) -> list[Table]:
         """The search in words, and its jobs with their cost."""
-        return [Table(f"Search {self.search.name}", ("", ""), tuple(self._facts()), texts=2), self._costs()]
+        return [Table(f"Search {self.search.name}", ("what", "how"), tuple(self._facts()), texts=2), self._costs()]
 
     def _costs(self) -> Table:
         rows = [
             (
                 f"{job.job}\n{job.hook}",
-                job.shares(),
+                "\n".join(job.parameters),
+                job.shared(),
                 str(job.trials),
                 str(job.distinct),
                 _stored(job),
@@ -113,9 +114,9 @@ class SearchPreview:
         trials, distinct, left = (
             str(sum(getattr(job, name) for job in self.jobs)) for name in ("trials", "distinct", "left")
         )
-        rows.append(("in all", "", trials, distinct, "", left, "", _time(self.seconds)))
-        columns = ("job", "its result depends on", "in trials", "distinct, at most", "stored", "to run", "each", "cost")
-        return Table(f"{self.trials} trials, {self.points}", columns, tuple(rows), texts=2)
+        rows.append(("in all", "", "", trials, distinct, "", left, "", _time(self.seconds)))
+        columns = ("job", "depends on", "shared", "in trials", "distinct", "stored", "to run", "each", "cost")
+        return Table(f"Jobs of {_trials(self.trials)}, {self.points}; at most", columns, tuple(rows), texts=3)
 
     def _facts(self) -> Iterator[tuple[str, str]]:
         search = self.search
@@ -125,7 +126,7 @@ class SearchPreview:
         yield "points", _points(search, self.trials)
         yield "algorithm", _algorithm(search)
         yield "scheduler", _scheduler(search)
-        yield "at the same time", f"{self.share.concurrent} trials"
+        yield "at the same time", _trials(self.share.concurrent)
         yield "a trial holds", _bundles(self.share)
         if self.share.note:
             yield "note", self.share.note
@@ -144,6 +145,10 @@ class SearchPreview:
         wall = self.seconds / max(min(self.share.concurrent, self.trials), 1)
         text = f"at most {_time(self.seconds)} of jobs, about {_time(wall)} by the clock"
         return text if apart is None else f"{text}; {self.trials} runs that share nothing: {_time(apart)}"
+
+
+def _trials(number: int) -> str:
+    return "1 trial" if number == 1 else f"{number:,} trials"
 
 
 def _total(costs: list[float | None]) -> float | None:
@@ -167,7 +172,7 @@ def _points(search: Search, trials: int) -> str:
     count = "as many as fit" if search.num_points is None else str(search.num_points)
     given = f", {len(search.points_to_evaluate)} of them given" if search.points_to_evaluate else ""
     repeats = f", each with seeds {', '.join(map(str, search.seeds))}" if search.seeds else ""
-    left = f"; {trials} trials are left" if search.num_trials is not None and trials < search.num_trials else ""
+    left = f"; {_trials(trials)} left" if search.num_trials is not None and trials < search.num_trials else ""
     return count + given + repeats + left
 
 
