@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -57,10 +56,10 @@ def with_values(config: SandboxConfig, values: Iterable[tuple[str, Any]]) -> San
         ConfigError: a value cannot stand where it goes.
     """
     document = config.document
-    data = copy.deepcopy({key: value for key, value in document.data.items() if key != "hpo_config"})
+    data = _apart({key: value for key, value in document.data.items() if key != "hpo_config"})
     for address, value in values:
         try:
-            set_dotted(data, address, copy.deepcopy(value))
+            set_dotted(data, address, _apart(value))
         except KeyError as error:
             message = f"a value for {address} leads nowhere at '{error.args[0]}'"
             raise ConfigError([document.problem((), message, "check the address")]) from error
@@ -69,6 +68,13 @@ def with_values(config: SandboxConfig, values: Iterable[tuple[str, Any]]) -> San
     if found is None or any(problem.severity == "error" for problem in problems):
         raise ConfigError(problems)
     return replace(found, allow_user_code=config.allow_user_code)
+
+
+def _apart(value: Any) -> Any:
+    """A copy of a configuration value, in which nothing stands twice as the same object."""
+    if isinstance(value, Mapping):
+        return {key: _apart(item) for key, item in value.items()}
+    return [_apart(item) for item in value] if isinstance(value, list) else value
 
 
 class Addresses:
@@ -152,7 +158,7 @@ class Addresses:
         """A dotted path from the root of the configuration."""
         if first in _OF_THE_SEARCH:
             raise UserError(f"'{name}': {first} belongs to the whole search and cannot differ between trials")
-        data = copy.deepcopy(dict(self.config.document.data))
+        data = _apart(self.config.document.data)
         try:
             reached = set_dotted(data, name, None)
         except KeyError as error:
@@ -179,12 +185,14 @@ class Addresses:
         """
         received = _overlapping(entry.config.input, key)
         if received:
+            name = f"{entry.pipeline}.{entry.config.meta_name}.{key}"
             raise UserError(
-                f"{key} of {entry.id} comes from '{entry.config.input[received]}' by `input`: a value of the "
-                f"search would have no effect; search a parameter of the job that makes it"
+                f"'{name}' comes from '{entry.config.input[received]}' by `input`: a value of the search would have "
+                f"no effect; search a parameter of the job that makes it"
             )
-        base = ".".join(map(str, entry.path))
-        return f"{base}.local.{key}" if _overlapping(entry.config.local, key) else f"{base}.{key}"
+        base, part = ".".join(map(str, entry.path)), key.split(".", 1)[0]
+        overruled = any(each.split(".", 1)[0] == part for each in entry.config.local)  # whatever its spelling
+        return f"{base}.local.{key}" if overruled else f"{base}.{key}"
 
     def _drafts_of(self, job: PlannedJob) -> Drafts:
         """The job's configurations; of a side file that an earlier job writes nothing is known."""

@@ -61,7 +61,7 @@ def check_values(values: Values, parameters: Mapping[str, tuple[Parameter, KeyPa
         note: makes a problem at a path of the sweep file.
     """
     kept = dict(parameters)
-    middle = _middle(kept)
+    backgrounds = [{}, *_corners(kept)]
     done: list[dict[str, Any]] = []
     for whole in _points(kept):
         point = {name: whole[name] for name in kept}
@@ -71,11 +71,10 @@ def check_values(values: Values, parameters: Mapping[str, tuple[Parameter, KeyPa
         together = values.problems(point)
         if not together:
             continue
-        others = {} if len(done) == 1 else {name: middle[name] for name in kept}
-        found = list(_blamed(values, point, others))
+        found = list(_blamed(values, point, backgrounds))
         for name, problem in found:
             parameter, where = kept.pop(name)
-            severity = problem.severity if parameter.bounded or not others else "warning"
+            severity = problem.severity if parameter.bounded or len(done) == 1 else "warning"
             text = f"{point[name]!r} does not fit: {problem.message}"
             yield note(where, text, problem.fix, severity=severity, missing_path=problem.missing_path)
         if not found:
@@ -85,32 +84,43 @@ def check_values(values: Values, parameters: Mapping[str, tuple[Parameter, KeyPa
             return
 
 
-def _blamed(values: Values, point: Mapping[str, Any], others: Mapping[str, Any]) -> Iterator[tuple[str, Problem]]:
-    """The parameters that bring a problem when they alone change, and the first problem of each.
+def _blamed(
+    values: Values, point: Mapping[str, Any], backgrounds: Sequence[Mapping[str, Any]]
+) -> Iterator[tuple[str, Problem]]:
+    """The parameters whose value brings a problem whatever the others are, and the first problem of each.
 
     Args:
         values: plans the configuration.
         point: has problems.
-        others: what the other parameters are meanwhile; nothing leaves them as they are.
+        backgrounds: what the others are meanwhile; those that one leaves out stay as they are.
     """
-    before = {_identity(problem) for problem in values.problems(others)} if others else set[Any]()
     for name, value in point.items():
-        found = [p for p in values.problems({**others, name: value}) if _identity(p) not in before]
+        found: list[Problem] = []
+        for background in backgrounds:
+            others = {other: background[other] for other in point if other != name and other in background}
+            before = {_identity(problem) for problem in values.problems(others)}
+            found = [p for p in values.problems({**others, name: value}) if _identity(p) not in before]
+            if not found:
+                break
         if found:
             yield name, found[0]
 
 
-def _middle(parameters: Mapping[str, tuple[Parameter, KeyPath]]) -> dict[str, Any]:
-    return {name: parameter.at(0.5) for name, (parameter, _) in parameters.items()}
+def _corners(parameters: Mapping[str, tuple[Parameter, KeyPath]]) -> list[dict[str, Any]]:
+    """The middle, the lower and the upper end."""
+    return [
+        {name: p.at(u if p.bounded else min(max(u, _TAILS), 1 - _TAILS)) for name, (p, _) in parameters.items()}
+        for u in (0.5, 0.0, 1.0)
+    ]
 
 
 def _points(parameters: Mapping[str, tuple[Parameter, KeyPath]]) -> Iterator[dict[str, Any]]:
-    """The middle, both ends, and as many more as show every category."""
+    """The middle, the ends, neighbours at opposite ends, and as many more as show every category."""
+    middle, low, high = _corners(parameters)
+    yield from (middle, low, high)
+    for one, other in ((low, high), (high, low)):  # a lower bound above its upper bound
+        yield {name: (one, other)[index % 2][name] for index, name in enumerate(parameters)}
     given = {name: parameter for name, (parameter, _) in parameters.items()}
-    middle = _middle(parameters)
-    yield middle
-    for u in (0.0, 1.0):
-        yield {name: p.at(u if p.bounded else min(max(u, _TAILS), 1 - _TAILS)) for name, p in given.items()}
     most = max((len(p.values) for p in given.values()), default=0)
     for index in range(1, min(most, _MOST_CATEGORIES) - 1):  # the first and the last are ends
         yield {
