@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from raysandbox.config.documents import Document
@@ -49,3 +51,20 @@ def test_get_dotted() -> None:
     for path in (["a", "5"], ["x"], ["a", "0", "b", "c"]):
         with pytest.raises(KeyError):
             get_dotted({"a": [{"b": 3}]}, path)
+
+
+def test_an_operator_may_stand_alone_in_its_list() -> None:
+    data: dict = {"process": ["a", "fix_unicode_mapper", {"b": {}}]}
+    where = set_dotted(data, "process.fix_unicode_mapper.normalization", "NFKC")
+    assert where == ("process", 1, "fix_unicode_mapper", "normalization")
+    assert data == {"process": ["a", {"fix_unicode_mapper": {"normalization": "NFKC"}}, {"b": {}}]}
+    with pytest.raises(KeyError, match="use an index"):
+        set_dotted({"process": ["a", {"a": {}}]}, "process.a.x", 0)
+
+
+def test_an_override_inside_a_sweep_file_takes_it_in(workspace: Path) -> None:
+    Path("sweep.yaml").write_text("run_cap: 3\nmethod: grid\n")
+    document = apply_overrides(Document({"hpo_config": "sweep.yaml"}, "f"), ["hpo_config.run_cap=5", "x=1"])
+    assert document.data == {"hpo_config": {"run_cap": 5, "method": "grid"}, "x": 1}
+    with pytest.raises(ConfigError, match="cannot be read"):
+        apply_overrides(Document({"hpo_config": "gone.yaml"}, "f"), ["hpo_config.run_cap=5"])
