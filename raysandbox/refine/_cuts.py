@@ -21,7 +21,10 @@ from raysandbox.refine._grid import Grid, State
 
 __all__ = ["Chooser", "Gain", "Rule", "gain_between"]
 
-_PRICES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
+_PRICES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.85, 1.0)
+_CLEARLY = 2.0  # standard errors by which a cut that drops more must be better
+
+Worth = Callable[[np.ndarray, np.ndarray], np.ndarray]  # from sums and counts
 
 
 @dataclass(frozen=True)
@@ -30,15 +33,21 @@ class Rule:
 
     Attributes:
         least: smallest share of the rows to keep.
+        fewest: smallest number of rows to keep: the mean of a few says nothing.
         confidence: of the interval, and 1 - the chance that noise moves any bound on the rows it is chosen on.
         max_rounds: times that all bounds are gone through at one price.
         two_sided: whether both bounds of a statistic may move.
     """
 
     least: float
+    fewest: int
     confidence: float
     max_rounds: int
     two_sided: bool
+
+    def needed(self, rows: np.ndarray) -> float:
+        """How many of some rows (bool) must be kept."""
+        return max(self.least * float(rows.sum()), self.fewest)
 
 
 @dataclass(frozen=True)
@@ -52,23 +61,32 @@ class Gain:
     high: float
 
 
-def gain_between(utility: np.ndarray, old: np.ndarray, new: np.ndarray, confidence: float) -> Gain:
-    """The difference of the means over two overlapping sets of rows.
+def gain_between(utility: np.ndarray, old: np.ndarray, new: np.ndarray, folds: np.ndarray, confidence: float) -> Gain:
+    """The difference of the means over two overlapping sets of rows, taken in each fold and averaged.
 
-    Its variance is that of the linearised ratios (delta method): the mean over a set A of n rows is
+    Fold by fold, since the thresholds of one fold were chosen with the rows of the others. The variance
+    within a fold is that of the linearised ratios (delta method): the mean over a set A of n rows is
     sum(a·u) / sum(a), whose influence of row i is a_i (u_i - mean_A) / (share of A).
 
     Args:
         utility: the higher, the better (float64, one per row).
-        old: rows before (bool); at least one.
-        new: rows after (bool); at least one.
+        old: rows before (bool).
+        new: rows after (bool).
+        folds: number of each row's fold (int); those without rows before or after do not count.
         confidence: of the two-sided interval.
     """
-    before, after = float(utility[old].mean()), float(utility[new].mean())
-    influence = new * (utility - after) / new.mean() - old * (utility - before) / old.mean()
-    reach = NormalDist().inv_cdf((1 + confidence) / 2) * float(np.sqrt(np.mean(influence**2) / len(utility)))
-    value = after - before
-    return Gain(before, after, value, value - reach, value + reach)
+    means, variances = [], []
+    for fold in range(int(folds.max()) + 1):
+        mine = folds == fold
+        u, a, b = utility[mine], old[mine], new[mine]
+        if a.any() and b.any():
+            before, after = float(u[a].mean()), float(u[b].mean())
+            influence = b * (u - after) / b.mean() - a * (u - before) / a.mean()
+            means.append((before, after))
+            variances.append(float(np.mean(influence**2)) / len(u))
+    before, after = np.mean(means, axis=0).tolist()
+    reach = NormalDist().inv_cdf((1 + confidence) / 2) * math.sqrt(sum(variances)) / len(variances)
+    return Gain(before, after, after - before, after - before - reach, after - before + reach)
 
 
 @dataclass(frozen=True)
@@ -90,16 +108,16 @@ class Chooser:
 
         Coordinate ascent on the sum over kept rows of utility - price, for prices from low to high:
         all bounds tighten together and share what may be dropped, instead of the first taking it all.
-        Then on the mean itself.
+        Rows above the mean are never worth dropping, so prices end there. Then on the mean itself.
         """
         search = _Search(self, rows, self._loosened(rows, allowed))
         order = search.promising(allowed)
         if not order:
             return self.grid.old
         kept = self.utility[rows & self.grid.kept(search.start)]
-        for price in np.quantile(kept, _PRICES):
+        for price in np.quantile(kept[kept <= kept.mean()], _PRICES):
             search.ascend(order, lambda sums, counts, price=price: sums - price * counts)
-        search.ascend(order, lambda sums, counts: sums / np.maximum(counts, 1))
+        search.ascend(order, lambda sums, counts: sums / np.maximum(counts, 1), sparing=True)
         return search.state if self._mean(rows, search.state) > self._mean(rows, self.grid.old) else self.grid.old
 
     def held_out(self, folds: np.ndarray, allowed: AbstractSet[int]) -> tuple[np.ndarray, list[State]]:
@@ -125,7 +143,7 @@ class Chooser:
 
         One bound after the other is loosened, the one that brings back most rows first, no further than needed.
         """
-        state, needed = self.grid.old, self.rule.least * rows.sum()
+        state, needed = self.grid.old, self.rule.needed(rows)
         while (rows & self.grid.kept(state)).sum() < needed:
             options = []
             for index in allowed:
@@ -150,34 +168,44 @@ class _Search:
 
     def __post_init__(self) -> None:
         self.state = self.start
-        self._needed = self.chooser.rule.least * self.rows.sum()
+        self._needed = self.chooser.rule.needed(self.rows)
         kept = self.chooser.utility[self.rows & self.chooser.grid.kept(self.start)]
         self._spread = float(kept.std()) if len(kept) else 0.0
+
+    @property
+    def gate(self) -> float:
+        """How many standard errors a cut must stand out: the best of all that are tried would by chance not."""
         tried = sum(len(bound.cuts) for bound in self.chooser.grid.bounds)
-        self._gate = NormalDist().inv_cdf(1 - (1 - self.chooser.rule.confidence) / max(tried, 2))
+        return NormalDist().inv_cdf(1 - (1 - self.chooser.rule.confidence) / max(tried, 2))
 
     def promising(self, allowed: AbstractSet[int]) -> list[int]:
         """The bounds with a cut beyond chance, the clearest first; empty when there is none."""
         if self._spread == 0:
             return []
         best = {index: float(self._evidence(index, *self._profile(index)).max()) for index in sorted(allowed)}
-        if max(best.values(), default=0.0) < self._gate:
+        if max(best.values(), default=0.0) < self.gate:
             return []
         return sorted(best, key=lambda index: -best[index])
 
-    def ascend(self, order: list[int], worth: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> None:
-        """Moves one bound at a time to its best cut until none moves."""
+    def ascend(self, order: list[int], worth: Worth, *, sparing: bool = False) -> None:
+        """Moves one bound at a time to its best cut until none moves.
+
+        Args:
+            order: the bounds.
+            worth: what to maximise.
+            sparing: take the loosest cut that is not clearly worse than the best.
+        """
         for _ in range(self.chooser.rule.max_rounds):
             before = self.state
             for index in order:
-                self.state = _with(self.state, index, self._best(index, worth))
+                self.state = _with(self.state, index, self._best(index, worth, sparing))
             if self.state == before:
                 return
 
-    def _best(self, index: int, worth: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> int:
+    def _best(self, index: int, worth: Worth, sparing: bool) -> int:
         counts, sums = self._profile(index)
         current, start = self.state[index], self.start[index]
-        possible = (counts >= self._needed) & (self._evidence(index, counts, sums) >= self._gate)
+        possible = (counts >= self._needed) & (self._evidence(index, counts, sums) >= self.gate)
         if self._other_side_moved(index):
             possible[:] = False
         possible[start] = counts[start] >= self._needed
@@ -185,26 +213,34 @@ class _Search:
             return current
         values = np.where(possible, worth(sums, counts), -math.inf)
         best = int(np.argmax(values))
+        if sparing:
+            return int(np.flatnonzero(possible & (self._tightening_pays(best, counts, sums) < _CLEARLY))[0])
         return current if possible[current] and values[current] >= values[best] else best
 
     def _profile(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         return profile(self.chooser.grid, index, self.state, self.rows, self.chooser.utility)
 
     def _evidence(self, index: int, counts: np.ndarray, sums: np.ndarray) -> np.ndarray:
-        """Of each cut how sure it is that the rows it drops are worse than those it keeps, in standard errors.
-
-        Two-sample z between the rows that start and cut share and those that only one keeps.
-        """
+        """Of each cut how sure it is that it is better than the one at the start, in standard errors."""
         start = self.start[index]
-        fewer, more = np.minimum(counts, counts[start]), np.maximum(counts, counts[start])
         tighter = np.arange(len(counts)) > start
-        common = np.where(tighter, sums, sums[start])
-        moved = more - fewer
-        with np.errstate(divide="ignore", invalid="ignore"):
-            kept_mean = common / fewer
-            moved_mean = (np.where(tighter, sums[start], sums) - common) / moved
-            z = (kept_mean - moved_mean) / (self._spread * np.sqrt(1 / moved + 1 / fewer))
-        return np.where((moved > 0) & (fewer > 0), np.where(tighter, z, -z), -math.inf)
+        pays = self._tightening_pays(start, counts, sums)
+        return np.where(counts == counts[start], -math.inf, np.where(tighter, pays, -pays))
+
+    def _tightening_pays(self, cut: int, counts: np.ndarray, sums: np.ndarray) -> np.ndarray:
+        """Of each cut how sure it is that of it and another the tighter one is better, in standard errors.
+
+        Two-sample z between the rows that both keep and those that only the looser one keeps; 0 where
+        there are none of either.
+        """
+        tighter = np.arange(len(counts)) > cut
+        few, many = np.minimum(counts, counts[cut]), np.maximum(counts, counts[cut])
+        of_few, of_many = np.where(tighter, sums, sums[cut]), np.where(tighter, sums[cut], sums)
+        between = many - few
+        some = (between > 0) & (few > 0)
+        few, between = np.where(some, few, 1), np.where(some, between, 1)
+        difference = of_few / few - (of_many - of_few) / between
+        return np.where(some, difference / (self._spread * np.sqrt(1 / between + 1 / few)), 0.0)
 
     def _other_side_moved(self, index: int) -> bool:
         """Whether the other bound of a statistic has moved, where only one may."""
@@ -226,10 +262,9 @@ def profile(
     Returns:
         two arrays of one value per cut, from the loosest to the tightest.
     """
-    bound = grid.bounds[index]
-    others = rows & grid.kept(state, without=bound.owner)
+    others = rows & grid.kept(state, without=index)
     depths = grid.depths(index, state)[others]
-    size = len(bound.cuts) + 1
+    size = len(grid.bounds[index].cuts) + 1
     counts = np.bincount(depths, minlength=size)[::-1].cumsum()[::-1][1:]
     sums = np.bincount(depths, utility[others], minlength=size)[::-1].cumsum()[::-1][1:]
     return counts, sums

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,18 +100,15 @@ def _log_where_crowded(axes: Axes, values: np.ndarray) -> None:
 
 
 def _draw_cuts(axes: Axes, move: Move, low: float, high: float) -> None:
-    """The old bound as a dashed line, the new one as a full one, what it drops shaded."""
+    """The old bound as a dashed line, the new one as a full one, what lies beyond it shaded."""
     bound = move.bound
     old, new = bound.cuts[bound.old], bound.cuts[move.cut]
     sign = "≥" if bound.side == "lower" else "≤"
-    outside = " (outside)" if not low <= old <= high else ""
-    axes.axvline(
-        min(max(old, low), high),
-        color=_OLD,
-        linewidth=1.2,
-        linestyle="--",
-        label=f"old {sign} {readable(old)}{outside}",
-    )
+    if low <= old <= high:
+        axes.axvline(old, color=_OLD, linewidth=1.2, linestyle="--", label=f"old {sign} {readable(old)}")
+    else:
+        shown = f"old {sign} {readable(old)}, off the picture" if abs(old) < sys.maxsize else "old: no bound"
+        axes.plot([], [], color=_OLD, linewidth=1.2, linestyle="--", label=shown)
     axes.axvline(new, color=_NEW, linewidth=1.8, label=f"new {sign} {readable(new)}")
     axes.axvspan(*((low, new) if bound.side == "lower" else (new, high)), color=_NEW, alpha=0.08, linewidth=0)
 

@@ -18,6 +18,8 @@ __all__ = ["Bound", "Grid", "MeasuredFilter", "State", "bounds_on", "numbers_of"
 _LEVELS = 40  # quantiles of a statistic that are tried as cuts
 _DIGITS = 6  # significant, of a bound that is not whole
 
+_OPEN: Mapping[Side, float] = {"lower": -math.inf, "upper": math.inf}
+
 State = tuple[int, ...]  # of each bound which of its cuts is set
 
 
@@ -82,12 +84,19 @@ class Grid:
         return tuple(bound.old for bound in self.bounds)
 
     def depths(self, index: int, state: State) -> np.ndarray:
-        """For each row (uint8) by how many cuts of a bound its filter keeps it, its other bounds as in `state`."""
+        """For each row (uint8) by how many cuts of a bound its filter keeps it.
+
+        The filter's other bounds are open where each decides by itself, else as in `state`.
+        """
         owner = self.bounds[index].owner
-        others = tuple((i, state[i]) for i, bound in enumerate(self.bounds) if bound.owner == owner and i != index)
+        beside = self._beside(index)
+        alone = self._decides_alone(owner)
+        others = () if alone else tuple((i, state[i]) for i in beside)
         if (index, others) not in self._depths:
             measured, bound = self.filters[owner], self.bounds[index]
-            fixed = {self.bounds[i].argument: self.bounds[i].cuts[cut] for i, cut in others}
+            fixed: dict[str, float] = {self.bounds[i].argument: self.bounds[i].cuts[cut] for i, cut in others}
+            if alone:
+                fixed = {self.bounds[i].argument: _OPEN[self.bounds[i].side] for i in beside}
             depths = np.zeros(self.num_rows, np.uint8)
             for cut in bound.cuts:
                 # Not validated: a cut is a number of the field's kind, and this is done often.
@@ -95,20 +104,34 @@ class Grid:
             self._depths[index, others] = depths
         return self._depths[index, others]
 
-    def kept_by(self, owner: int, state: State) -> np.ndarray:
-        """Which rows (bool) one filter keeps."""
-        index = next((i for i, bound in enumerate(self.bounds) if bound.owner == owner), None)
-        if index is not None:
-            return self.depths(index, state) > state[index]
-        return self.filters[owner].filter.keep(self.filters[owner].stats)
-
     def kept(self, state: State, *, without: int | None = None) -> np.ndarray:
-        """Which rows (bool) all filters keep, or all but one."""
+        """Which rows (bool) all filters keep.
+
+        Args:
+            state: the cut of each bound.
+            without: index of a bound to leave out, whose `depths` say what it keeps.
+        """
         kept = np.ones(self.num_rows, bool)
-        for owner in range(len(self.filters)):
-            if owner != without:
-                kept &= self.kept_by(owner, state)
+        for owner, measured in enumerate(self.filters):
+            mine = [i for i, bound in enumerate(self.bounds) if bound.owner == owner]
+            if not mine:
+                kept &= measured.filter.keep(measured.stats)
+            elif self._decides_alone(owner):
+                for i in mine:
+                    if i != without:
+                        kept &= self.depths(i, state) > state[i]
+            elif without not in mine:
+                kept &= self.depths(mine[0], state) > state[mine[0]]
         return kept
+
+    def _decides_alone(self, owner: int) -> bool:
+        """Whether a row stays when it is within each bound: so it is unless the filter decides in its own way."""
+        return type(self.filters[owner].filter).keep is Filter.keep
+
+    def _beside(self, index: int) -> list[int]:
+        """The other bounds of the same filter."""
+        owner = self.bounds[index].owner
+        return [i for i, bound in enumerate(self.bounds) if bound.owner == owner and i != index]
 
 
 def bounds_on(owner: int, measured: MeasuredFilter) -> list[Bound]:
@@ -144,7 +167,7 @@ def numbers_of(values: pa.Array) -> np.ndarray:
 def _number(value: object, side: Side) -> float | None:
     """A bound as a number: one that is not set bounds nothing; None for one that is no number."""
     if value is None:
-        return -math.inf if side == "lower" else math.inf
+        return _OPEN[side]
     return value if isinstance(value, int | float) else None
 
 

@@ -7,6 +7,7 @@ changed only when the gain there is above chance.
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
@@ -152,58 +153,51 @@ class _Study:
         self.utility = -self.feedback if settings.goal == "minimize" else self.feedback
         self.folds = np.random.default_rng(settings.seed).permutation(size) % settings.folds
         self.least = max(settings.retention - settings.retention_tolerance, 0.0)
-        rule = Rule(self.least, settings.confidence, settings.max_rounds, settings.two_sided)
+        rule = Rule(self.least, _ROWS_PER_FOLD, settings.confidence, settings.max_rounds, settings.two_sided)
         self.chooser = Chooser(self.grid, self.utility, rule)
         self.dropped: dict[int, Gain] = {}
+        self.stood_out: set[int] = set()
+        self.hindrance = self._hindrance()
 
     def result(self, recipe: Mapping[str, Any]) -> tuple[tuple[Move, ...], Gain | None, str]:
         """The moves to make, the gain of all together, and the verdict."""
-        hindrance = self._hindrance()
-        if hindrance:
-            return (), None, hindrance
+        if self.hindrance:
+            return (), None, f"nothing changes: {self.hindrance}"
         everything = np.ones(len(self.feedback), bool)
         allowed = set(range(len(self.grid.bounds)))
-        chosen = self._moved(self.chooser.choose(everything, allowed))
-        if not chosen:
+        self.stood_out = self._moved(self.chooser.choose(everything, allowed))
+        if not self.stood_out:
             return (), None, f"nothing changes: no cut {self._retaining()} improves {self._name} beyond chance"
         # Judged before anything is left out: this choice had no part in what it is measured on.
-        gain = self._gain(self.grid.kept(self.grid.old), self.chooser.held_out(self.folds, allowed)[0])
-        if not self._is_beyond_chance(gain):
-            limit = f"min_gain {self.settings.min_gain:g}" if self.settings.min_gain else "zero"
-            return (), gain, f"nothing changes: the gain is within noise, not surely above {limit} ({self._text(gain)})"
-        chosen = self._needed_ones(chosen)
-        state = self.chooser.choose(everything, chosen)
-        moves = tuple(self._move(recipe, index, state, chosen) for index in sorted(self._moved(state)))
-        if not moves:
-            return (
-                (),
-                gain,
-                f"nothing changes: no single cut {self._retaining()} holds on rows that it was not chosen on",
-            )
-        kept, _ = self.chooser.held_out(self.folds, chosen)
-        gain = self._gain(self.grid.kept(self.grid.old), kept)
-        if not self._is_beyond_chance(gain):
-            return (), gain, f"nothing changes: the gain is within noise ({self._text(gain)})"
-        shares = _percent(self.grid.kept(self.grid.old).mean(), self.grid.kept(state).mean())
-        return moves, gain, f"rows kept {shares}; {self._text(gain)}, {self.settings.folds} folds"
+        gain = self._held_out_gain(allowed)
+        if self._is_beyond_chance(gain):
+            chosen = self._needed_ones(self.stood_out)
+            state = self.chooser.choose(everything, chosen)
+            moved = sorted(self._moved(state))
+            gain = self._held_out_gain(chosen) if moved else gain
+            if moved and self._is_beyond_chance(gain):
+                old, new = (_percent(float(self.grid.kept(each).mean())) for each in (self.grid.old, state))
+                moves = tuple(self._move(recipe, index, state, chosen) for index in moved)
+                return moves, gain, f"rows kept {old} → {new}; {self._text(gain)}, {self.settings.folds} folds"
+        limit = f", not surely {self.settings.min_gain:g}" if self.settings.min_gain else ""
+        return (), gain, f"nothing changes: the gain is within noise{limit} ({self._text(gain)})"
 
     def _hindrance(self) -> str:
         """Why nothing can be said, if so."""
-        needed = _ROWS_PER_FOLD * self.settings.folds
-        if len(self.feedback) < needed:
-            return (
-                f"nothing changes: {len(self.feedback)} rows have feedback, {self.settings.folds} folds need {needed}"
-            )
+        rows, folds = len(self.feedback), self.settings.folds
+        needed = _ROWS_PER_FOLD * folds
+        if rows < needed:
+            return f"{rows} rows have feedback, {folds} folds need {needed}"
         if not self.grid.bounds:
-            return "nothing changes: no filter of the recipe has a bound that could move"
+            return "no filter of the recipe has a bound that could move"
         if np.ptp(self.feedback) == 0:
-            return f"nothing changes: {self._name} is the same in all rows"
-        old = self.grid.kept(self.grid.old)
-        if min(int((old & (self.folds == fold)).sum()) for fold in range(self.settings.folds)) == 0:
-            return "nothing changes: the recipe keeps hardly any of the rows with feedback"
+            return f"{self._name} is the same in all rows"
+        kept = int(self.grid.kept(self.grid.old).sum())
+        if kept < needed:
+            return f"the recipe keeps {kept} of the {rows} rows with feedback, {folds} folds need {needed}"
         loosest = float(self.grid.kept((0,) * len(self.grid.bounds)).mean())
         if loosest < self.least:
-            return f"nothing changes: even its loosest bounds keep {loosest:.1%} of the rows, not {self.least:.1%}"
+            return f"the loosest bounds keep {_percent(loosest)} of the rows, {_percent(self.least)} are wanted"
         return ""
 
     def _needed_ones(self, chosen: AbstractSet[int]) -> set[int]:
@@ -235,8 +229,11 @@ class _Study:
     def _moved(self, state: State) -> set[int]:
         return {index for index, cut in enumerate(state) if cut != self.grid.bounds[index].old}
 
+    def _held_out_gain(self, allowed: AbstractSet[int]) -> Gain:
+        return self._gain(self.grid.kept(self.grid.old), self.chooser.held_out(self.folds, allowed)[0])
+
     def _gain(self, old: np.ndarray, new: np.ndarray) -> Gain:
-        return gain_between(self.utility, old, new, self.settings.confidence)
+        return gain_between(self.utility, old, new, self.folds, self.settings.confidence)
 
     def _is_beyond_chance(self, gain: Gain) -> bool:
         return gain.low > 0 and gain.low >= self.settings.min_gain
@@ -246,7 +243,10 @@ class _Study:
         return self.settings.feedback_key.removeprefix("__dj__stats__.")
 
     def _retaining(self) -> str:
-        return f"that keeps at least {self.least:.1%} of the rows"
+        """What is wanted of the rows, and whether the recipe itself does it."""
+        share = float(self.grid.kept(self.grid.old).mean())
+        less = f" (the recipe keeps {_percent(share)})" if share < self.least else ""
+        return f"that keeps at least {_percent(self.least)} of the rows{less}"
 
     def _text(self, gain: Gain) -> str:
         """Both means as they are, the gain such that more is better."""
@@ -260,10 +260,9 @@ class _Study:
     def explain(self, move: Move) -> str:
         """The reason of a change."""
         default = "" if move.old is not None else "; the recipe leaves it at its default"
-        return (
-            f"rows kept {_percent(*move.share)}; {self._text(move.gain)}, chosen in {move.folds} of "
-            f"{self.settings.folds} folds{default}"
-        )
+        before, after = map(_percent, move.share)
+        folds = f"chosen in {move.folds} of {self.settings.folds} folds"
+        return f"rows kept {before} → {after}; {self._text(move.gain)}, {folds}{default}"
 
     def explain_dropped(self, gain: Gain) -> str:
         """Why a bound that stood out was not moved."""
@@ -302,8 +301,8 @@ def _arguments(recipe: Mapping[str, Any], position: int) -> dict[str, Any]:
     return next(arguments for index, _, arguments in steps_of(recipe) if index == position)
 
 
-def _percent(before: float, after: float) -> str:
-    return f"{before:.1%} → {after:.1%}".replace("%", " %")
+def _percent(share: float) -> str:
+    return f"{share * 100:.1f} %"
 
 
 def _apply(recipe: dict[str, Any], moves: Sequence[Move], grid: Grid) -> None:
@@ -329,7 +328,9 @@ def _changes(recipe: Mapping[str, Any], study: _Study, moves: Sequence[Move]) ->
 
 
 def _default(grid: Grid, bound: Bound) -> Any:
-    return getattr(grid.filters[bound.owner].filter, bound.argument)
+    """What bounds where the recipe says nothing, for people: operators have sys.maxsize for no bound."""
+    value = getattr(grid.filters[bound.owner].filter, bound.argument)
+    return "unbounded" if value is None or abs(value) >= sys.maxsize else value
 
 
 def _why_kept(position: int, operator: str, study: _Study) -> str:
@@ -350,6 +351,10 @@ def _why_kept(position: int, operator: str, study: _Study) -> str:
     if not mine:
         some = any(len(numbers_of(values)) for values in measured.stats.values())
         return f"{keys} is the same in all rows" if some else f"no row has {keys}"
+    if study.hindrance:
+        return "nothing was tried"
     if tried := mine & set(study.dropped):
         return study.explain_dropped(study.dropped[min(tried)])
-    return f"no cut of {keys} stands out from noise"
+    if mine & study.stood_out:
+        return f"the gain of a cut of {keys} is within noise"
+    return f"no cut of {keys} adds to the others beyond chance"
