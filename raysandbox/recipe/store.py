@@ -89,7 +89,14 @@ class UnitFolder:
     def write(self, key: str, table: pa.Table) -> None:
         """Makes or replaces an entry."""
         sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd", compression_level=1, use_dictionary=False)
+        pq.write_table(
+            table,
+            sink,
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=False,
+            use_compliant_nested_type=False,  # else lists come back with another name of their items
+        )
         content = sink.getvalue().to_pybytes()
         path = self._folder / f"{key[:_KEY]}-{_checksum(content)}.parquet"
         old = self._listing().get(key[:_KEY])
