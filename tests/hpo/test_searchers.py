@@ -147,7 +147,7 @@ def test_an_algorithm_beats_chance_on_a_planted_objective() -> None:
     assert mean_of_last() < mean_of_last(method="random") / 5
 
 
-def test_what_was_told_survives_a_kill(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_told_survives_a_kill() -> None:
     """After a kill the algorithm still knows where the minimum is, and what runs."""
     search = search_over(X, Y, num_points=60)
     driver = Driver(search, some_fail, seed=1)
@@ -160,25 +160,29 @@ def test_what_was_told_survives_a_kill(monkeypatch: pytest.MonkeyPatch) -> None:
     assert statistics.median(near) < statistics.median(far) / 5
 
 
-def test_the_algorithm_is_told_the_same_after_a_kill(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Optuna has the same finished points, to the digit, whether it lived through them or was told of them."""
+@pytest.fixture
+def studies(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Optuna's studies, in the order in which they are made."""
     import optuna
 
-    search = search_over(*EVERY_KIND)
-    study: Any = None
+    made: list[Any] = []
     make = optuna.study.create_study
 
     def create(**options: Any) -> Any:
-        nonlocal study
-        study = make(**options)
-        return study
+        made.append(make(**options))
+        return made[-1]
 
     monkeypatch.setattr(optuna.study, "create_study", create)
+    return made
+
+
+def test_the_algorithm_is_told_the_same_after_a_kill(studies: list[Any]) -> None:
+    """Optuna has the same finished points, to the digit, whether it lived through them or was told of them."""
+    search = search_over(*EVERY_KIND)
     driver = Driver(search, lambda s: s.params["op.uniform"], at_once=1)
     driver.run()
-    lived = [(trial.params, trial.value) for trial in study.trials]
     make_searcher(search, driver.known())
-    told = [(trial.params, trial.value) for trial in study.trials]
+    lived, told = ([(trial.params, trial.value) for trial in study.trials] for study in studies)
     assert len(told) == 12
     assert told == lived
 
@@ -229,12 +233,15 @@ def test_sampled_holds_what_the_values_cannot_tell() -> None:
     assert plain.sampled is None
 
 
-def test_given_points_come_first_and_are_told() -> None:
+def test_given_points_come_first_and_are_told(studies: list[Any]) -> None:
     given_points = ({"op.x": 0.3, "op.y": 0.5}, {"op.x": 0.31, "op.y": 0.5})
-    search = search_over(X, Y, points_to_evaluate=given_points, num_points=40)
-    records = Driver(search, bowl, kill=0.2, seed=3).run()
+    search = search_over(X, Y, points_to_evaluate=given_points)
+    records = Driver(search, bowl, at_once=1).run()
     assert [records[number]["params"] for number in (0, 1)] == list(given_points)
-    assert len(records) == 40
+    told = [(trial.params["p0"], trial.value) for trial in studies[0].trials]
+    assert told[:2] == [(0.3, 0.0), (0.31, pytest.approx(0.0001))]
+    assert len(told) == 12
+    assert len(Driver(search, bowl, kill=0.3, seed=3).run()) == 12
 
 
 def test_points_of_a_small_space_are_not_repeated_until_all_were_tried() -> None:
