@@ -83,12 +83,13 @@ class Addresses:
     Args:
         config: the configuration.
         plan: of it, without `hpo_config`.
+        paths: where side files are looked up.
     """
 
-    def __init__(self, config: SandboxConfig, plan: ExperimentPlan) -> None:
+    def __init__(self, config: SandboxConfig, plan: ExperimentPlan, paths: PathMap) -> None:
         self.config = config
         self.plan = plan
-        self._map = PathMap(config.settings.work_path)
+        self._map = paths
         self._drafts: dict[JobEntry, Drafts] = {}
 
     def find(self, name: str) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 from raysandbox.config.schema import JobEntry
 from raysandbox.core.errors import MissingMetricError, UserError, did_you_mean
 from raysandbox.sandbox.plan import ExperimentPlan
-from raysandbox.sandbox.references import Reference, resolve_reference
+from raysandbox.sandbox.references import LAST, Reference, resolve_reference
 
 __all__ = ["Objective", "find_objective"]
 
@@ -111,7 +111,7 @@ def find_objective(name: str, plan: ExperimentPlan) -> Objective:
 def _reference(name: str, entries: Sequence[JobEntry]) -> Reference | None:
     """The output that a name means: with pipeline and meta_name, with meta_name only, or bare."""
     named = [e for e in entries if e.config.meta_name]
-    if any(name.startswith(f"{e.pipeline}.{e.config.meta_name}.") for e in named):
+    if name.startswith(f"{LAST}.") or any(name.startswith(f"{e.pipeline}.{e.config.meta_name}.") for e in named):
         try:
             return resolve_reference(name, entries)
         except UserError as error:

@@ -19,6 +19,7 @@ from raysandbox.hpo.parameters import algorithm_problems, read_parameters
 from raysandbox.hpo.space import Parameter, SearchSpace
 from raysandbox.hpo.sweep_form import NO_MEANING, SweepForm
 from raysandbox.hpo.verification import Values, check_values
+from raysandbox.sandbox.paths import PathMap
 from raysandbox.sandbox.plan import ExperimentPlan
 
 __all__ = ["Metric", "Search", "read_search"]
@@ -96,12 +97,15 @@ class Search:
         return None if self.num_points is None else self.num_points * max(1, len(self.seeds))
 
 
-def read_search(config: SandboxConfig, plan: ExperimentPlan) -> tuple[Search | None, list[Problem]]:
+def read_search(
+    config: SandboxConfig, plan: ExperimentPlan, paths: PathMap | None = None
+) -> tuple[Search | None, list[Problem]]:
     """Reads and checks the `hpo_config` of a configuration.
 
     Args:
         config: the configuration, with `hpo_config`.
         plan: of the same configuration without `hpo_config`.
+        paths: where inputs are looked up, as for the plan; the current directory by default.
 
     Returns:
         the search, None without `hpo_config` or when it has errors; every problem, errors and warnings.
@@ -117,7 +121,7 @@ def read_search(config: SandboxConfig, plan: ExperimentPlan) -> tuple[Search | N
         raw = document.data
     else:
         document, base, raw = config.document, ("hpo_config",), given
-    reader = _Reader(config, plan, document, base)
+    reader = _Reader(config, plan, document, base, paths or PathMap(config.settings.work_path))
     if not isinstance(raw, dict):
         return None, [reader.note((), "is not a mapping", "start with method, metric and parameters")]
     search = reader.read(raw)
@@ -125,11 +129,14 @@ def read_search(config: SandboxConfig, plan: ExperimentPlan) -> tuple[Search | N
 
 
 class _Reader:
-    def __init__(self, config: SandboxConfig, plan: ExperimentPlan, document: Document, base: KeyPath) -> None:
+    def __init__(
+        self, config: SandboxConfig, plan: ExperimentPlan, document: Document, base: KeyPath, paths: PathMap
+    ) -> None:
         self.config = config
         self.plan = plan
         self.document = document
         self.base = base
+        self.paths = paths
         self.problems: list[Problem] = []
 
     def note(self, path: KeyPath, message: str, fix: str = "", **more: Any) -> Problem:
@@ -229,7 +236,7 @@ class _Reader:
 
     @cached_property
     def _places(self) -> Addresses:
-        return Addresses(self.config, self.plan)
+        return Addresses(self.config, self.plan, self.paths)
 
     def _objective(self, metric: Any, stops_early: bool) -> Objective | None:
         name = metric.get("name") if isinstance(metric, Mapping) else None
@@ -339,7 +346,7 @@ class _Reader:
         if seed_addresses:
             ends = Parameter(_SEEDS, "categorical", values=tuple(sorted({min(seeds), max(seeds)})))
             placed[_SEEDS] = (ends, ("seeds",))
-        values = Values(self.config, self.plan, {**addresses, _SEEDS: seed_addresses})
+        values = Values(self.config, self.plan, self.paths, {**addresses, _SEEDS: seed_addresses})
         self.problems += check_values(values, placed, self.note)
 
 

@@ -50,7 +50,7 @@ class _Hyperband(_Model):
 
     @model_validator(mode="after")
     def _one_form(self) -> _Hyperband:
-        if self.min_iter is None and (self.max_iter is None or self.s is None):
+        if (self.max_iter is None) != (self.s is None) or (self.min_iter is None and self.s is None):
             raise ValueError("needs min_iter, or max_iter together with s")
         if self.max_iter is not None and self.s is not None and self.max_iter < self.eta:
             raise ValueError(f"max_iter {self.max_iter} / eta {self.eta:g} is below 1: there is no rung")

@@ -10,6 +10,7 @@ from raysandbox.config.schema import SandboxConfig
 from raysandbox.core.errors import ConfigError, Problem
 from raysandbox.hpo.assign import with_values
 from raysandbox.hpo.space import Parameter
+from raysandbox.sandbox.paths import PathMap
 from raysandbox.sandbox.plan import ExperimentPlan, make_plan
 
 __all__ = ["Values", "check_values"]
@@ -26,11 +27,15 @@ class Values:
     Args:
         config: the configuration.
         plan: of it, without `hpo_config`.
+        paths: where inputs are looked up.
         addresses: name → dotted paths where its value goes.
     """
 
-    def __init__(self, config: SandboxConfig, plan: ExperimentPlan, addresses: Mapping[str, Sequence[str]]) -> None:
+    def __init__(
+        self, config: SandboxConfig, plan: ExperimentPlan, paths: PathMap, addresses: Mapping[str, Sequence[str]]
+    ) -> None:
         self._config = config
+        self._paths = paths
         self._addresses = addresses
         self._known = {_identity(problem) for problem in plan.problems}
 
@@ -38,7 +43,7 @@ class Values:
         """What would stop a run with these values and would not stop one without them."""
         placed = [(address, value) for name, value in values.items() for address in self._addresses[name]]
         try:
-            found: Iterable[Problem] = make_plan(with_values(self._config, placed)).problems
+            found: Iterable[Problem] = make_plan(with_values(self._config, placed), self._paths).problems
         except ConfigError as error:
             found = error.problems
         stops = [problem for problem in found if problem.severity == "error" or problem.missing_path]

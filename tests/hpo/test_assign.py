@@ -15,6 +15,7 @@ from raysandbox.core.errors import ConfigError, UserError
 from raysandbox.hpo.assign import Addresses, trial_config, with_values
 from raysandbox.hpo.schema import read_search
 from raysandbox.sandbox.drafts import put_together
+from raysandbox.sandbox.paths import PathMap
 from raysandbox.sandbox.plan import make_plan
 
 CONFIG = """\
@@ -85,7 +86,7 @@ def loaded(document: Document) -> SandboxConfig:
 
 
 def addresses(config: SandboxConfig) -> Addresses:
-    return Addresses(config, make_plan(with_values(config, [])))
+    return Addresses(config, make_plan(with_values(config, [])), PathMap(config.settings.work_path))
 
 
 def extra(config: SandboxConfig, meta_name: str) -> dict[str, Any]:

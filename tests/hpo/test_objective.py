@@ -60,6 +60,7 @@ def infos(*values: Any, pipeline: str = "anonymous", meta_name: str = "eval") ->
         ("anonymous.eval.score", (), "eval.score"),
         ("eval.score", (), "eval.score"),
         ("score", (), "eval.score"),
+        ("-1.score", (), "eval.score"),
         ("anonymous.eval.score.best.0", ("best", "0"), "eval.score.best.0"),
         ("score.best", ("best",), "eval.score.best"),
     ],

@@ -14,6 +14,7 @@ from raysandbox.core.errors import Problem
 from raysandbox.hpo import algorithms
 from raysandbox.hpo.assign import with_values
 from raysandbox.hpo.schema import Metric, Search, read_search
+from raysandbox.sandbox.paths import PathMap
 from raysandbox.sandbox.plan import make_plan
 
 JOBS = """\
@@ -189,6 +190,7 @@ ERRORS: list[tuple[Any, int | None, str]] = [
     (with_parameter(max_iter_num={"min": 0.5, "max": 2.5}), 9, "does not fit"),
     (SWEEP | {"early_terminate": {"type": "envelope"}}, 10, "early_terminate.type: should be 'hyperband'"),
     (SWEEP | {"early_terminate": {"type": "hyperband", "max_iter": 9}}, 9, "needs min_iter, or max_iter together"),
+    (SWEEP | {"early_terminate": {"type": "hyperband", "min_iter": 2, "s": 1}}, 9, "or max_iter together with s"),
     (SWEEP | {"early_terminate": {"type": "hyperband", "max_iter": 2, "s": 1}}, 9, "below 1: there is no rung"),
     (SWEEP | {"early_terminate": {"type": "hyperband", "min_iter": 1, "maxiter": 1}}, 12, "did you mean 'max_iter'?"),
     (SWEEP | {"early_terminate": {"type": "hyperband", "min_iter": 1}, "scheduler": "asha"}, 12, "keep one"),
@@ -250,6 +252,22 @@ def test_a_sweep_file_that_is_not_there() -> None:
     found, problems = read_search(config, make_plan(with_values(config, [])))
     assert found is None
     assert "gone.yaml" in str(problems[0])
+
+
+def test_inputs_are_looked_up_where_the_run_does(tmp_path: Path) -> None:
+    """Under `ray job submit` below the root of outputs; a value that names a file there is right."""
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "other.jsonl").write_text('{"text": "a"}\n')
+    choice = with_parameter(anonymous__process__dj_configs__dataset_path={"values": ["data.jsonl", "other.jsonl"]})
+    _, problems = read(choice)
+    assert [(p.missing_path, p.line, p.severity) for p in problems] == [(True, 9, "warning")]
+    config, _ = read_config("cfg.yaml")
+    assert config is not None
+    paths = PathMap(config.settings.work_path, root)
+    found, problems = read_search(config, make_plan(with_values(config, []), paths), paths)
+    assert found is not None
+    assert not problems
 
 
 def test_no_search() -> None:
