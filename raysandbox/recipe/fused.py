@@ -15,7 +15,7 @@ from raysandbox.core.keys import digest
 from raysandbox.ops.base import DatasetOperator, Filter, Mapper, Operator, Rewriter
 from raysandbox.ops.batch import ROW_TIMEOUT_S, Batch, FieldKeys, FrameRequest, RowFaults
 from raysandbox.recipe.blocks import ROW_COLUMN, BadRow, Block, Needs, Place, bad_row
-from raysandbox.recipe.recall import Recall
+from raysandbox.recipe.recall import Recall, numbered
 from raysandbox.recipe.trace import UnitTrace
 
 __all__ = ["Companions", "FusedOps", "Outcome", "Tally", "needs_of"]
@@ -79,11 +79,15 @@ class Outcome:
         batch: the rows that are left, with their statistics.
         features: per dataset operator of the segment the columns it decides on, one value per row.
         bad: the rows that an operator failed on.
+        every: the rows that filters dropped among those that are left, where they were computed too.
+        kept: which rows of `every` are left, bool.
     """
 
     batch: Batch
     features: list[pa.Table]
     bad: list[BadRow]
+    every: Outcome | None = None
+    kept: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -95,12 +99,14 @@ class Companions:
         limit: how many bad rows of a block end the search for more, None for no limit.
         recall: knows what earlier runs computed, and learns what this one does.
         trace: notes rows before and after.
+        wide: operators compute also the rows that filters drop, for later runs with other thresholds.
     """
 
     tallies: Sequence[Tally]
     limit: int | None = None
     recall: Recall | None = None
     trace: UnitTrace | None = None
+    wide: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,6 +133,17 @@ class FusedOps:
     def operators(self) -> tuple[Operator, ...]:
         """All operators, in order."""
         return (*self.ops, *self.deciders)
+
+    @property
+    def can_be_wide(self) -> bool:
+        """Whether the rows that filters drop can go on with the others: at little cost, and with no effect on them."""
+        filtering = False
+        for op in self.operators:
+            filtering |= not isinstance(op, Mapper)
+            costly = op.resources() is not None or any(kind in _ROWS_AT_ONCE or kind == "audio" for kind in op.reads)
+            if costly or "stats" in op.reads or (filtering and isinstance(op, Mapper)):
+                return False
+        return filtering and not self.keep_all
 
     def tallies(self) -> list[Tally]:
         """An empty tally for each operator."""
@@ -168,21 +185,29 @@ class FusedOps:
     def _run(self, block: Block, batch: Batch, unit: Companions) -> Outcome:
         bad = list[BadRow]()
         requests = self._requests()
+        alive: np.ndarray | None = None  # by a row's number in the block, where filters drop none
         for index, (op, tally) in enumerate(zip(self.operators, unit.tallies, strict=True)):
             if batch.num_rows == 0:
                 break
             started = time.perf_counter()
             batch = replace(batch, requests=requests[index])
-            attempt = _Attempt(partial(self._apply, index, block, unit), unit.limit)
+            if unit.wide and alive is None and not isinstance(op, Mapper) and numbered(batch.table):
+                alive = np.ones(len(block.places), dtype=bool)
+            rows_in = int(_left(batch, alive).sum())
+            attempt = _Attempt(partial(self._apply, index, block, unit, alive), unit.limit if alive is None else None)
             result = attempt.run(batch)
-            bad += [_bad_row(block, faulty, op, reason) for faulty, reason in attempt.failures]
-            tally.rows_in += batch.num_rows
-            tally.rows_out += result.num_rows
-            tally.failed += len(attempt.failures)
+            failures = [failure for failure in attempt.failures if _left(failure[0], alive).all()]
+            bad += [_bad_row(block, faulty, op, reason) for faulty, reason in failures]
+            tally.rows_in += rows_in
+            tally.rows_out += int(_left(result, alive).sum())
+            tally.failed += len(failures)
             tally.seconds += time.perf_counter() - started
             batch = result
-        batch, features = self._split_features(batch)
-        return Outcome(batch, features, bad)
+        if alive is None:
+            return Outcome(*self._split_features(batch), bad)
+        kept = _left(batch, alive)
+        every = Outcome(*self._split_features(batch), [])
+        return Outcome(*self._split_features(batch.select(kept)), bad, every, kept)
 
     def _requests(self) -> list[frozenset[FrameRequest]]:
         """For each operator the frames that it and those after it will ask of the same files."""
@@ -193,7 +218,7 @@ class FusedOps:
             wanted.append(later)
         return wanted[::-1]
 
-    def _apply(self, index: int, block: Block, unit: Companions, batch: Batch) -> Batch:
+    def _apply(self, index: int, block: Block, unit: Companions, alive: np.ndarray | None, batch: Batch) -> Batch:
         op, state = self.operators[index], self._states()[index]
         keys = op.keys(self.keys)
         view = batch if keys == self.keys else batch.with_keys(keys)
@@ -214,6 +239,9 @@ class FusedOps:
         if self.keep_all:
             return batch
         keep = op.keep(stats)
+        if alive is not None:
+            alive[_numbers(batch)[~keep]] = False
+            return batch
         if unit.trace is not None:
             unit.trace.filtered(index, op, block, batch, stats, keep)
         return batch.select(keep)
@@ -286,6 +314,16 @@ def _joined(outcomes: Sequence[Outcome]) -> Outcome:
 
 def _concat_tables(tables: Iterable[pa.Table]) -> pa.Table:
     return pa.concat_tables(tables, promote_options="permissive")
+
+
+def _numbers(batch: Batch) -> np.ndarray:
+    """The rows' numbers in their block."""
+    return batch.table.column(ROW_COLUMN).to_numpy()
+
+
+def _left(batch: Batch, alive: np.ndarray | None) -> np.ndarray:
+    """Which rows no filter has dropped; bool, one per row."""
+    return np.ones(batch.num_rows, dtype=bool) if alive is None else alive[_numbers(batch)]
 
 
 def _bad_row(block: Block, row: Batch, op: Operator, reason: str) -> BadRow:

@@ -271,6 +271,13 @@ class PartWriter:
             self._write_table(_stage(block, table))
         return None
 
+    def write_some(self, block: Block, table: pa.Table, keep: np.ndarray) -> tuple[list[bytes], np.ndarray]:
+        """Writes the lines of the rows where `keep` holds; returns those of all rows, and their digests."""
+        lines = _lines(output_rows(block, table))
+        digests = RowDigests.of_lines(lines)
+        self.write_bytes(b"".join(compress(lines, keep.tolist())), digests.select(keep))
+        return lines, digests.digests
+
     def write_bytes(self, lines: bytes | memoryview, digests: RowDigests | None = None) -> None:
         """Writes encoded rows."""
         if not len(lines):

@@ -99,6 +99,7 @@ def process(
     engine: str | None = None,
     block_bytes: int | None = None,
     allow_user_code: bool = False,
+    expect_repeats: bool = False,
 ) -> Result:
     """Runs a recipe.
 
@@ -112,6 +113,9 @@ def process(
         engine: "local", "ray" or "auto" instead of the recipe's.
         block_bytes: bytes of input per block, for tests and measurements.
         allow_user_code: whether code that the recipe names may run, such as custom operators.
+        expect_repeats: whether runs with other thresholds follow. What they would need of the rows that
+            this one drops is computed too, unless operators read media or have workers of their own; without
+            this the second run with other thresholds does so, if the first dropped half of the rows at most.
 
     Raises:
         ConfigError: the recipe or its input is wrong.
@@ -139,7 +143,7 @@ def process(
         operators = _ordered(recipe, operators, work, units)
         work = work_of(recipe, operators, target.sink)
     if cache:
-        work = work.recalling(StatisticsStore(shared / "statistics"), memo)
+        work = dataclasses.replace(work.recalling(StatisticsStore(shared / "statistics"), memo), wide=expect_repeats)
     quarantine = quarantine_file(target.path, quarantine_dir)
     with settled(work, units, shared, progress or Progress()) as work:
         chosen = choose_engine(engine or recipe.engine, plan.size, done=len(work.known) == len(units))

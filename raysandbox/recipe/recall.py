@@ -25,7 +25,7 @@ from raysandbox.recipe.identity import operator_identity
 from raysandbox.recipe.row_digests import RowDigests
 from raysandbox.recipe.store import StatisticsStore, UnitFolder
 
-__all__ = ["Recall", "RecallKeys", "Replay", "recall_keys"]
+__all__ = ["Recall", "RecallKeys", "Replay", "numbered", "recall_keys"]
 
 _ROW, _STAMP, _LINE, _HIGH, _LOW = "__row__", "__stamp__", "__line__", "__high__", "__low__"
 _ROWS_READ = b"rows_read"
@@ -61,6 +61,8 @@ def recall_keys(
     memo: DigestMemo,
     needs: Sequence[str],
     form: Any,
+    *,
+    with_results: bool,
 ) -> RecallKeys:
     """Names what a segment computes.
 
@@ -74,6 +76,7 @@ def recall_keys(
         memo: remembers digests of files.
         needs: columns without which a row is bad; bad rows are not counted.
         form: what else the written rows depend on.
+        with_results: whether what operators compute is written with the rows.
     """
     found: list[str | None] = []
     media: list[tuple[str, ...]] = []
@@ -87,8 +90,8 @@ def recall_keys(
         found.append(None if isinstance(op, Mapper) else digest([before, identity]))
         if isinstance(op, Mapper):  # one may read the statistics so far: Data-Juicer's do
             changes, seen = [changes, list(found), identity], columns
-    # Filters keep the same rows in any order.
-    rows = digest([changes, sorted(key for key in found if key), form])
+    # Filters decide which rows are written, not how; these are known of any run with the same mappers.
+    rows = digest([changes, sorted(key for key in found if key) if with_results else [], form])
     return RecallKeys(store, tuple(found), tuple(media), rows, digest([rows, "lines", "digests"]))
 
 
@@ -180,7 +183,7 @@ class Recall:
             make: computes the columns.
         """
         key = self._keys.operators[index]
-        if key is None or not _numbered(batch.table):
+        if key is None or not numbered(batch.table):
             return make(batch)
         entry = self._entry(key)
         rows = self._rows(batch.table)
@@ -226,7 +229,7 @@ class Recall:
             whole: whether the rows so far can be replayed; bad ones can not.
         """
         # A statistic that the input brings along is no operator's, and would be missed.
-        self._complete &= whole and _numbered(result) and STATS_COLUMN not in block.table.column_names
+        self._complete &= whole and numbered(result) and STATS_COLUMN not in block.table.column_names
         if self._complete:
             rows = pa.array(self._rows(result))
             self._entry(self._keys.rows).added.append(pa.table({_ROW: rows}))
@@ -259,7 +262,7 @@ class Recall:
         rows = self._entry(self._keys.rows).stored
         if rows is None or (lines and not self._folder.has(self._keys.lines)):
             return None
-        alive = np.arange(int((rows.schema.metadata or {}).get(_ROWS_READ, b"0")))
+        alive = np.arange(_rows_read(rows))
         rows_read, counts, values = len(alive), [], 0
         stats: dict[str, pa.Array] = {}
         features: list[pa.Table] = []
@@ -321,6 +324,16 @@ class Recall:
             found.add(self._keys.rows)
         return found
 
+    @property
+    def only_thresholds_moved(self) -> bool:
+        """Whether an earlier run did the same with other thresholds, and dropped half of the rows at most."""
+        rows = self._entry(self._keys.rows).stored
+        keys = [key for key in self._keys.operators if key is not None]
+        if rows is None or not keys or not all(map(self._folder.has, keys)):
+            return False
+        last = self._entry(keys[-1]).stored
+        return last is not None and 2 * last.num_rows >= _rows_read(rows)
+
     def lines(self, rows: np.ndarray) -> tuple[memoryview, RowDigests] | None:
         """Rows as they are written, one after the other, and their digests; None if not all are in the store."""
         entry = self._entry(self._keys.lines)
@@ -355,12 +368,17 @@ class Recall:
         return table.column(ROW_COLUMN).to_numpy().astype(np.int64) + self._before
 
 
-def _numbered(table: pa.Table) -> bool:
+def numbered(table: pa.Table) -> bool:
     """Whether each row still has a number of its own: mappers may have made, repeated or moved rows."""
     if ROW_COLUMN not in table.column_names:
         return False
     rows = table.column(ROW_COLUMN).to_numpy()
     return bool((rows[1:] > rows[:-1]).all())
+
+
+def _rows_read(rows: pa.Table) -> int:
+    """How many rows a unit has, by its entry of rows."""
+    return int((rows.schema.metadata or {}).get(_ROWS_READ, b"0"))
 
 
 def _content(column: pa.ChunkedArray) -> tuple[memoryview, np.ndarray]:

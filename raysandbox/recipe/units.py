@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from raysandbox.core.keys import DigestMemo
@@ -48,6 +49,7 @@ class Work:
         known: results that need no work, by the units' digests.
         missing: keys of what the store lacks of some unit.
         damaged: entries of the store that were found damaged when these were looked up.
+        wide: whether the store is to know also the rows that filters drop, where that is possible.
     """
 
     fused: FusedOps
@@ -64,6 +66,7 @@ class Work:
     known: Mapping[str, Replay] = field(default_factory=dict)
     missing: frozenset[str] = frozenset()
     damaged: int = 0
+    wide: bool = False
 
     def recalling(self, store: StatisticsStore, memo: DigestMemo) -> Work:
         """The same work, with statistics taken from the store and added to it."""
@@ -73,7 +76,8 @@ class Work:
         """Names of what the store keeps of this work."""
         form = [self.sink, self.keep_stats, self.keep_hashes]
         needs = [*self.needs.texts, *map(repr, self.validators)]
-        return recall_keys(store, self.fused.operators, self.fused.keys, memo, needs, form)
+        with_results = self.keep_stats or self.keep_hashes
+        return recall_keys(store, self.fused.operators, self.fused.keys, memo, needs, form, with_results=with_results)
 
     def with_known(self, units: Sequence[Unit]) -> Work:
         """The same work with the results of all units, if the store holds every one of them, or what it lacks."""
@@ -153,29 +157,45 @@ class Work:
     def _compute(self, unit: Unit, recall: Recall | None) -> UnitReport:
         report = UnitReport(unit.index, self.fused.tallies(), [[] for _ in self.fused.deciders])
         trace = None if self.trace is None else UnitTrace(self.trace, self.fused.operators)
+        wide = self._goes_wide(recall)
         with PartWriter(self.staging, self.sink, report, digests=True) as writer:
             for block in blocks_of(unit.source, replace(self.needs, checks=self.validators)):
                 report.rows_in += len(block.places) + len(block.bad)
                 report.missing.update(block.missing)
                 left = None if self.limit is None else self.limit - report.bad
-                outcome = self.fused.run(block, Companions(report.tallies, left, recall, trace))
+                outcome = self.fused.run(block, Companions(report.tallies, left, recall, trace, wide))
                 writer.quarantine([*block.bad, *outcome.bad])
                 if self.limit is not None and report.bad > self.limit:
                     if recall is not None:
                         recall.give_up_rows()
                     break
-                result, lines = self._result(outcome), None
-                before = len(report.lines)
-                if outcome.batch.num_rows:
-                    self._report(report, outcome)
-                    lines = writer.write(block, result)
+                self._report(report, outcome)
+                written = self._written(writer, report, block, outcome)
                 if recall is not None:
-                    digests = RowDigests.joined(report.lines[before:]).digests
-                    recall.end_block(block, result, lines, digests, whole=self.replayable and not report.bad)
+                    recall.end_block(block, *written, whole=self.replayable and not report.bad)
         report.samples = [] if trace is None else trace.samples
         return report
 
+    def _goes_wide(self, recall: Recall | None) -> bool:
+        """Whether the rows that filters drop are computed too: runs follow, or repeat, with other thresholds."""
+        if recall is None or not self.replayable or self.sink != "lines" or not self.fused.can_be_wide:
+            return False
+        return self.wide or recall.only_thresholds_moved
+
+    def _written(
+        self, writer: PartWriter, report: UnitReport, block: Block, outcome: Outcome
+    ) -> tuple[pa.Table, list[bytes] | None, np.ndarray]:
+        """Writes what is left of a block; returns the rows that can be known of it, their lines, and their digests."""
+        if outcome.every is not None and outcome.kept is not None:
+            result = self._result(outcome.every)
+            return result, *writer.write_some(block, result, outcome.kept)
+        result, before = self._result(outcome), len(report.lines)
+        lines = writer.write(block, result) if outcome.batch.num_rows else None
+        return result, lines, RowDigests.joined(report.lines[before:]).digests
+
     def _report(self, report: UnitReport, outcome: Outcome) -> None:
+        if not outcome.batch.num_rows:
+            return
         report.rows_out += outcome.batch.num_rows
         for tables, table in zip(report.features, outcome.features, strict=True):
             tables.append(table)
