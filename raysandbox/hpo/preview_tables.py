@@ -9,6 +9,7 @@ from typing import Any
 from raysandbox.hpo.bundles import Share
 from raysandbox.hpo.schedulers import hyperband_rungs
 from raysandbox.hpo.schema import Search
+from raysandbox.report.search_data import short_name
 from raysandbox.report.summary import Table
 
 __all__ = ["JobForecast", "SearchPreview"]
@@ -97,10 +98,11 @@ class SearchPreview:
         return [Table(f"Search {self.search.name}", ("what", "how"), tuple(self._facts()), texts=2), self._costs()]
 
     def _costs(self) -> Table:
+        names = list(dict.fromkeys(name for job in self.jobs for name in job.parameters))
         rows = [
             (
                 f"{job.job}\n{job.hook}",
-                "\n".join(job.parameters),
+                "\n".join(short_name(name, names) for name in job.parameters),
                 job.shared(),
                 str(job.trials),
                 str(job.distinct),

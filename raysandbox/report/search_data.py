@@ -17,7 +17,16 @@ from raysandbox.report.importance import Importance, parameter_importance
 from raysandbox.report.summary import read_json
 from raysandbox.sandbox.trials import TrialRecord, read_trials
 
-__all__ = ["SEARCH_FOLDER", "Point", "SearchSummary", "best_trial", "collect_search", "has_value", "to_json_cell"]
+__all__ = [
+    "SEARCH_FOLDER",
+    "Point",
+    "SearchSummary",
+    "best_trial",
+    "collect_search",
+    "has_value",
+    "short_name",
+    "to_json_cell",
+]
 
 SEARCH_FOLDER = Path("artifacts") / "search"
 _MANY_CATEGORIES = 30
@@ -203,7 +212,7 @@ class SearchSummary:
 
     def _column(self, name: str, names: Sequence[str]) -> Column:
         form = self.forms.get(name, {})
-        label = _short_name(name, names)
+        label = short_name(name, names)
         seen = [trial.params[name] for trial in self.trials if name in trial.params]
         declared = list(form.get("values") or [])
         numbers = [value for value in seen if _is_number(value)]
@@ -228,7 +237,7 @@ def _value_scale(values: Sequence[float]) -> str:
     return "log" if wide else "linear"
 
 
-def _short_name(name: str, names: Sequence[str]) -> str:
+def short_name(name: str, names: Sequence[str]) -> str:
     """The shortest end of a dotted name that no other name has."""
     parts = name.split(".")
     for length in range(1, len(parts)):

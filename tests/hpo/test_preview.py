@@ -30,9 +30,13 @@ BASE: dict[str, Any] = {
     "hpo_config": "./sweep.json",
     "probe_job_configs": [
         {
-            "hook": "ProbeViaAnalyzerHook",
+            "hook": "ProcessDataHook",
             "meta_name": "look",
-            "dj_configs": {"dataset_path": "in.jsonl", "process": [{"words_num_filter": {"min_num": 1}}]},
+            "dj_configs": {
+                "dataset_path": "in.jsonl",
+                "export_path": "./out/look.jsonl",
+                "process": [{"words_num_filter": {"min_num": 1}}],
+            },
         }
     ],
     "execution_job_configs": [
