@@ -39,6 +39,7 @@ class Column:
         low: smallest value; of categories 0.
         high: largest value; of categories the index of the last.
         categories: texts of the categories, in order.
+        ordered: whether the categories are numbers.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Column:
     low: float
     high: float
     categories: tuple[str, ...] = ()
+    ordered: bool = False
 
     def position(self, value: Any) -> float | None:
         """Where a value lies: 0 at the low end, 1 at the high end; None for one that it cannot show."""
@@ -101,9 +103,11 @@ def number_column(name: str, label: str, values: Sequence[float], *, scale: str)
 def category_column(name: str, label: str, values: Iterable[Any]) -> Column:
     """An axis of categories in the order given; numbers are sorted."""
     distinct = list({show_value(value): value for value in values}.values())
-    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in distinct):
+    ordered = all(isinstance(value, int | float) and not isinstance(value, bool) for value in distinct)
+    if ordered:
         distinct.sort()
-    return Column(name, label, "categories", 0.0, float(max(len(distinct) - 1, 0)), tuple(map(show_value, distinct)))
+    last = float(max(len(distinct) - 1, 0))
+    return Column(name, label, "categories", 0.0, last, tuple(map(show_value, distinct)), ordered)
 
 
 def _linear_ticks(low: float, high: float) -> list[float]:

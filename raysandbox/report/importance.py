@@ -15,6 +15,7 @@ from raysandbox.report.axes import Column, show_value
 __all__ = ["Importance", "parameter_importance"]
 
 _LEAST_POINTS = 8
+_MOST_CATEGORIES = 8  # Optuna's fANOVA goes through 2^categories combinations
 _MOST_POINTS_OF_A_FOREST = 400  # above, fANOVA takes longer than anybody waits for a report
 
 
@@ -37,8 +38,8 @@ def parameter_importance(
     """Estimates the importance of parameters.
 
     By functional analysis of variance over a random forest (Hutter, Hoos and Leyton-Brown 2014); without
-    scikit-learn, and with many points, by PED-ANOVA (Watanabe, Bansal and Hutter 2023), which asks what the
-    best tenth of the points have in common. Both are Optuna's.
+    scikit-learn, and with many points or categories, by PED-ANOVA (Watanabe, Bansal and Hutter 2023), which
+    asks what the best tenth of the points have in common. Both are Optuna's.
 
     Args:
         points: parameters and metric (the mean over repeats) of points that are done.
@@ -66,7 +67,8 @@ def _evaluate(
     import optuna
     from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
 
-    forest = len(points) <= _MOST_POINTS_OF_A_FOREST and importlib.util.find_spec("sklearn") is not None
+    few = len(points) <= _MOST_POINTS_OF_A_FOREST and max(map(_categories, columns.values())) <= _MOST_CATEGORIES
+    forest = few and importlib.util.find_spec("sklearn") is not None
     with _quiet():
         study = optuna.create_study(direction="maximize" if goal == "maximize" else "minimize")
         distributions = {name: _distribution(column, points) for name, column in columns.items()}
@@ -85,14 +87,23 @@ def _evaluate(
     return {name: float(share) for name, share in shares.items()}, "fANOVA" if forest else "PED-ANOVA"
 
 
+def _categories(column: Column) -> int:
+    """How many categories without an order a parameter has."""
+    return 0 if column.ordered else len(column.categories)
+
+
 def _plain(value: Any, column: Column) -> Any:
-    return show_value(value) if column.scale == "categories" else float(value)
+    """What stands for a value: of numbers in a list their place in it."""
+    if column.scale != "categories":
+        return float(value)
+    text = show_value(value)
+    return float(column.categories.index(text)) if column.ordered else text
 
 
 def _distribution(column: Column, points: Sequence[tuple[Mapping[str, Any], float]]) -> Any:
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-    if column.scale == "categories":
+    if column.scale == "categories" and not column.ordered:
         seen = {show_value(params.get(column.name)) for params, _ in points}
         return CategoricalDistribution([text for text in column.categories if text in seen])
     return FloatDistribution(column.low, column.high, log=column.scale == "log")

@@ -257,6 +257,14 @@ def test_the_importance_of_the_one_parameter_that_counts(
     assert collect_search(tmp_path).importance == importance  # the same every time
 
 
+def test_importance_with_many_categories_does_not_take_for_ever(tmp_path: Path) -> None:
+    names = [f"/data/{number}.jsonl" for number in range(25)]
+    records = [replace(done(n, float(n % 5)), params={"path": names[n % 25]}) for n in range(50)]
+    importance = collect_search(a_search(tmp_path, records, {"path": {"values": names}})).importance
+    assert importance.note.startswith("by PED-ANOVA")
+    assert importance.shares == {"path": pytest.approx(1)}
+
+
 def test_the_report_of_a_run_reads_a_search_and_its_trials(tmp_path: Path) -> None:
     a_search(tmp_path, twelve())
     assert collect(tmp_path).tables() == []
