@@ -138,7 +138,8 @@ class Work:
 
     def _replayed(self, unit: Unit, recall: Recall) -> UnitReport | None:
         """Does a unit of which all is known; None for another."""
-        replay = self.known.get(unit.digest) or self._replay(recall)
+        # What is known is how the rows are written at the end, not how they are staged for another segment.
+        replay = self.known.get(unit.digest) or self._replay(recall) if self.replayable else None
         if replay is None or replay.media:
             return None
         lines = recall.lines(replay.rows) if self.sink == "lines" else (memoryview(b""), None)

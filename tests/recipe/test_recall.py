@@ -354,6 +354,11 @@ def test_a_dropped_row_on_which_an_operator_fails_is_no_bad_row(run, write_jsonl
     assert (result.rows_out, result.quarantined, result.ops[1].failed) == (17, 1, 1)
 
 
+def test_what_a_shorter_recipe_left_is_not_taken_for_the_rows_of_a_longer_one(run, rows):
+    short = [{"text_length_filter": {"min_len": 3}}, "document_deduplicator"]
+    assert run(short)[0].rows_out == run([*short, "alphanumeric_filter"])[0].rows_out > 0
+
+
 BOUNDS = st.tuples(st.integers(0, 30), st.integers(0, 45))
 RUNS = st.lists(st.tuples(BOUNDS, BOUNDS, st.booleans()), min_size=2, max_size=3)
 
