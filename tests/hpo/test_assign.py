@@ -247,7 +247,8 @@ def test_values_do_not_share_memory_between_trials(config: SandboxConfig) -> Non
     value = {"a": [1]}
     trial = with_values(config, [("execution_job_configs.2.local.extra_configs.steps", value)])
     value["a"].append(2)
-    assert extra(trial, "train")["steps"] == {"a": [1]}
+    local = trial.document.data["execution_job_configs"][2]["local"]
+    assert local["extra_configs.steps"] == {"a": [1]}
 
 
 def test_a_value_that_has_no_place_is_a_configuration_error(config: SandboxConfig) -> None:

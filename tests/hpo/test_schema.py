@@ -270,6 +270,18 @@ def test_inputs_are_looked_up_where_the_run_does(tmp_path: Path) -> None:
     assert not problems
 
 
+def test_what_is_wrong_without_the_search_is_not_said_again() -> None:
+    Path("cfg.yaml").write_text("hpo_config: sweep.yaml\n" + JOBS.replace("steps: 3", "steps: 0"))
+    Path("sweep.yaml").write_text(yaml.safe_dump(SWEEP))
+    config, _ = read_config("cfg.yaml")
+    assert config is not None
+    plan = make_plan(with_values(config, []))
+    assert len(plan.problems) == 1
+    found, problems = read_search(config, plan)
+    assert found is not None
+    assert not problems
+
+
 def test_no_search() -> None:
     config, _ = read_config("cfg.yaml", ["hpo_config=null"])
     assert config is not None
