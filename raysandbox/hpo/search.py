@@ -370,17 +370,18 @@ class _Recorder:
         """A running trial reported the metric."""
         self._histories[number].append(value)
 
-    def end(self, number: int, last: Mapping[str, Any], error: str = "") -> None:
+    def end(self, config: Mapping[str, Any], last: Mapping[str, Any], error: str = "") -> None:
         """A trial ended.
 
         Args:
-            number: of the trial.
+            config: what Tune gave it; a scheduler may have changed the values on the way.
             last: its last result.
             error: why Tune gave it up.
         """
+        number = config["number"]
         if number in self.ended:
             return
-        before = self.log.trials[number]
+        before = replace(self.log.trials[number], params=config["params"])
         history = tuple(self._histories.get(number, ()))
         seconds = before.seconds + time.monotonic() - self._began.get(number, time.monotonic())
         told = last.get(OUTCOME)
@@ -441,15 +442,18 @@ def _callback(recorder: _Recorder) -> Any:
     from ray import tune
 
     class Recording(tune.Callback):
+        def __reduce__(self) -> Any:
+            return tune.Callback, ()  # for Tune's own state, from which nothing is ever read
+
         def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
             if OBJECTIVE in result and OUTCOME not in result:
                 recorder.reading(trial.config["number"], result[OBJECTIVE])
 
         def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-            recorder.end(trial.config["number"], trial.last_result or {})
+            recorder.end(trial.config, trial.last_result or {})
 
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
             text = str(trial.get_error() or "its process died").strip().splitlines()[-1]
-            recorder.end(trial.config["number"], {}, f"its process died {_LOST_TRIES + 1} times: {text}")
+            recorder.end(trial.config, {}, f"its process died {_LOST_TRIES + 1} times: {text}")
 
     return Recording()

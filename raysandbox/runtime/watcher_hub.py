@@ -121,12 +121,12 @@ class WatcherHub:
             return news()
 
     def interrupt(self, run: str) -> bool:
-        """Ends a trial as Ctrl-C would; returns whether it ran."""
+        """Ends a trial softly; returns whether it ran."""
         trial = self._trials.get(run)
         if trial is None:
             return False
         with suppress(ProcessLookupError):
-            os.kill(trial.pid, signal.SIGINT)
+            os.kill(trial.pid, signal.SIGTERM)  # workers of Ray block SIGINT
         return True
 
     def query(self, run: str, name: str) -> Any:

@@ -133,6 +133,7 @@ class JobRunner:
         report = self.watcher.scoped(ready.job.name, ready.job.id, ready.key)
         for line in read_events(artifacts / _KEPT_METRICS):
             report({line["name"]: from_json(line["value"])}, line["step"])
+        report(outputs)
         self.watcher.flush()
         self.journal.emit("job_cached", job=ready.job.id, key=ready.key, scope=ready.scope, shared=True)
         return self._mark(ready, outputs, time.monotonic() - start), True
@@ -240,11 +241,11 @@ def _rebase(value: Any, old: str, new: str) -> Any:
 
 
 def _keep_metrics(path: Path, ready: ReadyJob, artifacts: Path) -> None:
-    """Puts what a job reported beside what it made, for the runs that take it instead of running it."""
+    """Puts the numbers that a job reported beside what it made, for the runs that take it instead of running it."""
     lines = [
         {"name": line["name"].removeprefix(f"{ready.job.name}."), "value": line["value"], "step": line["step"]}
         for line in read_events(path)
-        if line.get("unit") == ready.key and line.get("job") == ready.job.id
+        if line.get("unit") == ready.key and isinstance(from_json(line["value"]), int | float)
     ]
     atomic_write(artifacts / _KEPT_METRICS, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 

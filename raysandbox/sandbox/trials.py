@@ -94,6 +94,7 @@ class SearchLog:
             "trial_ended",
             trial=record.name,
             number=record.number,
+            params=dict(record.params),
             state=record.state,
             value=record.value,
             metrics=dict(record.metrics),
@@ -117,6 +118,7 @@ def read_trials(path: Path) -> list[TrialRecord]:
         elif number in found:
             found[number] = replace(
                 found[number],
+                params=event["params"],
                 state=event["state"],
                 value=event["value"],
                 metrics=event["metrics"],

@@ -37,7 +37,7 @@ def test_grid_to_its_end(workspace: Path) -> None:
     assert {r.params["text_length_filter.min_len"]: r.value for r in found} == {n: ROWS - n + 1 for n in lengths}
     status = json.loads((WORK / "status.json").read_text())
     assert (status["state"], status["jobs"]["trials/0003"]) == ("done", "done")
-    rows = list(csv.DictReader((WORK / "trials.csv").open()))
+    rows = list(csv.DictReader((WORK / "trials.csv").read_text().splitlines()))
     assert [float(row["value"]) for row in rows] == [record.value for record in found]
     assert len((WORK / "trials/0002/kept.jsonl").read_text().splitlines()) == ROWS - 20 + 1
     assert not (WORK / "kept.jsonl").exists()  # every trial has its own
@@ -53,14 +53,16 @@ def test_trials_share_jobs(workspace: Path) -> None:
     run(filtering(workspace, {**hpo, "max_concurrent": 1}))
     assert [record.cached for record in trials()] == [(0, 1), (0, 1), (1, 1)]
     assert [record.value for record in trials()] == [36, 35, 36]  # a job that is taken tells its metrics again
-    run(filtering(workspace, hpo, work_dir="./outputs/another"))  # other folders, the same work
+    config = filtering(workspace, hpo, work_dir="./outputs/another")
+    config.write_text(config.read_text().replace("./outputs/search/", "./outputs/another/"))
+    run(config)  # other folders, the same work
     assert [record.cached for record in read_trials(Path("outputs/another/journal.jsonl"))] == [(1, 1)] * 3
     kept = [Path(f"{folder}/trials/0001/kept.jsonl").read_bytes() for folder in ("outputs/search", "outputs/another")]
     assert kept[0] == kept[1]
 
 
 def test_planted_best_and_early_stopping(workspace: Path) -> None:
-    floors = [3.0, 2.5, 0.0, 2.0, 1.5, 1.0]
+    floors = [3.0, 2.5, 0.0, 2.9, 2.8, 2.7]
     hpo = {
         "method": "grid",
         "metric": LOSS,
