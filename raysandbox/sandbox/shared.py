@@ -186,7 +186,7 @@ class SharedResults:
         found: list[tuple[float, int, Path]] = []
         for entry in self._folder.glob("[!.]*/*"):
             with suppress(OSError):  # removed by another run
-                record = _read(entry)
+                record = None if entry.name.startswith(".") else _read(entry)  # hidden: not in its place yet
                 if record is not None:
                     found.append(((entry / _RECORD).stat().st_mtime, record.size, entry))
                 elif time.time() - entry.stat().st_mtime > _ABANDONED_S:
