@@ -12,10 +12,10 @@ from raysandbox.config.load import read_config
 from raysandbox.config.schema import SandboxConfig
 from raysandbox.config.stages import JOBS_SUFFIX
 from raysandbox.core.errors import ConfigError, Problem, SandboxError
+from raysandbox.hpo.planning import plan_search
 from raysandbox.recipe.paths import recipe_models, recipe_paths
 from raysandbox.recipe.problems import recipe_problems
 from raysandbox.recipe.remote import is_remote
-from raysandbox.hpo.planning import plan_search
 from raysandbox.report.markdown import write_report
 from raysandbox.report.search import write_search_report
 from raysandbox.sandbox.experiment import RunResult, note_refusal, run_experiment

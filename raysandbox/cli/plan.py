@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from raysandbox.cli.options import AllowUserCode, Config, Overrides, one_config
+
+if TYPE_CHECKING:
+    from raysandbox.hpo.schema import Search
+    from raysandbox.report.summary import Table
+    from raysandbox.sandbox.plan import ExperimentPlan
 
 __all__ = ["command"]
 
@@ -12,20 +19,21 @@ __all__ = ["command"]
 def command(config: Config = None, override: Overrides = None, allow_user_code: AllowUserCode = False) -> None:
     """Show the jobs in order: what each reads and writes, its resources, what `--resume` would skip.
 
+    Of a search: what its trials share, and about how long they take.
     Resources are compared with the cluster that RAY_ADDRESS names, else with this machine.
     """
     from raysandbox.cli.console import console, print_table
     from raysandbox.config.load import load_config
+    from raysandbox.hpo.planning import plan_search
     from raysandbox.report.summary import Table
     from raysandbox.sandbox.drafts import UNKNOWN
     from raysandbox.sandbox.experiment import locate_run
     from raysandbox.sandbox.paths import PathMap
-    from raysandbox.sandbox.plan import make_plan
     from raysandbox.sandbox.preview import preview, resource_problems
 
     loaded = load_config(one_config(config, None), override or [], allow_user_code=allow_user_code)
     work_dir, root = locate_run(loaded)
-    plan = make_plan(loaded, PathMap(work_dir, root))
+    plan, search = plan_search(loaded, PathMap(work_dir, root))
     machine, lacking = resource_problems(plan)
     rows = []
     for found in preview(plan, work_dir, root):
@@ -48,6 +56,25 @@ def command(config: Config = None, override: Overrides = None, allow_user_code: 
         console.print(
             f"at most {iterations} iterations" + (targets if loaded.settings.iter_targets else ""), markup=False
         )
+    if search is not None:
+        for table in _search_tables(search, plan, work_dir):
+            print_table(table)
     for problem in plan.problems:
         console.print(f"{problem.severity}: {problem}", markup=False)
     sys.exit(2 if any(problem.severity == "error" for problem in plan.problems) else 0)
+
+
+def _search_tables(search: Search, plan: ExperimentPlan, work_dir: Path) -> list[Table]:
+    """What the trials of a search share."""
+    from raysandbox.core.files import cache_dir
+    from raysandbox.core.keys import DigestMemo
+    from raysandbox.hpo.preview import preview_search
+    from raysandbox.sandbox.shared import SharedResults
+    from raysandbox.sandbox.trials import read_trials
+
+    folder = cache_dir(plan.config.settings.cache_dir)
+    shared = SharedResults(folder / "jobs", DigestMemo(folder / "digests"))
+    known = read_trials(work_dir / "journal.jsonl")
+    if search.num_trials is not None and len(known) >= search.num_trials:
+        known = []  # nothing to resume: what a new run would cost
+    return preview_search(search, plan.config, plan, shared, folder, known=known).tables()

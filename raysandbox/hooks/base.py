@@ -104,6 +104,7 @@ class JobContext:
         cache_dir: what runs share.
         use_cache: whether caches may be read.
         allow_user_code: whether code that a recipe names may run.
+        expect_repeats: whether runs with other thresholds follow, as in a search.
         emit: appends an event to the run's journal.
         execution: a name that only this execution of the job has; its retries have the same.
     """
@@ -117,6 +118,7 @@ class JobContext:
     cache_dir: Path
     use_cache: bool = True
     allow_user_code: bool = False
+    expect_repeats: bool = False
     emit: Emit = _to_nowhere
     execution: str = field(default_factory=lambda: uuid.uuid4().hex)
 

@@ -46,6 +46,7 @@ class ProcessDataHook(Hook):
             cache=context.use_cache,
             shared=context.cache_dir,
             allow_user_code=context.allow_user_code,
+            expect_repeats=context.expect_repeats,
         )
         counts = {"rows_in": result.rows_in, "rows_out": result.rows_out, "quarantined": result.quarantined}
         context.report({name: float(value) for name, value in counts.items()})

@@ -29,7 +29,7 @@ def plan_search(config: SandboxConfig, paths: PathMap | None = None) -> tuple[Ex
     plan = make_plan(config, paths)
     if config.settings.hpo_config is None:
         return plan, None
-    search, problems = read_search(config, plan)
+    search, problems = read_search(config, plan, paths)
     return replace(plan, problems=(*plan.problems, *problems, *_outside(plan))), search
 
 

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 from raysandbox.hpo.axes import varies
 
 if TYPE_CHECKING:
-    from ray.tune import Stopper
     from ray.tune.schedulers import TrialScheduler
 
     from raysandbox.hpo.schema import Search
     from raysandbox.hpo.space import Parameter
 
-__all__ = ["METRIC", "TIME", "hyperband_rungs", "make_scheduler", "make_stopper", "mode_of"]
+__all__ = ["METRIC", "TIME", "hyperband_rungs", "make_scheduler", "mode_of"]
 
 METRIC = "objective"
 TIME = "training_iteration"
@@ -149,30 +148,3 @@ def _within(search: Search, params: Mapping[str, Any]) -> dict[str, Any]:
         name: varying[name].at(varying[name].quantile(value)) if name in varying else value
         for name, value in params.items()
     }
-
-
-def make_stopper(search: Search) -> Stopper | None:
-    """Ends the whole search, with what runs, as soon as a reported value reaches `metric.target`; None without one.
-
-    A sweep only begins no new runs then; `TrialSearcher` does that by itself.
-    """
-    if search.metric.target is None:
-        return None
-    from ray.tune import Stopper
-
-    class TargetStopper(Stopper):
-        """Remembers whether any value was good enough."""
-
-        reached = False
-
-        def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-            """Looks at a result; the one trial is never stopped alone."""
-            value = result.get(METRIC)
-            self.reached = self.reached or (value is not None and search.metric.reached(float(value)))
-            return False
-
-        def stop_all(self) -> bool:
-            """Whether the target was reached."""
-            return self.reached
-
-    return TargetStopper()

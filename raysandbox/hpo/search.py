@@ -19,11 +19,12 @@ from raysandbox.config.schema import SandboxConfig
 from raysandbox.core.errors import ConfigError, JobFailed, MissingExtraError
 from raysandbox.core.events import Journal, read_events
 from raysandbox.core.files import atomic_write, cache_dir, link_or_copy
+from raysandbox.core.keys import DigestMemo
 from raysandbox.core.redact import redact, redact_text
 from raysandbox.hpo.assign import trial_config
 from raysandbox.hpo.bundles import Share, share_of
 from raysandbox.hpo.planning import plan_search
-from raysandbox.hpo.schedulers import make_scheduler, make_stopper
+from raysandbox.hpo.schedulers import make_scheduler
 from raysandbox.hpo.schema import Search
 from raysandbox.hpo.searchers import Suggestion, TrialSearcher, make_searcher, tune_searcher
 from raysandbox.hpo.trial import OBJECTIVE, OUTCOME, Setting, trainable
@@ -36,6 +37,7 @@ from raysandbox.sandbox.context import read_context_infos
 from raysandbox.sandbox.experiment import RunResult, accounted, locate_run
 from raysandbox.sandbox.paths import PathMap
 from raysandbox.sandbox.plan import ExperimentPlan
+from raysandbox.sandbox.shared import SharedResults
 from raysandbox.sandbox.state import RunFolder, Status, set_aside
 from raysandbox.sandbox.trials import TRIALS_FOLDER, SearchLog, TrialRecord, read_trials
 from raysandbox.sandbox.view import RunView
@@ -46,6 +48,7 @@ __all__ = ["run_search"]
 logger = logging.getLogger(__name__)
 
 _LOST_TRIES = 2  # of a trial whose node goes; what a job does wrong is not tried again
+_WORSE = "stopped early: others were better at that point"
 _CLOSE_S = 60.0  # what wandb may spend on the trials' rest at the end
 _TUNE_ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the journal is the record
@@ -135,7 +138,13 @@ class _SearchRun:
             self._drive(SearchLog(journal, journal_path), stack)
             result = self._result(journal_path)
             journal.emit("search_done")
+            self._prune()
             return result
+
+    def _prune(self) -> None:
+        """Keeps what trials share within its limit."""
+        folder = cache_dir(self.plan.config.settings.cache_dir)
+        SharedResults(folder / "jobs", DigestMemo(folder / "digests")).prune()
 
     def _identity(self) -> dict[str, Any]:
         """What trials must have in common to be one search."""
@@ -268,7 +277,6 @@ class _SearchRun:
             run_config=tune.RunConfig(
                 name="tune",
                 storage_path=str(self.work_dir / "artifacts"),
-                stop=make_stopper(self.search),
                 callbacks=[_callback(recorder)],
                 failure_config=tune.FailureConfig(max_failures=_LOST_TRIES),
                 verbose=0,
@@ -386,34 +394,30 @@ class _Recorder:
         seconds = before.seconds + time.monotonic() - self._began.get(number, time.monotonic())
         told = last.get(OUTCOME)
         record = replace(before, history=history, seconds=seconds)
-        if error or (told and told["state"] != "done"):
-            reason = error or told["reason"] or "it was interrupted from outside"
-            metrics = told["metrics"] if told else {}
-            record = replace(record, state="failed", reason=redact_text(reason), metrics=metrics, value=None)
-        elif told:
-            record = replace(record, state="done", value=told["value"], reason=told["reason"], metrics=told["metrics"])
-            record = replace(record, history=history or (told["value"],))
-        else:
-            record = replace(record, state="stopped", value=history[-1] if history else None, reason=self._why())
+        if told is None:
+            value = history[-1] if history else None
+            state, reason = ("failed", redact_text(error)) if error else ("stopped", _WORSE)
+            record = replace(record, state=state, value=None if error else value, reason=reason)
             call_actor(self.hub, "interrupt", f"{self.run_id}-{record.name}")
-        if told:
-            record = replace(record, cached=tuple(told["cached"]))
+        else:
+            record = replace(record, metrics=told["metrics"], cached=tuple(told["cached"]), reason=told["reason"])
+            if told["state"] == "done":
+                record = replace(record, state="done", value=told["value"], history=history or (told["value"],))
+            else:
+                record = replace(record, state="failed", value=None, reason=record.reason or "it was interrupted")
         self.ended.add(number)
         self.log.ended(record)
         self.searcher.ended(number, record.value)
         self._tell(record)
 
-    def _why(self) -> str:
-        return "stopped early: others were better at that point"
-
     def end_rest(self) -> None:
-        """Trials that run when Tune has finished: the time is over, or the target reached."""
+        """Trials that run when Tune has finished: the time is over."""
         for record in list(self.log.trials.values()):
             if record.state == "running" and record.number in self._began:
                 history = tuple(self._histories.get(record.number, ()))
                 seconds = time.monotonic() - self._began[record.number]
                 value = history[-1] if history else None
-                reason = "the search ended: its time is over, or its target reached"
+                reason = "the search ended: its time is over"
                 ended = replace(record, state="stopped", value=value, history=history, seconds=seconds, reason=reason)
                 self.log.ended(ended)
                 self._tell(ended)
@@ -423,7 +427,7 @@ class _Recorder:
         self.watcher.flush()
 
     def _tell(self, record: TrialRecord) -> None:
-        best = best_trial(self.log.trials.values(), self.search.metric.goal)
+        best = best_trial(list(self.log.trials.values()), self.search.metric.goal)
         if record.value is not None:
             values = {"trial.value": record.value, "trial.seconds": record.seconds}
             values |= {f"trial.{name}": value for name, value in record.params.items()}

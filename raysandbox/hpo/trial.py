@@ -33,6 +33,7 @@ __all__ = ["OBJECTIVE", "OUTCOME", "Drive", "Setting", "trainable"]
 OBJECTIVE = "objective"  # the metric, in Tune's results
 OUTCOME = "outcome"  # how the trial ended, in its last result
 _POLL_S = 0.5  # how long a question for news may wait
+_SOON_S = 0.02
 _END_S = 10.0  # what an interrupted runner may take to end
 
 
@@ -140,17 +141,14 @@ class Drive:
             if refusal:
                 return self._end(Outcome("failed", reason=refusal))
         while True:
-            reading = self._reading()
+            reading = self._reading(_POLL_S)
+            if reading is None and (outcome := self._outcome()) is not None:
+                reading = self._reading(0.0)  # told just before the end
+                if reading is None:
+                    return self._end(outcome)
             if reading is not None:
                 self._iteration += 1
                 return {OBJECTIVE: reading, "training_iteration": self._iteration}
-            outcome = self._outcome()
-            if outcome is not None:
-                last = self._reading()  # told just before the end
-                if last is not None:
-                    self._iteration += 1
-                    return {OBJECTIVE: last, "training_iteration": self._iteration}
-                return self._end(outcome)
 
     def interrupt(self) -> None:
         """Ends the trial, softly if that works."""
@@ -187,12 +185,12 @@ class Drive:
         self._call = self._runner.run.remote(errand)
         return ""
 
-    def _reading(self) -> float | None:
+    def _reading(self, patience: float) -> float | None:
         """The next reported value, if there is one or comes soon."""
         if self._setting.search.objective.watched is None:
             return None
         run = self._setting.run_id_of(self._suggestion["number"])
-        for reading in call_actor(self._setting.hub, "readings", run, self.given, _POLL_S):
+        for reading in call_actor(self._setting.hub, "readings", run, self.given, patience):
             self.given += 1
             if reading.step is not None and reading.step <= self.last_step:
                 continue  # said again by a job that began anew
@@ -212,7 +210,7 @@ class Drive:
         if limit is not None and time.monotonic() > self._began + limit:
             self.interrupt()
             return Outcome("failed", reason=f"ran past trial_timeout of {limit:g} s")
-        patience = 0.0 if self._setting.search.objective.watched else _POLL_S
+        patience = _SOON_S if self._setting.search.objective.watched else _POLL_S
         if not ray.wait([self._call], timeout=patience)[0]:
             return None
         try:
@@ -243,7 +241,7 @@ def trainable() -> type:
     class SandboxTrial(tune.Trainable):
         """One trial after the other; see `Drive`."""
 
-        def setup(self, config: dict[str, Any], setting: Setting) -> None:
+        def setup(self, config: dict[str, Any], setting: Setting) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
             group = ray.util.get_current_placement_group() if setting.reserved else None
             self.drive = Drive(setting, group)
             self.drive.begin(config)

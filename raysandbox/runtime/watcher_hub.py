@@ -110,14 +110,14 @@ class WatcherHub:
         return True
 
     def readings(self, run: str, seen: int, patience: float) -> list[Reading]:
-        """The values of the metric beyond the first `seen`; waits for one for at most `patience` seconds."""
+        """The values of the metric beyond the first `seen`; waits for one, or the end, for at most `patience` s."""
 
         def news() -> list[Reading]:
             trial = self._trials.get(run)
             return (trial.readings if trial else self._ended.get(run, []))[seen:]
 
         with self._news:
-            self._news.wait_for(news, patience)
+            self._news.wait_for(lambda: news() or run in self._ended, patience)
             return news()
 
     def interrupt(self, run: str) -> bool:

@@ -27,7 +27,7 @@ from raysandbox.sandbox.manifest import Manifest, Marker
 from raysandbox.sandbox.paths import standing
 from raysandbox.sandbox.plan import PlannedJob
 from raysandbox.sandbox.resolve import ReadyJob, Resolver, joined
-from raysandbox.sandbox.shared import SharedResults
+from raysandbox.sandbox.shared import SharedResults, rebase
 from raysandbox.sandbox.state import JobState, Status, own_files
 from raysandbox.sandbox.view import RunView
 from raysandbox.watcher.metrics import from_json
@@ -147,14 +147,14 @@ class JobRunner:
 
     def _reuse(self, ready: ReadyJob, marker: Marker) -> Marker:
         """Takes a finished job; outputs of another iteration are linked to where this one's belong."""
-        outputs = dict(marker.outputs)
+        moves: dict[str, str] = {}
         for old, new in zip(marker.writes, ready.paths.writes, strict=True):
             if old != new:
                 for file in standing(old):  # several where the output is in shards
                     link_or_copy(Path(file), Path(new).with_name(Path(file).name) if file != old else Path(new))
-                outputs = _rebase(outputs, old, new)
+                moves[old] = new
         self.journal.emit("job_cached", job=ready.job.id, key=ready.key, scope=ready.scope)
-        return replace(marker, outputs=outputs)
+        return replace(marker, outputs=rebase(marker.outputs, moves))
 
     def _execute(self, ready: ReadyJob) -> Marker:
         entry = ready.planned.entry
@@ -169,6 +169,7 @@ class JobRunner:
             cache_dir=self.cache_dir,
             use_cache=self.use_cache,
             allow_user_code=self.resolver.plan.config.allow_user_code,
+            expect_repeats=self.shared is not None,
             emit=self.journal.emit,
         )
         configurations = {"dj_configs": ready.job.recipe, "extra_configs": ready.job.extra}
@@ -229,15 +230,6 @@ def _clear(artifacts: Path, kept: frozenset[str]) -> None:
     for path in artifacts.iterdir():
         if path.name not in kept:
             remove(path)
-
-
-def _rebase(value: Any, old: str, new: str) -> Any:
-    """A value with every path at or below `old` moved to `new`."""
-    if isinstance(value, Mapping):
-        return {key: _rebase(item, old, new) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_rebase(item, old, new) for item in value]
-    return new + value[len(old) :] if isinstance(value, str) and (value + "/").startswith(old + "/") else value
 
 
 def _keep_metrics(path: Path, ready: ReadyJob, artifacts: Path) -> None:

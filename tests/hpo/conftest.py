@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from tests.hpo.tiny_searches import ROWS
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from raysandbox.hpo.algorithms import SCHEDULERS
-from raysandbox.hpo.schedulers import METRIC, hyperband_rungs, make_scheduler, make_stopper
+from raysandbox.hpo.schedulers import METRIC, hyperband_rungs, make_scheduler
 from raysandbox.hpo.schema import Search
 from raysandbox.hpo.searchers import make_searcher, tune_searcher
 from raysandbox.hpo.space import Parameter
@@ -159,15 +159,6 @@ def test_population_based_training_keeps_parameters_in_their_ranges() -> None:
         for parameter in EVERY_KIND:
             assert parameter.contains(config["params"][parameter.name]), parameter.name
     assert config["params"]["op.uniform"] != search.space.random_point(42, 0)["op.uniform"]
-
-
-def test_the_target_ends_everything() -> None:
-    assert make_stopper(search_over(X)) is None
-    stopper = make_stopper(search_over(X, target=0.5, goal="maximize"))
-    assert stopper is not None
-    for value, reached in ((0.4, False), (math.nan, False), (None, False), (0.5, True), (0.1, True)):
-        assert stopper("trial", {METRIC: value}) is False
-        assert stopper.stop_all() is reached
 
 
 @pytest.mark.usefixtures("cluster")

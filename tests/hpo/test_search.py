@@ -11,7 +11,6 @@ from raysandbox.api import run
 from raysandbox.core.errors import ConfigError, JobFailed
 from raysandbox.core.events import read_events
 from raysandbox.sandbox.trials import TrialRecord, read_trials
-
 from tests.hpo.tiny_searches import ROWS, filtering, training
 
 pytestmark = pytest.mark.usefixtures("cluster", "texts")
@@ -125,7 +124,11 @@ def test_trials_that_go_wrong(workspace: Path) -> None:
 
 
 def test_no_good_trial_is_a_failed_search(workspace: Path) -> None:
-    hpo = {"method": "grid", "metric": LOSS, "parameters": {"anonymous.train.extra_configs.fail_at": {"values": [1, 2]}}}
+    hpo = {
+        "method": "grid",
+        "metric": LOSS,
+        "parameters": {"anonymous.train.extra_configs.fail_at": {"values": [1, 2]}},
+    }
     with pytest.raises(JobFailed, match=r"none of the 2 trials has a value.*fails at step"):
         run(training(workspace, hpo))
     assert json.loads((WORK / "status.json").read_text())["exit"] == 1
