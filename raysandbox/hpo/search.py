@@ -175,10 +175,9 @@ class _SearchRun:
         started = [event for event in read_events(journal) if event["event"] == "search_started"]
         if not started or started[-1]["search"] == self._identity():
             return
-        texts = [to_yaml(each).splitlines() for each in (started[-1]["search"], self._identity())]
-        lines = [
-            line for line in difflib.unified_diff(*texts, lineterm="", n=0) if not line.startswith(("---", "+++", "@@"))
-        ]
+        before, now = (to_yaml(each).splitlines() for each in (started[-1]["search"], self._identity()))
+        found = difflib.unified_diff(before, now, lineterm="", n=0)
+        lines = [line for line in found if not line.startswith(("---", "+++", "@@"))]
         message = "is not the search whose trials stand in work_dir:\n  " + "\n  ".join(lines) + "\n"
         fix = "restore it, or run without --resume: trials take from the cache what did not change"
         error = ConfigError([self.plan.config.document.problem(("hpo_config",), message, fix)])
