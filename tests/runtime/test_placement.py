@@ -4,7 +4,17 @@ import pytest
 from pydantic import ValidationError
 
 from raysandbox.core.errors import JobFailed
-from raysandbox.runtime.placement import Resources, bundle, most_workers, placement_group_for, resources_problem
+from raysandbox.runtime.placement import (
+    Resources,
+    bundle,
+    gpus_in_reach,
+    held_workers,
+    holding,
+    most_workers,
+    placement_group_for,
+    resources_problem,
+)
+from raysandbox.runtime.places import places_for
 from raysandbox.runtime.session import Cluster, Node
 
 TWO_NODES = Cluster(
@@ -83,3 +93,31 @@ def test_what_others_hold_is_waited_for(cluster):
         pass
     with placement_group_for(Resources(num_gpus=2, label_selector={"ray.io/node-id": "!in(x)"}), timeout_s=20):
         pass
+
+
+def test_jobs_work_in_the_bundles_that_their_trial_holds(cluster):
+    import ray.util
+
+    group = ray.util.placement_group([{"CPU": 1, "GPU": 1}, {"CPU": 0.5}])
+    try:
+        with holding(group):
+            assert gpus_in_reach() == 1
+            assert held_workers(Resources(num_cpus=0.5)) == 2
+            assert held_workers(Resources(num_gpus=1)) == 1
+            assert held_workers(Resources(num_cpus=2)) == 0
+            with placement_group_for(Resources(num_cpus=0.5, num_workers=2)) as held:
+                assert held is group
+            with (
+                pytest.raises(
+                    JobFailed, match=r"1 × \(2 CPU\) do not fit.*\(1 CPU, 1 GPU\), \(0.5 CPU\).*resources_per"
+                ),
+                placement_group_for(Resources(num_cpus=2)),
+            ):
+                pass
+            with places_for(Resources(num_cpus=0.5), elastic=True, number=None) as places:
+                assert not places.elastic
+                assert places.wanted() == 2
+        assert held_workers(Resources()) is None
+        assert ray.util.placement_group_table(group)["state"] == "CREATED"  # the trial's, not the job's to remove
+    finally:
+        ray.util.remove_placement_group(group)
