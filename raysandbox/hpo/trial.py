@@ -90,7 +90,7 @@ class Setting:
             run_id=self.run_id_of(number),
             use_cache=self.use_cache,
             objective=self.search.objective,
-            watchers=self.watchers,
+            watchers=dataclasses.replace(self.watchers, params={**params, **({} if seed is None else {"seed": seed})}),
         )
 
 

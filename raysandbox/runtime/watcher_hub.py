@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from raysandbox.core.events import read_events
@@ -43,12 +43,14 @@ class Watched:
         search: the search's configuration, for wandb; None for none.
         metric: name of the metric that the search goes by, if it is reported on the way.
         pid: of the process that runs the trial, on the hub's machine.
+        params: the trial's values of the search's parameters, for wandb.
     """
 
     config: WatchConfig
     search: Mapping[str, Any] | None
     metric: str | None
     pid: int
+    params: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -92,6 +94,7 @@ class WatcherHub:
         watcher = SandboxWatcher(config)
         if watched.search is not None:
             watcher.setup_sweep(watched.search, config.project)
+            watcher.watch_cfgs([(watched.params, "params")])
         with self._news:
             self._ended.pop(config.run_id, None)
             self._trials[config.run_id] = _Trial(watcher, metric, watched.pid, readings)
@@ -233,19 +236,22 @@ class Watchers:
         hub: handle of the actor.
         search: the search's configuration, for wandb; None for none.
         metric: name of the metric whose values the search waits for.
+        params: the trial's values of the search's parameters, for wandb.
     """
 
     hub: Any
     search: Mapping[str, Any] | None
     metric: str | None
+    params: Mapping[str, Any] = field(default_factory=dict)
 
     def open(self, config: WatchConfig) -> WatcherClient:
-        """Begins to watch the trial that this process runs.
+        """Begins to watch the trial that this process runs, under the name of its folder.
 
         Raises:
             OSError: the hub does not answer.
         """
-        watched = Watched(config, self.search, self.metric, os.getpid())
+        named = replace(config, experiment=f"{config.experiment}-{config.work_dir.name}")
+        watched = Watched(named, self.search, self.metric, os.getpid(), self.params)
         call_actor(self.hub, "open", watched)
         return WatcherClient(HubTransport(self.hub, watched))
 
