@@ -12,6 +12,7 @@ from raysandbox.core.errors import ConfigError, JobFailed
 from raysandbox.core.events import read_events
 from raysandbox.sandbox.trials import TrialRecord, read_trials
 from tests.hpo.tiny_searches import ROWS, filtering, training
+from tests.runtime.test_elastic_workers import groups_held
 
 pytestmark = pytest.mark.usefixtures("cluster", "texts")
 
@@ -154,3 +155,19 @@ def test_seeds_repeat_points(workspace: Path) -> None:
     found = trials()
     assert [(record.point, record.seed) for record in found] == [(0, 7), (0, 8), (1, 7), (1, 8)]
     assert len({record.value for record in found}) == 4  # the seed is the training's
+
+
+def test_trainings_work_in_the_bundles_of_their_trials(workspace: Path) -> None:
+    floors = {"anonymous.train.extra_configs.floor": {"values": [1.0, 2.0, 3.0, 4.0]}}
+    hpo = {"method": "grid", "metric": LOSS, "parameters": floors}
+    config = training(workspace, hpo, {"num_gpus": 1, "num_cpus": 0.5}, steps=3, seconds_per_step=0.3)
+    run(config)
+    assert [record.state for record in trials()] == ["done"] * 4
+    events = list(read_events(WORK / "journal.jsonl"))
+    began, ended = (
+        {event["trial"]: event["t"] for event in events if event["event"] == kind}
+        for kind in ("trial_started", "trial_ended")
+    )
+    at_once = [sum(began[trial] <= at < ended[trial] for trial in began) for at in began.values()]
+    assert max(at_once) == 2  # as many as there are GPUs
+    assert not groups_held()

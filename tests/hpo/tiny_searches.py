@@ -22,11 +22,13 @@ def filtering(workspace: Path, hpo: Mapping[str, Any], **more: Any) -> Path:
     return write(workspace, hpo, [job], **more)
 
 
-def training(workspace: Path, hpo: Mapping[str, Any], **trainer: Any) -> Path:
+def training(
+    workspace: Path, hpo: Mapping[str, Any], resources: Mapping[str, Any] | None = None, **trainer: Any
+) -> Path:
     """A search over trainings that pretend: `train.loss` is reported in each step."""
     extra = {"type": "fake", "train_dataset": str(workspace / "texts.jsonl"), "work_dir": "./outputs/search/model"}
     job = {"hook": "TrainModelHook", "meta_name": "train", "extra_configs": {**extra, **trainer}, "output": ["model"]}
-    return write(workspace, hpo, [job])
+    return write(workspace, hpo, [{**job, "resources": dict(resources or {})}])
 
 
 def write(workspace: Path, hpo: Mapping[str, Any], jobs: list[dict[str, Any]], **more: Any) -> Path:

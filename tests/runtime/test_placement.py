@@ -100,6 +100,7 @@ def test_jobs_work_in_the_bundles_that_their_trial_holds(cluster):
 
     group = ray.util.placement_group([{"CPU": 1, "GPU": 1}, {"CPU": 0.5}])
     try:
+        assert group.wait(30)
         with holding(group):
             assert gpus_in_reach() == 1
             assert held_workers(Resources(num_cpus=0.5)) == 2
