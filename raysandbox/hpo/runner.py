@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import signal
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from raysandbox.config.schema import SandboxConfig
-from raysandbox.core.errors import RunInterrupted, SandboxError
+from raysandbox.core.errors import RunInterrupted, SandboxError, WorkDirBusyError
 from raysandbox.core.events import read_events
+from raysandbox.core.files import atomic_write
+from raysandbox.core.keys import canonical_json
 from raysandbox.core.redact import redact_text
 from raysandbox.hpo.objective import Objective
 from raysandbox.runtime.placement import holding
 from raysandbox.runtime.session import join_as_worker
+from raysandbox.runtime.watcher_actor import WatcherClient
 from raysandbox.runtime.watcher_hub import Watchers
-from raysandbox.sandbox.experiment import TrialPlace, run_experiment
+from raysandbox.sandbox.experiment import RunResult, TrialPlace, run_experiment
+from raysandbox.watcher.config import WatchConfig
 from raysandbox.watcher.metrics import from_json
 
 if TYPE_CHECKING:
@@ -27,6 +35,8 @@ if TYPE_CHECKING:
 __all__ = ["Errand", "Outcome", "TrialRunner", "start_runner"]
 
 logger = logging.getLogger(__name__)
+_FREE_S = 20.0  # until the process that had the trial before must have ended
+_POLL_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -92,14 +102,13 @@ class TrialRunner:
     def run(self, errand: Errand) -> Outcome:
         """Runs a trial to its end; whatever a user can mend is an outcome, not an error."""
         place = TrialPlace(
-            errand.work_dir, errand.root, errand.cache_dir, errand.folder, errand.run_id, errand.watchers.open
+            errand.work_dir, errand.root, errand.cache_dir, errand.folder, errand.run_id, partial(_watch, errand)
         )
         folder = errand.work_dir / errand.folder
         began = time.time()
         try:
             with holding(self._group):
-                # A trial that Tune or a person starts again goes on with what stands in its folder.
-                result = run_experiment(errand.config, resume=True, use_cache=errand.use_cache, trial=place)
+                result = _run_when_free(errand, place)
             metrics = _last_metrics(folder)
             value = errand.objective.value(result.context_infos, metrics)
             return Outcome("done", value, _numbers(metrics), cached=_cached(folder, began))
@@ -113,6 +122,49 @@ class TrialRunner:
 
     def _failed(self, folder: Path, reason: str, began: float) -> Outcome:
         return Outcome("failed", None, _numbers(_last_metrics(folder)), redact_text(reason), _cached(folder, began))
+
+
+def _run_when_free(errand: Errand, place: TrialPlace) -> RunResult:
+    """Runs the experiment; a trial that Tune or a person starts again goes on with what stands in its folder.
+
+    The process that had the trial before, given up by Tune or left by a driver that was killed, may take a
+    moment to end.
+
+    Raises:
+        WorkDirBusyError: what holds the folder is no such process, or does not end.
+    """
+    folder = errand.work_dir / errand.folder
+    began = time.monotonic()
+    while True:
+        try:
+            return run_experiment(errand.config, resume=True, use_cache=errand.use_cache, trial=place)
+        except WorkDirBusyError:
+            waited = time.monotonic() - began
+            if waited > _FREE_S:
+                raise
+            if waited > _FREE_S / 2:
+                _end_holder(folder)
+            time.sleep(_POLL_S)
+
+
+def _end_holder(folder: Path) -> None:
+    """Ends the process that holds a trial's folder, if it is one of ours on this machine."""
+    with suppress(OSError, ValueError):
+        pid = int((folder / ".lock").read_text())
+        if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(f"ray::{TrialRunner.__name__}".encode()):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _watch(errand: Errand, config: WatchConfig) -> WatcherClient:
+    """Opens the trial's watcher; values of the metric by other parameters are not the trial's any more."""
+    folder = errand.work_dir / errand.folder
+    note, params = folder / "params.json", canonical_json(errand.watchers.params)
+    if note.exists() and note.read_text(encoding="utf-8") != params:
+        lines = [line for line in read_events(folder / "metrics.jsonl") if line["name"] != errand.watchers.metric]
+        kept = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        atomic_write(folder / "metrics.jsonl", kept)
+    atomic_write(note, params)
+    return errand.watchers.open(config)
 
 
 def start_runner(node: str, folder: Path, local: bool, group: PlacementGroup | None) -> Any:

@@ -131,6 +131,12 @@ def _beside_a_searcher(scheduler: Any) -> Any:
             """Takes a trial in."""
             super().on_trial_add(SimpleNamespace(search_alg=None), trial)
 
+        def _get_new_config(self, trial: Any, trial_to_clone: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+            """Values near those of a better trial; who the trial is stays."""
+            config, operations = super()._get_new_config(trial, trial_to_clone)
+            own = {name: trial.config[name] for name in ("number", "point", "seed") if name in trial.config}
+            return {**config, **own}, operations
+
     return BesideASearcher
 
 

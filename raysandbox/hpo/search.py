@@ -9,7 +9,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -373,9 +373,9 @@ class _Recorder:
         self._histories[record.number] = []
         self._tell_status(record)
 
-    def reading(self, number: int, value: float) -> None:
-        """A running trial reported the metric."""
-        self._histories[number].append(value)
+    def reading(self, number: int, iteration: int, value: float) -> None:
+        """A running trial reported the metric, the first time as iteration 1; again where Tune began it anew."""
+        self._histories[number] = [*self._histories[number][: iteration - 1], value]
 
     def end(self, config: Mapping[str, Any], last: Mapping[str, Any], error: str = "") -> None:
         """A trial ended.
@@ -397,7 +397,8 @@ class _Recorder:
             value = history[-1] if history else None
             state, reason = ("failed", redact_text(error)) if error else ("stopped", _WORSE)
             record = replace(record, state=state, value=None if error else value, reason=reason)
-            call_actor(self.hub, "interrupt", f"{self.run_id}-{record.name}")
+            with suppress(OSError):
+                call_actor(self.hub, "interrupt", f"{self.run_id}-{record.name}")
         else:
             record = replace(record, metrics=told["metrics"], cached=tuple(told["cached"]), reason=told["reason"])
             if told["state"] == "done":
@@ -450,7 +451,7 @@ def _callback(recorder: _Recorder) -> Any:
 
         def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
             if OBJECTIVE in result and OUTCOME not in result:
-                recorder.reading(trial.config["number"], result[OBJECTIVE])
+                recorder.reading(trial.config["number"], result["training_iteration"], result[OBJECTIVE])
 
         def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
             recorder.end(trial.config, trial.last_result or {})

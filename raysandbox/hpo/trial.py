@@ -9,7 +9,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +37,7 @@ OUTCOME = "outcome"  # how the trial ended, in its last result
 _POLL_S = 0.5  # how long a question for news may wait
 _SOON_S = 0.02
 _END_S = 10.0  # what an interrupted runner may take to end
+_AGAIN_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class Setting:
         """Id of a trial's run for its watcher."""
         return f"{self.run_id}-{trial_name(number)}"
 
-    def errand(self, number: int, params: Mapping[str, Any], seed: int | None) -> Errand:
+    def errand(self, number: int, params: Mapping[str, Any], seed: int | None, attempt: str) -> Errand:
         """What the runner needs to know of a trial.
 
         Raises:
@@ -90,7 +93,9 @@ class Setting:
             run_id=self.run_id_of(number),
             use_cache=self.use_cache,
             objective=self.search.objective,
-            watchers=dataclasses.replace(self.watchers, params={**params, **({} if seed is None else {"seed": seed})}),
+            watchers=dataclasses.replace(
+                self.watchers, params={**params, **({} if seed is None else {"seed": seed})}, attempt=attempt
+            ),
         )
 
 
@@ -112,6 +117,7 @@ class Drive:
         self._runner: Any = None
         self._call: Any = None
         self._suggestion: Mapping[str, Any] = {}
+        self._attempt = ""
         self.given, self.last_step, self._unseen = 0, -math.inf, 0
 
     def begin(self, suggestion: Mapping[str, Any]) -> None:
@@ -124,13 +130,19 @@ class Drive:
 
     def state(self) -> dict[str, Any]:
         """What a later `Drive` needs to go on."""
-        return {"number": self._suggestion["number"], "given": self.given, "iteration": self._iteration}
+        return {
+            "number": self._suggestion["number"],
+            "params": self._suggestion["params"],
+            "given": self.given,
+            "last_step": self.last_step,
+            "iteration": self._iteration,
+        }
 
     def go_on(self, state: Mapping[str, Any]) -> None:
         """Passes over the values that Tune knows, from this trial or from one whose place it takes."""
         self._iteration = state["iteration"]
-        if state["number"] == self._suggestion["number"]:
-            self.given = state["given"]
+        if all(state[name] == self._suggestion[name] for name in ("number", "params")):
+            self.given, self.last_step = state["given"], state["last_step"]
         else:
             self._unseen = state["iteration"]
 
@@ -153,14 +165,23 @@ class Drive:
     def interrupt(self) -> None:
         """Ends the trial, softly if that works."""
         import ray
+        from ray.exceptions import RayError
 
         if self._call is None:
             return
-        if not ray.wait([self._call], timeout=0)[0]:
-            run = self._setting.run_id_of(self._suggestion["number"])
-            call_actor(self._setting.hub, "interrupt", run)
-            if not ray.wait([self._call], timeout=_END_S)[0]:
+        run = self._setting.run_id_of(self._suggestion["number"])
+        end = time.monotonic() + _END_S
+        while not (ended := ray.wait([self._call], timeout=0)[0]) and time.monotonic() < end:
+            with suppress(OSError):
+                call_actor(self._setting.hub, "interrupt", run, self._attempt)
+            ray.wait([self._call], timeout=_AGAIN_S)  # one that has not opened its watcher yet is asked again
+        try:
+            if ended:
+                ray.get(self._call)
+            else:
                 self.close()
+        except RayError:
+            self._runner = None
         self._call = None
 
     def close(self) -> None:
@@ -176,7 +197,8 @@ class Drive:
         setting, suggestion = self._setting, self._suggestion
         number = suggestion["number"]
         try:
-            errand = setting.errand(number, suggestion["params"], suggestion["seed"])
+            self._attempt = uuid.uuid4().hex[:8]
+            errand = setting.errand(number, suggestion["params"], suggestion["seed"], self._attempt)
         except UserError as error:
             return str(error)
         call_actor(setting.hub, "interrupt", setting.run_id_of(number))  # a process that Tune has given up
@@ -190,7 +212,7 @@ class Drive:
         if self._setting.search.objective.watched is None:
             return None
         run = self._setting.run_id_of(self._suggestion["number"])
-        for reading in call_actor(self._setting.hub, "readings", run, self.given, patience):
+        for reading in call_actor(self._setting.hub, "readings", run, self.given, patience, self._attempt):
             self.given += 1
             if reading.step is not None and reading.step <= self.last_step:
                 continue  # said again by a job that began anew

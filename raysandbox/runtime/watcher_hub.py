@@ -44,6 +44,7 @@ class Watched:
         metric: name of the metric that the search goes by, if it is reported on the way.
         pid: of the process that runs the trial, on the hub's machine.
         params: the trial's values of the search's parameters, for wandb.
+        attempt: names this run of the trial, of which there may be several.
     """
 
     config: WatchConfig
@@ -51,6 +52,7 @@ class Watched:
     metric: str | None
     pid: int
     params: Mapping[str, Any] = field(default_factory=dict)
+    attempt: str = ""
 
 
 @dataclass
@@ -61,12 +63,14 @@ class _Trial:
         watcher: its watcher.
         metric: name of the metric that its search goes by.
         pid: of the process that runs it, on this machine.
+        attempt: names this run of the trial.
         readings: reported values of the metric.
     """
 
     watcher: SandboxWatcher
     metric: str | None
     pid: int
+    attempt: str
     readings: list[Reading] = field(default_factory=list)
 
 
@@ -80,7 +84,7 @@ class WatcherHub:
     def __init__(self, environment: Mapping[str, str]) -> None:
         os.environ.update(environment)
         self._trials: dict[str, _Trial] = {}
-        self._ended: dict[str, list[Reading]] = {}
+        self._ended: dict[str, tuple[str, list[Reading]]] = {}  # trial → its last attempt and readings
         self._news = threading.Condition()
         self._closers = ThreadPoolExecutor(_CLOSERS, thread_name_prefix="closing")
         self._closing: list[Any] = []
@@ -97,7 +101,7 @@ class WatcherHub:
             watcher.watch_cfgs([(watched.params, "params")])
         with self._news:
             self._ended.pop(config.run_id, None)
-            self._trials[config.run_id] = _Trial(watcher, metric, watched.pid, readings)
+            self._trials[config.run_id] = _Trial(watcher, metric, watched.pid, watched.attempt, readings)
 
     def append(self, run: str, client: str, first: int, metrics: Sequence[Metric]) -> bool:
         """Records a batch of a trial's client; returns whether the trial is known, since a hub may die."""
@@ -112,21 +116,26 @@ class WatcherHub:
                 self._news.notify_all()
         return True
 
-    def readings(self, run: str, seen: int, patience: float) -> list[Reading]:
-        """The values of the metric beyond the first `seen`; waits for one, or the end, for at most `patience` s."""
+    def readings(self, run: str, seen: int, patience: float, attempt: str = "") -> list[Reading]:
+        """An attempt's values of the metric, with those of attempts before that it goes on from.
+
+        Returns:
+            all but the first `seen`; waits for one, or the end, for at most `patience` seconds.
+        """
 
         def news() -> list[Reading]:
             trial = self._trials.get(run)
-            return (trial.readings if trial else self._ended.get(run, []))[seen:]
+            last, readings = (trial.attempt, trial.readings) if trial else self._ended.get(run, ("", []))
+            return readings[seen:] if last == attempt else []
 
         with self._news:
-            self._news.wait_for(lambda: news() or run in self._ended, patience)
+            self._news.wait_for(lambda: news() or self._ended.get(run, (None,))[0] == attempt, patience)
             return news()
 
-    def interrupt(self, run: str) -> bool:
-        """Ends a trial softly; returns whether it ran."""
+    def interrupt(self, run: str, attempt: str = "") -> bool:
+        """Ends a trial softly, or only one attempt of it; returns whether it ran."""
         trial = self._trials.get(run)
-        if trial is None:
+        if trial is None or (attempt and trial.attempt != attempt):
             return False
         with suppress(ProcessLookupError):
             os.kill(trial.pid, signal.SIGTERM)  # workers of Ray block SIGINT
@@ -155,7 +164,10 @@ class WatcherHub:
         """Ends the watching of a trial; wandb gets its rest while the next trial runs."""
         with self._news:
             trial = self._trials.pop(run, None)
-            self._ended[run] = trial.readings if trial else []
+            if trial is not None:
+                self._ended[run] = trial.attempt, trial.readings
+            else:
+                self._ended.setdefault(run, ("", []))
             if len(self._ended) > _REMEMBERED:
                 del self._ended[next(iter(self._ended))]
             self._news.notify_all()
@@ -237,12 +249,14 @@ class Watchers:
         search: the search's configuration, for wandb; None for none.
         metric: name of the metric whose values the search waits for.
         params: the trial's values of the search's parameters, for wandb.
+        attempt: names the run of the trial.
     """
 
     hub: Any
     search: Mapping[str, Any] | None
     metric: str | None
     params: Mapping[str, Any] = field(default_factory=dict)
+    attempt: str = ""
 
     def open(self, config: WatchConfig) -> WatcherClient:
         """Begins to watch the trial that this process runs, under the name of its folder.
@@ -251,7 +265,7 @@ class Watchers:
             OSError: the hub does not answer.
         """
         named = replace(config, experiment=f"{config.experiment}-{config.work_dir.name}")
-        watched = Watched(named, self.search, self.metric, os.getpid(), self.params)
+        watched = Watched(named, self.search, self.metric, os.getpid(), self.params, self.attempt)
         call_actor(self.hub, "open", watched)
         return WatcherClient(HubTransport(self.hub, watched))
 
