@@ -7,10 +7,24 @@ import os
 import random
 from pathlib import Path
 
-__all__ = ["alter", "source_file", "write_copies"]
+__all__ = ["RECIPE", "alter", "source_file", "write_copies"]
 
 VARIABLE = "RAYSANDBOX_BENCH_DATA"
 SHIPPED = "bench_text.jsonl.zst"
+# What `thresholds` and `hpo` run.
+RECIPE = [
+    {"whitespace_normalization_mapper": {}},
+    {"fix_unicode_mapper": {}},
+    {"clean_links_mapper": {}},
+    {"clean_email_mapper": {}},
+    {"text_length_filter": {"min_len": 50}},
+    {"words_num_filter": {"min_num": 10}},
+    {"alphanumeric_filter": {"min_ratio": 0.25}},
+    {"maximum_line_length_filter": {"min_len": 20}},
+    {"character_repetition_filter": {"max_ratio": 0.5}},
+    {"word_repetition_filter": {"max_ratio": 0.5}},
+    {"special_characters_filter": {"max_ratio": 0.4}},
+]
 
 
 def source_file(folder: Path, rows: int) -> Path:
