@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = ["REDACTED", "is_secret_key", "redact", "redact_text", "remember_secrets"]
+__all__ = ["REDACTED", "is_secret_key", "redact", "redact_text", "remember_secrets", "secret_values"]
 
 REDACTED = "***"
 _SECRET_WORDS = re.compile(

@@ -19,7 +19,7 @@ from raysandbox.core.errors import RunInterrupted, SandboxError, WorkDirBusyErro
 from raysandbox.core.events import read_events
 from raysandbox.core.files import atomic_write
 from raysandbox.core.keys import canonical_json
-from raysandbox.core.redact import redact_text
+from raysandbox.core.redact import redact_text, remember_secrets
 from raysandbox.hpo.objective import Objective
 from raysandbox.runtime.placement import holding
 from raysandbox.runtime.session import join_as_worker
@@ -53,6 +53,7 @@ class Errand:
         use_cache: whether caches may be read.
         objective: what its value is.
         watchers: where its metrics go.
+        secrets: that the driver knows of; the process of a trial need not have the driver's environment.
     """
 
     config: SandboxConfig
@@ -64,6 +65,7 @@ class Errand:
     use_cache: bool
     objective: Objective
     watchers: Watchers
+    secrets: frozenset[str] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ class TrialRunner:
 
     def run(self, errand: Errand) -> Outcome:
         """Runs a trial to its end; whatever a user can mend is an outcome, not an error."""
+        remember_secrets({"secrets": list(errand.secrets)})
         place = TrialPlace(
             errand.work_dir, errand.root, errand.cache_dir, errand.folder, errand.run_id, partial(_watch, errand)
         )

@@ -20,7 +20,7 @@ from raysandbox.core.errors import ConfigError, JobFailed, MissingExtraError
 from raysandbox.core.events import Journal, read_events
 from raysandbox.core.files import atomic_write, cache_dir, link_or_copy
 from raysandbox.core.keys import DigestMemo
-from raysandbox.core.redact import redact, redact_text
+from raysandbox.core.redact import redact, redact_text, secret_values
 from raysandbox.hpo.assign import trial_config
 from raysandbox.hpo.bundles import Share, share_of
 from raysandbox.hpo.planning import plan_search
@@ -253,6 +253,7 @@ class _SearchRun:
             local=is_local(),
             reserved=bool(share.bundles),
             use_cache=self.use_cache,
+            secrets=frozenset(secret_values()),
         )
 
     def _tune(self, setting: Setting, share: Share, recorder: _Recorder) -> None:

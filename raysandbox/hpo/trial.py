@@ -58,6 +58,7 @@ class Setting:
         local: whether the driver has a Ray of its own.
         reserved: whether the trial's bundles are for its jobs' workers.
         use_cache: whether caches may be read.
+        secrets: that the driver knows of.
     """
 
     config: SandboxConfig
@@ -73,6 +74,7 @@ class Setting:
     local: bool
     reserved: bool
     use_cache: bool
+    secrets: frozenset[str] = dataclasses.field(repr=False)
 
     def run_id_of(self, number: int) -> str:
         """Id of a trial's run for its watcher."""
@@ -93,6 +95,7 @@ class Setting:
             run_id=self.run_id_of(number),
             use_cache=self.use_cache,
             objective=self.search.objective,
+            secrets=self.secrets,
             watchers=dataclasses.replace(
                 self.watchers, params={**params, **({} if seed is None else {"seed": seed})}, attempt=attempt
             ),

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from raysandbox.core.events import read_events
+from raysandbox.core.redact import redact
 from raysandbox.runtime.watcher_actor import WatcherClient, actor_beside, call_actor
 from raysandbox.watcher.config import WatchConfig
 from raysandbox.watcher.metrics import Metric, from_json
@@ -265,7 +266,7 @@ class Watchers:
             OSError: the hub does not answer.
         """
         named = replace(config, experiment=f"{config.experiment}-{config.work_dir.name}")
-        watched = Watched(named, self.search, self.metric, os.getpid(), self.params, self.attempt)
+        watched = Watched(named, self.search, self.metric, os.getpid(), redact(self.params), self.attempt)
         call_actor(self.hub, "open", watched)
         return WatcherClient(HubTransport(self.hub, watched))
 
