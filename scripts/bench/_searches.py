@@ -200,8 +200,8 @@ def at_home(folder: Path) -> Iterator[Path]:
     home.mkdir()
     times.mkdir()
     before = dict(os.environ)
-    timed = str(Path(__file__).with_name("_timed"))
-    os.environ.update(HOME=str(home), PYTHONPATH=timed, RAYSANDBOX_BENCH_TIMES=str(times))
+    path = [str(Path(__file__).with_name("_timed")), *filter(None, [before.get("PYTHONPATH")])]
+    os.environ.update(HOME=str(home), PYTHONPATH=os.pathsep.join(path), RAYSANDBOX_BENCH_TIMES=str(times))
     try:
         yield times
     finally:
