@@ -15,9 +15,9 @@ def command(
     config: Config = None,
     config_option: Annotated[str | None, typer.Option("--config", help="The same, as an option.")] = None,
     override: Overrides = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on: finished jobs do not run again.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on: finished jobs and trials do not run again.")] = False,
     no_cache: Annotated[
-        bool, typer.Option("--no-cache", help="Do not read what earlier runs left in cache_dir.")
+        bool, typer.Option("--no-cache", help="Do not read what earlier runs and other trials left in cache_dir.")
     ] = False,
     allow_user_code: AllowUserCode = False,
 ) -> None:
