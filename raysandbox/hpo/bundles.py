@@ -26,12 +26,14 @@ class Share:
         strategy: how the bundles are placed.
         concurrent: how many trials run at the same time.
         note: what a person should know, "" for nothing.
+        problem: why no trial can ever run, "" where one can.
     """
 
     bundles: tuple[Mapping[str, float], ...]
     strategy: str
     concurrent: int
     note: str = ""
+    problem: str = ""
 
 
 def share_of(search: Search, plan: ExperimentPlan, cluster: Cluster) -> Share:
@@ -50,6 +52,10 @@ def share_of(search: Search, plan: ExperimentPlan, cluster: Cluster) -> Share:
     own = max(1, os.cpu_count() or 1)  # the driver's machine runs the trials' own processes
     if not wanted:
         return Share((), strategy, search.max_concurrent or own)
+    if missing := _missing(wanted, strategy, cluster):
+        # What jobs ask for themselves they are refused themselves, or wait for: a cluster may grow.
+        said = f"resources_per_trial asks for more than there is: {missing}" if search.resources_per_trial else ""
+        return Share((), strategy, 1, "" if said else f"what jobs ask for is more than there is: {missing}", said)
     room = int(cluster.total("CPU") - _FOR_DATA + 1e-9)
     most = min(
         [
@@ -86,6 +92,26 @@ def _needed(plan: ExperimentPlan, cluster: Cluster) -> list[Mapping[str, float]]
             for name, amount in one.items():
                 needed[number][name] = max(needed[number].get(name, 0.0), amount)
     return list(needed)
+
+
+def _missing(bundles: Sequence[Mapping[str, float]], strategy: str, cluster: Cluster) -> str:
+    """Why a cluster, all of it free, cannot hold the bundles, which Tune would wait for without end; "" if it can."""
+    together = [_sums(bundles)] if strategy == "STRICT_PACK" else sorted(bundles, key=lambda b: -sum(b.values()))
+    nodes = [dict(node.resources) for node in cluster.nodes]
+    for wanted in together:
+        fits = (n for n in nodes if all(n.get(name, 0.0) >= amount - 1e-9 for name, amount in wanted.items()))
+        node = next(fits, None)
+        if node is None:
+            names = dict.fromkeys(name for each in bundles for name in each)
+            has = ", ".join(f"{cluster.total(name):g} {name}" for name in names)
+            asked = " and ".join("(" + ", ".join(f"{b[name]:g} {name}" for name in b) + ")" for b in bundles)
+            number = len(cluster.nodes)
+            return f"{asked}, {strategy}, on {number} node{'s' * (number != 1)} with {has} together"
+        if strategy == "STRICT_SPREAD":
+            nodes.remove(node)
+        else:
+            node |= {name: node[name] - amount for name, amount in wanted.items()}
+    return ""
 
 
 def _sums(bundles: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -19,7 +19,7 @@ from raysandbox.core.errors import RunInterrupted, SandboxError, WorkDirBusyErro
 from raysandbox.core.events import read_events
 from raysandbox.core.files import atomic_write
 from raysandbox.core.keys import canonical_json
-from raysandbox.core.redact import redact_text, remember_secrets
+from raysandbox.core.redact import redact, redact_text, remember_secrets
 from raysandbox.hpo.objective import Objective
 from raysandbox.runtime.placement import holding
 from raysandbox.runtime.session import join_as_worker
@@ -161,7 +161,7 @@ def _end_holder(folder: Path) -> None:
 def _watch(errand: Errand, config: WatchConfig) -> WatcherClient:
     """Opens the trial's watcher; values of the metric by other parameters are not the trial's any more."""
     folder = errand.work_dir / errand.folder
-    note, params = folder / "params.json", canonical_json(errand.watchers.params)
+    note, params = folder / "params.json", canonical_json(redact(errand.watchers.params))
     if note.exists() and note.read_text(encoding="utf-8") != params:
         lines = [line for line in read_events(folder / "metrics.jsonl") if line["name"] != errand.watchers.metric]
         kept = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)

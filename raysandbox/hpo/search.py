@@ -207,14 +207,16 @@ class _SearchRun:
         stack.callback(watcher.finish)
         searcher = make_searcher(self.search, list(log.trials.values()))
         share = share_of(self.search, self.plan, cluster_summary())
-        if share.note:
-            self.view.note(share.note)
+        recorder = _Recorder(self.search, log, searcher, watcher, self.status, self.view, self.run_id)
         if searcher.finished:
             self.view.note("every trial of the search has ended")
             return
-        hub = start_hub(f"watchers-{self.run_id}")
+        if share.problem:
+            raise JobFailed(share.problem)
+        if share.note:
+            self.view.note(share.note)
+        recorder.hub = hub = start_hub(f"watchers-{self.run_id}")
         stack.callback(self._close_hub, hub)
-        recorder = _Recorder(self.search, log, searcher, watcher, self.status, self.view, hub, self.run_id)
         left = None if self.search.num_trials is None else self.search.num_trials - len(recorder.ended)
         self.view.search_started(left, share.concurrent, str(self.work_dir))
         try:
@@ -343,6 +345,7 @@ class _Recorder:
     """Writes what becomes of the trials to the journal, status, metrics and view.
 
     Attributes:
+        hub: the actor that watches the trials, while they run.
         ended: numbers of the trials that have ended, in this search's life.
     """
 
@@ -352,8 +355,8 @@ class _Recorder:
     watcher: WatcherClient
     status: Status
     view: RunView
-    hub: Any
     run_id: str
+    hub: Any = None
     ended: set[int] = field(default_factory=set)
     _histories: dict[int, list[float]] = field(default_factory=dict)
     _began: dict[int, float] = field(default_factory=dict)

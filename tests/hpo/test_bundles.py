@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -58,3 +59,26 @@ def test_a_trial_holds_the_most_that_any_job_needs(workspace: Path) -> None:
 def test_what_the_search_says_counts(workspace: Path) -> None:
     asked = search(resources_per_trial=[{"CPU": 1}, {"num_gpus": 1}], max_concurrent=2)
     assert share(training(workspace, asked), 16, 4) == Share(({"CPU": 1}, {"GPU": 1}), "PACK", 2)
+
+
+@pytest.mark.usefixtures("texts")
+@pytest.mark.parametrize(
+    ("asked", "words"), [({"CPU": 3}, "(3 CPU), PACK, on 1 node with 2 CPU"), ({"TPU": 1}, "0 TPU")]
+)
+def test_more_than_there_is_is_refused(workspace: Path, asked: dict[str, float], words: str) -> None:
+    found = share(training(workspace, search(resources_per_trial=[asked])), 2)
+    assert "resources_per_trial asks for more than there is" in found.problem
+    assert words in found.problem
+
+
+@pytest.mark.usefixtures("texts")
+@pytest.mark.parametrize(("strategy", "refused"), [("PACK", False), ("STRICT_SPREAD", False), ("STRICT_PACK", True)])
+def test_bundles_are_placed_on_nodes(workspace: Path, strategy: str, refused: bool) -> None:
+    resources = {"num_workers": 2, "num_cpus": 2, "strategy": strategy}
+    asked = search(resources_per_trial=[{"CPU": 2}, {"CPU": 2}])
+    plan, read = plan_search(load_config(training(workspace, asked, resources)))
+    assert read is not None
+    nodes = tuple(Node(name, {"CPU": 3.0}) for name in "ab")
+    assert bool(share_of(read, plan, Cluster(nodes, {})).problem) == refused
+    wide = dataclasses.replace(read, resources_per_trial=({"CPU": 4.0},))  # 6 CPUs, but on no node
+    assert share_of(wide, plan, Cluster(nodes, {})).problem
