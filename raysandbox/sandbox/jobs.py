@@ -102,7 +102,7 @@ class JobRunner:
         cached = found is not None
         if found is not None:
             marker = self._reuse(ready, found)
-        elif self.shared is not None and ready.reusable:
+        elif self.shared is not None and ready.shareable:
             marker, cached = self._share(ready, self.shared)
         else:
             marker = self._execute(ready)

@@ -15,7 +15,7 @@ from raysandbox.sandbox.drafts import same_path
 __all__ = ["PathMap", "is_inside", "output_root", "standing"]
 
 _ROOT_VARIABLE = "RAYSANDBOX_ROOT"
-_WORK_DIR = "<work_dir>/"
+_WORK_DIR = "<work_dir>"
 
 
 def output_root(in_cluster_job: bool) -> Path | None:
@@ -75,23 +75,37 @@ class PathMap:
             return os.path.join(work, scope, os.path.relpath(absolute, work))
         return rooted
 
-    def placeless(self, value: Any) -> Any:
+    def placeless(self, value: Any, inputs: Collection[str] | None = None) -> Any:
         """A configuration value whose paths inside the run's folder do not say where that is.
 
         Neither the work_dir nor the number of an iteration or trial is thereby a part of a job's key.
+
+        Args:
+            value: the value.
+            inputs: what is read; where given, other texts count as paths only if they are or lie in outputs.
         """
         if isinstance(value, Mapping):
-            return {key: self.placeless(item) for key, item in value.items()}
+            return {key: self.placeless(item, inputs) for key, item in value.items()}
         if isinstance(value, list):
-            return [self.placeless(item) for item in value]
-        if isinstance(value, str) and os.sep in value and "\n" not in value:
-            work = same_path(str(self.work_dir))
-            path = same_path(value if self.root is None or value.startswith("~") else str(self.root / value))
-            for scope in sorted({*self.scopes, ""}, key=len, reverse=True):
-                folder = os.path.join(work, scope) if scope else work
-                if is_inside(path, folder):
-                    return _WORK_DIR + os.path.relpath(path, folder)
-        return value
+            return [self.placeless(item, inputs) for item in value]
+        if not isinstance(value, str) or os.sep not in value or "\n" in value:
+            return value
+        if inputs is not None and value not in inputs and self.scope(value) is None:
+            # A weighted mix: `0.3 a.jsonl 0.7 b.jsonl`; any other text stays as it is.
+            return " ".join(self.placeless(token, inputs) for token in value.split(" ")) if " " in value else value
+        return self._without_place(value)
+
+    def _without_place(self, path: str) -> str:
+        """A path less the run's folder; what comes after that folder stays as it is written."""
+        work = same_path(str(self.work_dir))
+        folders = {os.path.join(work, scope) if scope else work for scope in {*self.scopes, ""}}
+        ends = [end for end in range(len(path), 0, -1) if end == len(path) or path[end] == os.sep]
+        for end in ends:  # the deepest folder first
+            start = path[:end]
+            rooted = start if self.root is None or start.startswith("~") else str(self.root / start)
+            if same_path(rooted) in folders:
+                return _WORK_DIR + path[end:]
+        return path
 
     def apply(self, value: Any, inputs: Collection[str] = ()) -> Any:
         """Maps the paths in a configuration: outputs wherever they stand, and the named inputs."""

@@ -12,10 +12,10 @@ from raysandbox.config.schema import JobEntry
 from raysandbox.config.validation import model_problems
 from raysandbox.core.component import Component
 from raysandbox.core.errors import JobFailed, Problem
-from raysandbox.core.keys import DigestMemo, code_version, digest
+from raysandbox.core.keys import DigestMemo, canonical_json, code_version, digest
 from raysandbox.executors.base import ModelTrainer
 from raysandbox.hooks.base import Hook, Job, JobPaths
-from raysandbox.ops.base import OPERATORS
+from raysandbox.ops.base import OPERATORS, Operator
 from raysandbox.recipe.problems import recipe_problems
 from raysandbox.recipe.remote import is_remote, remote_stamps
 from raysandbox.runtime.placement import Resources
@@ -44,6 +44,7 @@ class ReadyJob:
         key: names its work by content; the same in every folder that a run may have.
         probe: artefacts of the probe that it uses, if any.
         reusable: whether it is taken as it was when it is done.
+        shareable: whether other runs may take it too: not what depends on media files that rows only name.
         kept_artifacts: what of an earlier attempt stays in its folder of artefacts.
     """
 
@@ -55,6 +56,7 @@ class ReadyJob:
     key: str
     probe: Path | None
     reusable: bool = True
+    shareable: bool = True
     kept_artifacts: frozenset[str] = frozenset()
 
 
@@ -142,6 +144,7 @@ class Resolver:
         self._written |= {same_path(path): inside for path in raw.writes}
         paths = PathMap(self.work_dir, self.root, self._written, self._scopes)
         inputs = {*raw.reads, *raw.models}
+        known = inputs.union(strings(drafts.received))
         job = Job(
             entry.id,
             entry.config.meta_name or entry.config.hook,
@@ -158,8 +161,8 @@ class Resolver:
                 "code": code_version(hook, *_component_classes(hook, recipe, extra)),
                 "hook": hook.type_name,
                 "output": entry.config.output,
-                "recipe": paths.placeless(recipe),
-                "extra": paths.placeless(extra),
+                "recipe": paths.placeless(recipe, known),
+                "extra": paths.placeless(extra, known),
                 "runtime_env": dict(entry.config.runtime_env),
                 "reads": self._input_digests(before, raw, drafts),
                 "probe": None if probe is None else self.memo.of(probe / "analysis.json"),
@@ -168,8 +171,9 @@ class Resolver:
             }
         )
         located = hook.paths(job.recipe, job.extra)
-        reusable, kept = not component.keeps_own_results, component.kept_artifacts
-        return ReadyJob(planned, job, located, slug, scope, key, probe, reusable, kept)
+        reusable = not component.keeps_own_results
+        shareable = reusable and not _reads_media(recipe)
+        return ReadyJob(planned, job, located, slug, scope, key, probe, reusable, shareable, component.kept_artifacts)
 
     def _configurations(self, planned: PlannedJob, before: PathMap, updates: Mapping[str, Any], item: Any) -> Drafts:
         entry, hook = planned.entry, planned.hook
@@ -185,8 +189,8 @@ class Resolver:
             raise JobFailed(f"job {entry.id}: " + "\n".join(str(problem) for problem in problems))
         return drafts
 
-    def _input_digests(self, before: PathMap, raw: JobPaths, drafts: Drafts) -> dict[str, Any]:
-        """Digests of what a job reads: declared inputs, outputs of earlier jobs that it names or receives."""
+    def _input_digests(self, before: PathMap, raw: JobPaths, drafts: Drafts) -> list[list[Any]]:
+        """Paths and digests of what a job reads: declared inputs, outputs of earlier jobs that it names or receives."""
         texts = strings([draft.data for draft in drafts.parts.values() if draft])
         named = [text for text in texts if before.scope(text) is not None]
         found: dict[str, Any] = {}
@@ -195,8 +199,9 @@ class Resolver:
                 found[path] = remote_stamps(path) if path in raw.reads else []
                 continue
             matches = standing(before.locate(path))
-            found[before.placeless(path)] = [self.memo.of(Path(match)) for match in matches]
-        return {path: digests for path, digests in found.items() if any(digests)}
+            found[path] = [self.memo.of(Path(match)) for match in matches]
+        pairs = [[before.placeless(path), digests] for path, digests in found.items() if any(digests)]
+        return sorted(pairs, key=canonical_json)
 
 
 def joined(entry: JobEntry, outputs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -224,5 +229,14 @@ def _workers_that_count(component: type[Component], resources: Resources) -> int
 
 def _component_classes(hook: type[Hook], recipe: Mapping[str, Any] | None, extra: Mapping[str, Any]) -> Iterator[type]:
     yield hook.model(extra)
+    yield from _operators(recipe)
+
+
+def _operators(recipe: Mapping[str, Any] | None) -> Iterator[type[Operator]]:
     for step in (recipe or {}).get("process") or []:
         yield OPERATORS.get(step if isinstance(step, str) else next(iter(step)))
+
+
+def _reads_media(recipe: Mapping[str, Any] | None) -> bool:
+    """Whether operators look at files that rows name: the digest of the rows says nothing of these."""
+    return any({"image", "video", "audio"}.intersection(op.reads) for op in _operators(recipe))

@@ -66,3 +66,13 @@ def test_literal_names_come_before_patterns(workspace: Path) -> None:
     assert standing("e[1].txt") == ["e1.txt"]
     assert standing("*1*.txt") == ["d1.txt", "d[1].txt", "e1.txt"]
     assert standing("none") == []
+
+
+def test_only_the_place_goes_from_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    paths = PathMap(tmp_path, None, {f"{tmp_path}/out": "trials/0001"}, {"trials/0001"})
+    for text in ("a//b", "a/./b", "./b", "out//x", "see a/b"):  # regular expressions, prompts
+        assert paths.placeless(text, ()) == (text if not text.startswith("out") else "out//x")
+    inputs = ("./in.jsonl", f"{tmp_path}/trials/0001/out/x.jsonl")
+    assert [paths.placeless(path, inputs) for path in inputs] == ["<work_dir>/in.jsonl", "<work_dir>/out/x.jsonl"]
+    assert paths.placeless("0.3 ./in.jsonl 0.7 b/c.jsonl", inputs) == "0.3 <work_dir>/in.jsonl 0.7 b/c.jsonl"
