@@ -43,7 +43,7 @@ def main() -> None:
     """Runs the search."""
     folder, trials, concurrent = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     logging.disable(logging.WARNING)
-    ray.init(num_cpus=max(2, concurrent), include_dashboard=False, logging_level="ERROR")
+    ray.init("local", num_cpus=max(2, concurrent), include_dashboard=False, logging_level="ERROR")
     ends = Ends()
     tune.Tuner(
         tune.with_resources(trial, {"cpu": 1}),
