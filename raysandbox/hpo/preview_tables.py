@@ -130,8 +130,8 @@ class SearchPreview:
         yield "scheduler", _scheduler(search)
         yield "at the same time", _trials(self.share.concurrent)
         yield "a trial holds", _bundles(self.share)
-        if self.share.note:
-            yield "note", self.share.note
+        if said := self.share.problem or self.share.note:
+            yield "note", said
         if self.iterations > 1:
             yield "iterations", f"at most {self.iterations} in each trial; what they change is not in the table"
         for name, seconds in (("time budget", search.time_budget_s), ("timeout of a trial", search.trial_timeout_s)):
