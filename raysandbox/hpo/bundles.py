@@ -49,7 +49,11 @@ def share_of(search: Search, plan: ExperimentPlan, cluster: Cluster) -> Share:
     """
     wanted = search.resources_per_trial or _needed(plan, cluster)
     strategy = next((job.strategy for job in _worker_jobs(plan) if job.num_workers > 1), "PACK")
-    own = max(1, os.cpu_count() or 1)  # the driver's machine runs the trials' own processes
+    # The driver's machine runs the trials' own processes, on the CPUs that this process may use.
+    own = max(1, int(min(len(os.sched_getaffinity(0)), cluster.total("CPU"))))
+    if any(job.label_selector for job in _worker_jobs(plan)):
+        note = "jobs with a label_selector ask for their own workers: trials reserve none"
+        return Share((), strategy, search.max_concurrent or 1, note)
     if not wanted:
         return Share((), strategy, search.max_concurrent or own)
     if missing := _missing(wanted, strategy, cluster):
@@ -72,7 +76,10 @@ def share_of(search: Search, plan: ExperimentPlan, cluster: Cluster) -> Share:
             f"one trial at a time, whose jobs ask for their workers one after the other"
         )
         return Share((), strategy, 1, note)
-    return Share(tuple(wanted), strategy, min(search.max_concurrent or most, most))
+    note = ""
+    if search.max_concurrent and most < search.max_concurrent:
+        note = f"{most} trials at a time: the cluster holds the workers of no more, with a CPU left for Ray Data"
+    return Share(tuple(wanted), strategy, min(search.max_concurrent or most, most), note)
 
 
 def _worker_jobs(plan: ExperimentPlan) -> list[Resources]:
@@ -99,8 +106,8 @@ def _missing(bundles: Sequence[Mapping[str, float]], strategy: str, cluster: Clu
     together = [_sums(bundles)] if strategy == "STRICT_PACK" else sorted(bundles, key=lambda b: -sum(b.values()))
     nodes = [dict(node.resources) for node in cluster.nodes]
     for wanted in together:
-        fits = (n for n in nodes if all(n.get(name, 0.0) >= amount - 1e-9 for name, amount in wanted.items()))
-        node = next(fits, None)
+        fits = [n for n in nodes if all(n.get(name, 0.0) >= amount - 1e-9 for name, amount in wanted.items())]
+        node = min(fits, key=lambda n: sum(n[name] for name in wanted), default=None)  # the tightest leaves most room
         if node is None:
             names = dict.fromkeys(name for each in bundles for name in each)
             has = ", ".join(f"{cluster.total(name):g} {name}" for name in names)

@@ -6,11 +6,10 @@ import difflib
 import json
 import logging
 import os
-import time
 import uuid
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,27 +18,31 @@ from raysandbox.config.schema import SandboxConfig
 from raysandbox.core.errors import ConfigError, JobFailed, MissingExtraError
 from raysandbox.core.events import Journal, read_events
 from raysandbox.core.files import atomic_write, cache_dir, link_or_copy
-from raysandbox.core.keys import DigestMemo
+from raysandbox.core.keys import DigestMemo, digest
 from raysandbox.core.redact import redact, redact_text, secret_values
 from raysandbox.hpo.assign import trial_config
 from raysandbox.hpo.bundles import Share, share_of
 from raysandbox.hpo.planning import plan_search
+from raysandbox.hpo.recorder import Recorder, callback
 from raysandbox.hpo.schedulers import make_scheduler
 from raysandbox.hpo.schema import Search
-from raysandbox.hpo.searchers import Suggestion, TrialSearcher, make_searcher, tune_searcher
-from raysandbox.hpo.trial import OBJECTIVE, OUTCOME, Setting, trainable
+from raysandbox.hpo.searchers import make_searcher, tune_searcher
+from raysandbox.hpo.trial import Setting, trainable
+from raysandbox.recipe.remote import is_remote
 from raysandbox.report.search import best_trial
+from raysandbox.runtime.actors import LOST_TRIES
 from raysandbox.runtime.session import cluster_summary, ensure_ray, is_local
 from raysandbox.runtime.signals import interruptible
 from raysandbox.runtime.watcher_actor import WatcherClient, call_actor, start_watcher
 from raysandbox.runtime.watcher_hub import Watchers, start_hub
 from raysandbox.sandbox.context import read_context_infos
+from raysandbox.sandbox.drafts import same_path
 from raysandbox.sandbox.experiment import RunResult, accounted, locate_run
-from raysandbox.sandbox.paths import PathMap
+from raysandbox.sandbox.paths import PathMap, is_inside, standing
 from raysandbox.sandbox.plan import ExperimentPlan
 from raysandbox.sandbox.shared import SharedResults
 from raysandbox.sandbox.state import RunFolder, Status, set_aside
-from raysandbox.sandbox.trials import TRIALS_FOLDER, SearchLog, TrialRecord, read_trials
+from raysandbox.sandbox.trials import TRIALS_FOLDER, SearchLog, read_trials
 from raysandbox.sandbox.view import RunView
 from raysandbox.watcher.watcher import WatchConfig
 
@@ -47,15 +50,16 @@ __all__ = ["run_search"]
 
 logger = logging.getLogger(__name__)
 
-_LOST_TRIES = 2  # of a trial whose node goes; what a job does wrong is not tried again
-_WORSE = "stopped early: others were better at that point"
 _CLOSE_S = 60.0  # what wandb may spend on the trials' rest at the end
+_HURRY_S = 1.0  # the same after a signal
+_NOT_OF_TRIALS = ("hpo_config", "resume", "watcher", "cache_dir", "project_name", "experiment_name")
 _TUNE_ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the journal is the record
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours ends a search
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial without the metric has failed; the others go on
     "TUNE_MAX_PENDING_TRIALS_PG": "1",
     "TUNE_WARN_THRESHOLD_S": "60",
+    "TUNE_GLOBAL_CHECKPOINT_S": "300",  # its state grows with the trials, and nothing reads it
     "RAY_AIR_NEW_OUTPUT": "0",
 }
 
@@ -120,7 +124,7 @@ class _SearchRun:
         journal_path = self.work_dir / "journal.jsonl"
         if resume:
             self._refuse_other(journal_path)
-        elif (previous := set_aside(self.work_dir)) is not None:
+        if not (resume and self._goes_on(journal_path)) and (previous := set_aside(self.work_dir)) is not None:
             self.view.note(f"the earlier run in {self.work_dir} was moved to {previous}")
         first = next(iter(read_events(journal_path)), None)
         self.run_id = str(first["run"]) if first else f"{self.search.name}-{self.run_id}"
@@ -134,12 +138,16 @@ class _SearchRun:
             self._write_search()
             journal = Journal(journal_path, self.run_id)
             stack.callback(journal.close)
-            journal.emit("search_started", resume=resume, search=self._identity())
-            self._drive(SearchLog(journal, journal_path), stack)
-            result = self._result(journal_path)
+            journal.emit("search_started", resume=resume, search=self._identity(), experiment=self._experiment())
+            try:
+                self._drive(SearchLog(journal, journal_path), stack)
+            finally:
+                best = self._leave_best(journal_path)
             journal.emit("search_done")
             self._prune()
-            return result
+            if best is None:
+                raise self._no_value(journal_path)
+            return best
 
     def _prune(self) -> None:
         """Keeps what trials share within its limit."""
@@ -184,6 +192,30 @@ class _SearchRun:
         self.status.end("config_error", 2, str(error))
         raise error
 
+    def _experiment(self) -> str:
+        """Digest of what trials run besides their parameters: the configuration, its side files and inputs."""
+        memo = DigestMemo(cache_dir(self.plan.config.settings.cache_dir) / "digests")
+        paths = PathMap(self.work_dir, self.root)
+        found: dict[str, Any] = {}
+        for job in self.plan.jobs:
+            sides = [path for path in (job.entry.config.dj_configs, job.entry.config.extra_configs) if path]
+            for path in (*sides, *job.paths.reads, *job.paths.models):
+                if isinstance(path, str) and not is_remote(path) and not is_inside(same_path(path), str(self.work_dir)):
+                    found[path] = [memo.of(Path(match)) for match in standing(paths.locate(path))]
+        data = {key: value for key, value in self.plan.config.document.data.items() if key not in _NOT_OF_TRIALS}
+        return digest([data, sorted(found.items())])
+
+    def _goes_on(self, journal: Path) -> bool:
+        """Whether trials that stand in work_dir ran what would run now; it is said when they did not."""
+        started = [event for event in read_events(journal) if event["event"] == "search_started"]
+        if not started or started[-1].get("experiment") in (None, self._experiment()):
+            return True
+        self.view.note(
+            "the configuration, a side file or the data have changed since: every trial runs again; "
+            "jobs that the change does not touch are taken from the cache"
+        )
+        return False
+
     def _write_search(self) -> None:
         """Leaves the configuration and what the report needs to know of the search."""
         for name in ("artifacts/search", "logs", TRIALS_FOLDER):
@@ -204,10 +236,10 @@ class _SearchRun:
     def _drive(self, log: SearchLog, stack: ExitStack) -> None:
         """Runs what is left of the trials."""
         watcher = self._start_watcher()
-        stack.callback(watcher.finish)
+        stack.callback(self._close_watcher, watcher)
         searcher = make_searcher(self.search, list(log.trials.values()))
         share = share_of(self.search, self.plan, cluster_summary())
-        recorder = _Recorder(self.search, log, searcher, watcher, self.status, self.view, self.run_id)
+        recorder = Recorder(self.search, log, searcher, watcher, self.status, self.view, self.run_id)
         if searcher.finished:
             self.view.note("every trial of the search has ended")
             return
@@ -216,14 +248,15 @@ class _SearchRun:
         if share.note:
             self.view.note(share.note)
         recorder.hub = hub = start_hub(f"watchers-{self.run_id}")
-        stack.callback(self._close_hub, hub)
+        stack.push(lambda kind, *_: self._close_hub(hub, _HURRY_S if kind is KeyboardInterrupt else _CLOSE_S))
         left = None if self.search.num_trials is None else self.search.num_trials - len(recorder.ended)
         self.view.search_started(left, share.concurrent, str(self.work_dir))
         try:
             self._tune(self._setting(hub, share), share, recorder)
         finally:
             recorder.flush()
-        recorder.end_rest()
+        if recorder.unfinished:
+            self._note(f"the time is over: {recorder.unfinished} trials have not ended (--resume goes on with them)")
 
     def _start_watcher(self) -> WatcherClient:
         settings = self.plan.config.settings
@@ -258,7 +291,7 @@ class _SearchRun:
             secrets=frozenset(secret_values()),
         )
 
-    def _tune(self, setting: Setting, share: Share, recorder: _Recorder) -> None:
+    def _tune(self, setting: Setting, share: Share, recorder: Recorder) -> None:
         import ray.util
         from ray import tune
 
@@ -279,37 +312,39 @@ class _SearchRun:
             run_config=tune.RunConfig(
                 name="tune",
                 storage_path=str(self.work_dir / "artifacts"),
-                callbacks=[_callback(recorder)],
-                failure_config=tune.FailureConfig(max_failures=_LOST_TRIES),
+                callbacks=[callback(recorder)],
+                failure_config=tune.FailureConfig(max_failures=LOST_TRIES),
                 verbose=0,
             ),
         )
         tuner.fit()
 
-    def _close_hub(self, hub: Any) -> None:
+    def _close_hub(self, hub: Any, patience: float) -> None:
         """Waits until wandb has what the trials reported; that it failed is said and nothing more."""
         import ray
 
         try:
-            errors = call_actor(hub, "close", _CLOSE_S, patience=2 * _CLOSE_S)
+            errors = call_actor(hub, "close", patience, patience=2 * patience)
         except OSError as error:
             errors = [str(error)]
         ray.kill(hub)
         if errors:
-            self.status.notes.append(f"wandb: {len(errors)} trials are not complete there: {redact_text(errors[0])}")
-            self.view.note(self.status.notes[-1])
+            self._note(f"wandb: {len(errors)} trials are not complete there: {redact_text(errors[0])}")
 
-    def _result(self, journal: Path) -> RunResult:
-        """Leaves the best trial's configuration.
+    def _close_watcher(self, watcher: WatcherClient) -> None:
+        state = watcher.finish()
+        if state.error:
+            self._note(f"wandb ({state.mode}): {state.error}; metrics.jsonl holds every metric")
 
-        Raises:
-            JobFailed: no trial has a value.
-        """
-        trials = read_trials(journal)
-        best = best_trial(trials, self.search.metric.goal)
+    def _note(self, text: str) -> None:
+        self.status.notes.append(text)
+        self.view.note(text)
+
+    def _leave_best(self, journal: Path) -> RunResult | None:
+        """Leaves the best trial's configuration; None when no trial has a value."""
+        best = best_trial(read_trials(journal), self.search.metric.goal)
         if best is None:
-            reasons = list(dict.fromkeys(record.reason for record in trials if record.reason))
-            raise JobFailed(f"none of the {len(trials)} trials has a value: " + "; ".join(reasons[:3]))
+            return None
         config = trial_config(self.plan.config, self.search, best.params, best.seed)
         settings = config.settings
         data = {
@@ -324,6 +359,11 @@ class _SearchRun:
             link_or_copy(infos, self.work_dir / "context_infos.json")
         return RunResult(self.work_dir, read_context_infos(infos), settings.max_iter_num, ())
 
+    def _no_value(self, journal: Path) -> JobFailed:
+        trials = read_trials(journal)
+        reasons = list(dict.fromkeys(record.reason.splitlines()[0] for record in trials if record.reason))
+        return JobFailed(f"none of the {len(trials)} trials has a value: " + "; ".join(reasons[:3]))
+
 
 def _import_tune() -> None:
     """Prepares Tune before it is imported.
@@ -337,131 +377,4 @@ def _import_tune() -> None:
     except ImportError as error:
         raise MissingExtraError("ray[tune]", "hpo", "hpo_config") from error
     for name in ("ray.tune", "ray.air", "ray.train"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-
-
-@dataclass
-class _Recorder:
-    """Writes what becomes of the trials to the journal, status, metrics and view.
-
-    Attributes:
-        hub: the actor that watches the trials, while they run.
-        ended: numbers of the trials that have ended, in this search's life.
-    """
-
-    search: Search
-    log: SearchLog
-    searcher: TrialSearcher
-    watcher: WatcherClient
-    status: Status
-    view: RunView
-    run_id: str
-    hub: Any = None
-    ended: set[int] = field(default_factory=set)
-    _histories: dict[int, list[float]] = field(default_factory=dict)
-    _began: dict[int, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for record in self.log.trials.values():
-            if record.state != "running" and not (record.state == "failed" and self.search.rerun_failed):
-                self.ended.add(record.number)
-                self._tell_status(record)
-
-    def suggested(self, suggestion: Suggestion) -> None:
-        """A trial is about to start; on disk on return."""
-        record = TrialRecord(
-            suggestion.number, suggestion.point, suggestion.params, suggestion.seed, suggestion.sampled
-        )
-        self.log.started(record)
-        self._began[record.number] = time.monotonic()
-        self._histories[record.number] = []
-        self._tell_status(record)
-
-    def reading(self, number: int, iteration: int, value: float) -> None:
-        """A running trial reported the metric, the first time as iteration 1; again where Tune began it anew."""
-        self._histories[number] = [*self._histories[number][: iteration - 1], value]
-
-    def end(self, config: Mapping[str, Any], last: Mapping[str, Any], error: str = "") -> None:
-        """A trial ended.
-
-        Args:
-            config: what Tune gave it; a scheduler may have changed the values on the way.
-            last: its last result.
-            error: why Tune gave it up.
-        """
-        number = config["number"]
-        if number in self.ended:
-            return
-        before = replace(self.log.trials[number], params=config["params"])
-        history = tuple(self._histories.get(number, ()))
-        seconds = before.seconds + time.monotonic() - self._began.get(number, time.monotonic())
-        told = last.get(OUTCOME)
-        record = replace(before, history=history, seconds=seconds)
-        if told is None:
-            value = history[-1] if history else None
-            state, reason = ("failed", redact_text(error)) if error else ("stopped", _WORSE)
-            record = replace(record, state=state, value=None if error else value, reason=reason)
-            with suppress(OSError):
-                call_actor(self.hub, "interrupt", f"{self.run_id}-{record.name}")
-        else:
-            record = replace(record, metrics=told["metrics"], cached=tuple(told["cached"]), reason=told["reason"])
-            if told["state"] == "done":
-                record = replace(record, state="done", value=told["value"], history=history or (told["value"],))
-            else:
-                record = replace(record, state="failed", value=None, reason=record.reason or "it was interrupted")
-        self.ended.add(number)
-        self.log.ended(record)
-        self.searcher.ended(number, record.value)
-        self._tell(record)
-
-    def end_rest(self) -> None:
-        """Trials that run when Tune has finished: the time is over."""
-        for record in list(self.log.trials.values()):
-            if record.state == "running" and record.number in self._began:
-                history = tuple(self._histories.get(record.number, ()))
-                seconds = time.monotonic() - self._began[record.number]
-                value = history[-1] if history else None
-                reason = "the search ended: its time is over"
-                ended = replace(record, state="stopped", value=value, history=history, seconds=seconds, reason=reason)
-                self.log.ended(ended)
-                self._tell(ended)
-
-    def flush(self) -> None:
-        """What was reported is with the watcher."""
-        self.watcher.flush()
-
-    def _tell(self, record: TrialRecord) -> None:
-        best = best_trial(list(self.log.trials.values()), self.search.metric.goal)
-        if record.value is not None:
-            values = {"trial.value": record.value, "trial.seconds": record.seconds}
-            values |= {f"trial.{name}": value for name, value in record.params.items()}
-            values |= {} if best is None else {"best.value": best.value}
-            self.watcher.report(values, step=record.number)
-        self._tell_status(record)
-        self.view.trial_ended(record, best)
-
-    def _tell_status(self, record: TrialRecord) -> None:
-        states: dict[str, Any] = {"running": "pending", "stopped": "done"}
-        self.status.job(f"{TRIALS_FOLDER}/{record.name}", states.get(record.state, record.state))
-
-
-def _callback(recorder: _Recorder) -> Any:
-    """The recorder as a callback of Tune."""
-    from ray import tune
-
-    class Recording(tune.Callback):
-        def __reduce__(self) -> Any:
-            return tune.Callback, ()  # for Tune's own state, from which nothing is ever read
-
-        def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
-            if OBJECTIVE in result and OUTCOME not in result:
-                recorder.reading(trial.config["number"], result["training_iteration"], result[OBJECTIVE])
-
-        def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-            recorder.end(trial.config, trial.last_result or {})
-
-        def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-            text = str(trial.get_error() or "its process died").strip().splitlines()[-1]
-            recorder.end(trial.config, {}, f"its process died {_LOST_TRIES + 1} times: {text}")
-
-    return Recording()
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what fails is told by the trial

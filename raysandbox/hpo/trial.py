@@ -111,7 +111,7 @@ class Drive:
 
     Attributes:
         given: how many of the trial's readings Tune knows or shall not know.
-        last_step: of the last of them.
+        steps: the last step of each unit of work among them.
     """
 
     def __init__(self, setting: Setting, group: PlacementGroup | None) -> None:
@@ -121,14 +121,16 @@ class Drive:
         self._call: Any = None
         self._suggestion: Mapping[str, Any] = {}
         self._attempt = ""
-        self.given, self.last_step, self._unseen = 0, -math.inf, 0
+        self.given, self._unseen = 0, 0
+        self.steps: dict[str, int] = {}
 
     def begin(self, suggestion: Mapping[str, Any]) -> None:
         """Turns to another trial, or to other values for the same one."""
         self.interrupt()
         self._suggestion = suggestion
         self._iteration, self._lost = 0, []
-        self.given, self.last_step, self._unseen = 0, -math.inf, 0
+        self.given, self._unseen = 0, 0
+        self.steps: dict[str, int] = {}
         self._began = time.monotonic()
 
     def state(self) -> dict[str, Any]:
@@ -137,7 +139,7 @@ class Drive:
             "number": self._suggestion["number"],
             "params": self._suggestion["params"],
             "given": self.given,
-            "last_step": self.last_step,
+            "steps": self.steps,
             "iteration": self._iteration,
         }
 
@@ -145,7 +147,7 @@ class Drive:
         """Passes over the values that Tune knows, from this trial or from one whose place it takes."""
         self._iteration = state["iteration"]
         if all(state[name] == self._suggestion[name] for name in ("number", "params")):
-            self.given, self.last_step = state["given"], state["last_step"]
+            self.given, self.steps = state["given"], dict(state["steps"])
         else:
             self._unseen = state["iteration"]
 
@@ -217,9 +219,10 @@ class Drive:
         run = self._setting.run_id_of(self._suggestion["number"])
         for reading in call_actor(self._setting.hub, "readings", run, self.given, patience, self._attempt):
             self.given += 1
-            if reading.step is not None and reading.step <= self.last_step:
-                continue  # said again by a job that began anew
-            self.last_step = -math.inf if reading.step is None else reading.step
+            if reading.step is not None:
+                if reading.step <= self.steps.get(reading.unit, -1):
+                    continue  # said again by a job that began anew
+                self.steps[reading.unit] = reading.step
             if self._unseen:
                 self._unseen -= 1
             elif isinstance(reading.value, int | float) and not math.isnan(reading.value):

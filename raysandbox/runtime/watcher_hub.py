@@ -33,6 +33,7 @@ class Reading(NamedTuple):
 
     value: Any
     step: int | None
+    unit: str = ""  # of work: steps count within one
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,9 @@ class WatcherHub:
         config, metric = watched.config, watched.metric
         self._give_up(config.run_id)
         earlier = read_events(config.work_dir / "metrics.jsonl") if metric else ()
-        readings = [Reading(from_json(line["value"]), line["step"]) for line in earlier if line["name"] == metric]
+        readings = [
+            Reading(from_json(line["value"]), line["step"], line["unit"]) for line in earlier if line["name"] == metric
+        ]
         watcher = SandboxWatcher(config)
         if watched.search is not None:
             watcher.setup_sweep(watched.search, config.project)
@@ -110,7 +113,7 @@ class WatcherHub:
         if trial is None:
             return run in self._ended  # too late: passed over
         new = trial.watcher.append(client, first, metrics)
-        readings = [Reading(m.value, m.step) for m in metrics[len(metrics) - new :] if m.name == trial.metric]
+        readings = [Reading(m.value, m.step, m.unit) for m in metrics[len(metrics) - new :] if m.name == trial.metric]
         if readings:
             with self._news:
                 trial.readings += readings

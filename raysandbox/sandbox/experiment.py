@@ -129,6 +129,7 @@ def accounted(status: Status, work_dir: Path, at_end: Callable[[Path], object]) 
         at_end(work_dir)
     except RunInterrupted as error:
         status.end("interrupted", 128 + error.signum, str(error))
+        at_end(work_dir)
         raise
     except SandboxError as error:
         status.end("failed", 1, str(error))

@@ -33,6 +33,8 @@ _OWN = (
     "quarantine",
     "report.md",
     "report.html",
+    "trials.csv",
+    "best_config.yaml",
     "wandb",
 )
 _PREVIOUS = "previous"

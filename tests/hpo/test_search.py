@@ -11,7 +11,7 @@ from raysandbox.api import run
 from raysandbox.core.errors import ConfigError, JobFailed
 from raysandbox.core.events import read_events
 from raysandbox.sandbox.trials import TrialRecord, read_trials
-from tests.hpo.tiny_searches import ROWS, filtering, training
+from tests.hpo.tiny_searches import ROWS, filtering, training, write
 from tests.runtime.test_elastic_workers import groups_held
 
 pytestmark = pytest.mark.usefixtures("cluster", "texts")
@@ -171,3 +171,62 @@ def test_trainings_work_in_the_bundles_of_their_trials(workspace: Path) -> None:
     at_once = [sum(began[trial] <= at < ended[trial] for trial in began) for at in began.values()]
     assert max(at_once) == 2  # as many as there are GPUs
     assert not groups_held()
+
+
+def test_changed_data_run_every_trial_again(workspace: Path) -> None:
+    hpo = {"method": "grid", "metric": ROWS_OUT, "parameters": {"text_length_filter.min_len": {"values": [5, 10]}}}
+    config = filtering(workspace, hpo)
+    run(config)
+    run(config, resume=True)
+    assert [record.attempts for record in trials()] == [1, 1]
+    lines = Path("texts.jsonl").read_text().splitlines(keepends=True)
+    Path("texts.jsonl").write_text("".join(lines[:20]))
+    run(config, resume=True)
+    assert [record.value for record in trials()] == [16, 11]
+    assert [record.value for record in read_trials(WORK / "previous/1/journal.jsonl")] == [36, 31]
+
+
+def test_trials_that_a_time_budget_cut_off_are_finished_later(workspace: Path) -> None:
+    hpo = {
+        "method": "grid",
+        "metric": LOSS,
+        "parameters": {"anonymous.train.extra_configs.floor": {"values": [1.0, 0.5]}},
+    }
+    with pytest.raises(JobFailed, match="none of the"):
+        run(training(workspace, {**hpo, "time_budget": 5}, steps=100, seconds_per_step=0.1))
+    assert {record.state for record in trials()} == {"running"}
+    run(training(workspace, hpo, steps=100, seconds_per_step=0.1), resume=True)
+    assert [(record.state, len(record.history)) for record in trials()] == [("done", 100)] * 2
+
+
+def test_values_of_every_iteration_count(workspace: Path) -> None:
+    recipe = {
+        "dataset_path": str(workspace / "texts.jsonl"),
+        "export_path": "./outputs/search/kept.jsonl",
+        "process": [{"random_selector": {"select_ratio": 0.5}}],
+    }
+    extra = {"type": "fake", "work_dir": "./outputs/search/model", "steps": 3}
+    jobs = [
+        {"hook": "ProcessDataHook", "meta_name": "process", "dj_configs": recipe, "output": ["kept"]},
+        {
+            "hook": "TrainModelHook",
+            "meta_name": "train",
+            "extra_configs": extra,
+            "input": {"extra_configs.train_dataset": "-1.kept"},
+        },
+    ]
+    updater = {"anonymous.process.kept": "anonymous.process.dj_configs.dataset_path"}
+    hpo = {"method": "grid", "metric": LOSS, "parameters": {"anonymous.train.extra_configs.floor": {"values": [1.0]}}}
+    run(write(workspace, hpo, jobs, max_iter_num=2, iter_updater=updater))
+    assert [len(record.history) for record in trials()] == [6]
+
+
+def test_a_failed_search_leaves_no_best_configuration_of_an_earlier_one(workspace: Path) -> None:
+    hpo = {"method": "grid", "metric": ROWS_OUT, "parameters": {"text_length_filter.min_len": {"values": [5]}}}
+    run(filtering(workspace, hpo))
+    Path("texts.jsonl").write_text("no JSON\n")
+    with pytest.raises(JobFailed):
+        run(filtering(workspace, hpo))
+    assert not (WORK / "best_config.yaml").exists()
+    assert (WORK / "previous/1/best_config.yaml").exists()
+    assert (WORK / "trials.csv").exists()
