@@ -21,7 +21,7 @@ from raysandbox.sandbox.view import RunView
 
 __all__ = ["Recorder", "callback"]
 
-_WORSE = "stopped early: others were better at that point"
+_EARLY = "stopped early by the scheduler"
 
 
 @dataclass
@@ -83,7 +83,7 @@ class Recorder:
         record = replace(before, history=history, seconds=seconds)
         if told is None:
             value = history[-1] if history else None
-            state, reason = ("failed", redact_text(error)) if error else ("stopped", _WORSE)
+            state, reason = ("failed", redact_text(error)) if error else ("stopped", _EARLY)
             record = replace(record, state=state, value=None if error else value, reason=reason)
             with suppress(OSError):
                 call_actor(self.hub, "interrupt", f"{self.run_id}-{record.name}")
