@@ -8,13 +8,27 @@ import json
 import os
 import sys
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["DigestMemo", "canonical_json", "code_version", "digest", "library_versions", "package_version"]
+__all__ = [
+    "CODE_BESIDE",
+    "DigestMemo",
+    "FileStamps",
+    "canonical_json",
+    "code_version",
+    "digest",
+    "file_stamp",
+    "library_versions",
+    "package_version",
+]
+
+
+CODE_BESIDE = "__code_beside__"  # what a module is called that names the code it may import beside its file
 
 
 def canonical_json(value: Any) -> str:
@@ -38,6 +52,9 @@ def package_version() -> str:
 
 def _source_digest(module: str) -> str:
     """Hash of a module's file; another one each time for a notebook, whose cells change unseen."""
+    beside = getattr(sys.modules.get(module), CODE_BESIDE, None)
+    if beside is not None:
+        return digest([_file_digest(module), beside])
     if module != "__main__":
         return _file_digest(module)
     path = getattr(sys.modules[module], "__file__", None)
@@ -69,8 +86,51 @@ def library_versions(*packages: str) -> dict[str, str | None]:
     return found
 
 
+def file_stamp(path: str | Path) -> dict[str, int]:
+    """What tells a file from another one that stood at its path; equal for all hard links to it.
+
+    Raises:
+        OSError: there is no file.
+    """
+    stat = os.stat(path)
+    return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "inode": stat.st_ino, "device": stat.st_dev}
+
+
+@dataclass(frozen=True)
+class FileStamps:
+    """What files were known by when they were looked at.
+
+    Attributes:
+        known: path, size, time of change and inode of each; a device has another number on another machine.
+    """
+
+    known: tuple[tuple[str, int, int, int], ...] = ()
+
+    @classmethod
+    def of(cls, paths: Iterable[str | Path]) -> FileStamps:
+        """Those of files as they are now, each once.
+
+        Raises:
+            OSError: one is not there.
+        """
+        return cls(tuple(map(_seen, dict.fromkeys(map(str, paths)))))
+
+    @property
+    def changed(self) -> bool:
+        """Whether a file was written, replaced or removed since."""
+        try:
+            return any(_seen(path) != (path, *rest) for path, *rest in self.known)
+        except OSError:
+            return True
+
+
+def _seen(path: str) -> tuple[str, int, int, int]:
+    stamp = file_stamp(path)
+    return path, stamp["size"], stamp["mtime_ns"], stamp["inode"]
+
+
 class DigestMemo:
-    """Content digests of files and directories, memoised by size and modification time.
+    """Content digests of files and directories, memoised by the files' stamps.
 
     Args:
         folder: where the memo is kept, one small JSON file per path.
@@ -108,8 +168,7 @@ class DigestMemo:
 
     def _stamp(self, path: Path) -> tuple[Path, dict[str, Any]]:
         """Where a file's digest is noted, and what it holds for."""
-        stat = path.stat()
-        stamp = {"path": str(path.resolve()), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+        stamp = {"path": str(path.resolve()), **file_stamp(path)}
         return self._folder / f"{digest(stamp['path'])}.json", stamp
 
 

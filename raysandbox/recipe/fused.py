@@ -203,6 +203,10 @@ class FusedOps:
             tally.failed += len(failures)
             tally.seconds += time.perf_counter() - started
             batch = result
+            if unit.recall is not None and isinstance(op, Mapper) and not numbered(batch.table):
+                # Filters may leave one row of each number: no longer the one that another run leaves.
+                unit.recall.give_up_rows()
+                unit = replace(unit, recall=None)
         if alive is None:
             return Outcome(*self._split_features(batch), bad)
         kept = _left(batch, alive)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from raysandbox.core.files import atomic_write
-from raysandbox.core.keys import DigestMemo, code_version, digest
+from raysandbox.core.keys import DigestMemo, FileStamps, code_version, digest
 from raysandbox.ops.base import Operator
 from raysandbox.recipe.blocks import Block
 from raysandbox.recipe.fused import FusedOps
@@ -51,6 +51,7 @@ class Marker:
         self._operators = operators
         self._files = files
         self._memo = memo
+        self._inputs = FileStamps.of(file.path for file in files if not is_remote(file.path))
 
     def read(self) -> Mapping[str, Any] | None:
         """What the finished run reported, if code, recipe, input and output are still the same.
@@ -68,7 +69,9 @@ class Marker:
         return content["result"] if content.get("key") == self._key else None
 
     def write(self, result: Mapping[str, Any]) -> None:
-        """Marks the output as finished."""
+        """Marks the output as finished, unless the input is no longer what it was before it was read."""
+        if self._inputs.changed:
+            return
         content = {"key": self._key, "output": _stamps(result["path"]), "result": dict(result)}
         atomic_write(self._path, json.dumps(content, ensure_ascii=False, indent=1))
 

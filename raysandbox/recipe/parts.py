@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import ipc
 
+from raysandbox.core.keys import FileStamps
 from raysandbox.ops.arrays import numpy_of
 from raysandbox.recipe.blocks import (
     ROW_COLUMN,
@@ -82,11 +83,13 @@ class Unit:
         index: its number.
         source: its rows.
         digest: names the content of its rows, "" when it is not known.
+        stamps: of the local files that it was made of.
     """
 
     index: int
     source: ReadTask | InMemory | Staged
     digest: str = ""
+    stamps: FileStamps = field(default_factory=FileStamps)
 
 
 @dataclass

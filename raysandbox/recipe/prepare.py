@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 
 from raysandbox.core.errors import ConfigError, Problem
 from raysandbox.core.files import cache_dir
-from raysandbox.core.keys import DigestMemo, digest
+from raysandbox.core.keys import DigestMemo, FileStamps, digest
 from raysandbox.ops.base import Operator
 from raysandbox.recipe.blocks import file_suffix
 from raysandbox.recipe.fused import FusedOps, needs_of
@@ -88,7 +89,14 @@ def quarantine_file(export_path: Path, folder: Path | None) -> Path:
 
 def units_of(plan: InputPlan, memo: DigestMemo | None = None) -> list[Unit]:
     """One unit per task, named by the content of its rows if there is a memo of digests."""
-    return [Unit(index, task, "" if memo is None else _name(task, memo)) for index, task in enumerate(plan.tasks)]
+    if memo is None:
+        return [Unit(index, task) for index, task in enumerate(plan.tasks)]
+    # The stamps first: what is written later is not what the name is made of.
+    return [Unit(index, task, stamps=_stamps(task), digest=_name(task, memo)) for index, task in enumerate(plan.tasks)]
+
+
+def _stamps(task: ReadTask) -> FileStamps:
+    return FileStamps.of(span.file.path for span in task.spans if os.path.isfile(span.file.path))
 
 
 def _name(task: ReadTask, memo: DigestMemo) -> str:

@@ -91,7 +91,8 @@ def recall_keys(
         if isinstance(op, Mapper):  # one may read the statistics so far: Data-Juicer's do
             changes, seen = [changes, list(found), identity], columns
     # Filters decide which rows are written, not how; these are known of any run with the same mappers.
-    rows = digest([changes, sorted(key for key in found if key) if with_results else [], form])
+    # With what they compute the rows depend on the order too: of two of one name the last counts.
+    rows = digest([changes, [key for key in found if key] if with_results else [], form])
     return RecallKeys(store, tuple(found), tuple(media), rows, digest([rows, "lines", "digests"]))
 
 
@@ -213,7 +214,7 @@ class Recall:
         return _columns(both.take(pa.array(order)))
 
     def give_up_rows(self) -> None:
-        """The unit does not come to its end: its rows are not known."""
+        """The unit does not come to its end, or rows have lost their numbers: its rows are not known."""
         self._complete = False
 
     def end_block(

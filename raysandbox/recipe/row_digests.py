@@ -4,8 +4,8 @@ They are MurmurHash3 of 128 bits: fast, and far too long for two of a billion ro
 (a probability of 10^-21), but no guard against texts that somebody makes to collide.
 
 Beside an output of plain JSON lines a hidden file, the sidecar, holds one digest per line, so that who
-looks rows up by their lines need not read the output. It belongs to the content that has the size and the
-time of change that it names.
+looks rows up by their lines need not read the output. It belongs to the file that has the stamp that it
+names, or is a hard link to it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raysandbox.core.files import atomic_path
+from raysandbox.core.keys import file_stamp
 from raysandbox.ops.arrays import numpy_of
 from raysandbox.ops.batch import JSON_TEXT
 
@@ -157,6 +158,4 @@ def _write(rows: RowDigests, target: Path, stamp: bytes) -> None:
 
 
 def _stamp(path: Path) -> bytes:
-    """Size and time of change of a file."""
-    stat = path.stat()
-    return f"{stat.st_size} {stat.st_mtime_ns}".encode()
+    return " ".join(map(str, file_stamp(path).values())).encode()

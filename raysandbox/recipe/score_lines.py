@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from raysandbox.core.keys import digest
+from raysandbox.core.keys import FileStamps, digest
 from raysandbox.recipe.plan import InputPlan
 from raysandbox.recipe.remote import is_remote
 from raysandbox.recipe.row_digests import RowDigests, digest_lines, read_digests, sidecar_of
@@ -114,11 +114,18 @@ def scored_lines(path: Path, index: ScoreIndex) -> ScoredLines | None:
     return ScoredLines(path, rows, index, known, known.find(rows.digests))
 
 
-def remember_lines(path: Path, index: ScoreIndex, scores: pa.Table) -> None:
-    """Keeps the digests of a file's lines, which have none beside it, and the scores of these lines."""
+def remember_lines(path: Path, index: ScoreIndex, scores: pa.Table, before: FileStamps) -> None:
+    """Keeps the digests of a file's lines, which have none beside it, and the scores of these lines.
+
+    Args:
+        path: the file.
+        index: scores by line.
+        scores: those of its lines.
+        before: the file's stamp before it was scored; nothing is kept when it has changed since.
+    """
     digest_lines(path, _elsewhere(path, index.folder))
     lines = scored_lines(path, index)
-    if lines is not None:
+    if lines is not None and not before.changed:
         lines.learn(scores)
 
 

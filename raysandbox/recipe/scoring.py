@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from raysandbox.core.errors import UserError
+from raysandbox.core.keys import FileStamps
 from raysandbox.core.progress import Progress
 from raysandbox.core.runner import RowScorer
 from raysandbox.ops.base import OpResources
@@ -111,11 +112,12 @@ class DatasetScorers:
             path = file_of_lines(plan)
         if memory is None or path is None:
             return self._scores(plan, work, on_device, export_path).table
+        before = FileStamps.of([path])
         lines = scored_lines(path, memory.by_line)
         if lines is None:
             found = self._scores(plan, work, on_device, None)
             if found.keepable and not found.made:
-                remember_lines(path, memory.by_line, found.table)
+                remember_lines(path, memory.by_line, found.table, before)
             return found.table
         if lines.complete:
             return lines.scores()

@@ -100,8 +100,8 @@ class Work:
         return replace(self, known={} if missing else known, missing=frozenset(missing), damaged=damaged)
 
     def _recalled(self, unit: Unit) -> Recall | None:
-        """What the store knows of a unit; None where it is not asked."""
-        return None if self.recall is None or not unit.digest else self.recall.open(unit.digest)
+        """What the store knows of a unit; None where it is not asked, or the unit is no longer what it is named for."""
+        return None if self.recall is None or not unit.digest or unit.stamps.changed else self.recall.open(unit.digest)
 
     @property
     def resources(self) -> tuple[OpResources, ...]:
@@ -131,7 +131,8 @@ class Work:
         if recall is None:
             return self._compute(unit, None)
         report = self._replayed(unit, recall) or self._compute(unit, recall)
-        recall.save()
+        if not unit.stamps.changed:  # else some of what was computed may be of another content
+            recall.save()
         report.recalled += recall.hits
         report.damaged = recall.damaged
         return report
