@@ -5,6 +5,8 @@ stand against that. A bound moves only when the rows that it drops are worse tha
 keeps by more than chance would make the worst of all cuts tried (Bonferroni). And what is reported
 is measured on rows that had no part in the choice: the whole procedure is repeated on K - 1 of K
 folds, and its thresholds are applied to the remaining one.
+
+Copies of a row are one row with a weight: they count as many times in every mean, and once as evidence.
 """
 
 from __future__ import annotations
@@ -13,17 +15,19 @@ import math
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import NormalDist
 
 import numpy as np
 
 from raysandbox.refine._grid import Grid, State
 
-__all__ = ["Chooser", "Gain", "Rule", "gain_between"]
+__all__ = ["Chooser", "Gain", "Rule", "effective", "gain_between"]
 
 _PRICES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.85, 1.0)
 _CLEARLY = 2.0  # standard errors by which a cut that drops more must be better
 
+Profile = tuple[np.ndarray, np.ndarray, np.ndarray]  # see `profile`
 Worth = Callable[[np.ndarray, np.ndarray], np.ndarray]  # from sums and counts
 
 
@@ -33,7 +37,7 @@ class Rule:
 
     Attributes:
         least: smallest share of the rows to keep.
-        fewest: smallest number of rows to keep: the mean of a few says nothing.
+        fewest: smallest number of rows to keep, copies as in `effective`: the mean of a few says nothing.
         confidence: of the interval, and 1 - the chance that noise moves any bound on the rows it is chosen on.
         max_rounds: times that all bounds are gone through at one price.
         two_sided: whether both bounds of a statistic may move.
@@ -44,10 +48,6 @@ class Rule:
     confidence: float
     max_rounds: int
     two_sided: bool
-
-    def needed(self, rows: np.ndarray) -> float:
-        """How many of some rows (bool) must be kept."""
-        return max(self.least * float(rows.sum()), self.fewest)
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,25 @@ class Gain:
     high: float
 
 
-def gain_between(utility: np.ndarray, old: np.ndarray, new: np.ndarray, folds: np.ndarray, confidence: float) -> Gain:
+def effective(weights: np.ndarray) -> float:
+    """The number of rows of equal weight whose mean is as sure: sum(w)² / sum(w²) (Kish)."""
+    return float(weights.sum() ** 2 / np.maximum(np.square(weights).sum(), 1))
+
+
+def gain_between(
+    utility: np.ndarray,
+    old: np.ndarray,
+    new: np.ndarray,
+    folds: np.ndarray,
+    confidence: float,
+    weights: np.ndarray | None = None,
+) -> Gain:
     """The difference of the means over two overlapping sets of rows, taken in each fold and averaged.
 
     Fold by fold, since the thresholds of one fold were chosen with the rows of the others. The variance
     within a fold is that of the linearised ratios (delta method): the mean over a set A of n rows is
-    sum(a·u) / sum(a), whose influence of row i is a_i (u_i - mean_A) / (share of A).
+    sum(w·a·u) / sum(w·a), whose influence of row i is w_i a_i (u_i - mean_A) / mean(w·a). With copies as
+    weights that is the cluster-robust variance.
 
     Args:
         utility: the higher, the better (float64, one per row).
@@ -74,13 +87,15 @@ def gain_between(utility: np.ndarray, old: np.ndarray, new: np.ndarray, folds: n
         new: rows after (bool).
         folds: number of each row's fold (int); those without rows before or after do not count.
         confidence: of the two-sided interval.
+        weights: copies of each row (float64); one of each by default.
     """
+    weights = np.ones(len(utility)) if weights is None else weights
     means, variances = [], []
     for fold in range(int(folds.max()) + 1):
         mine = folds == fold
-        u, a, b = utility[mine], old[mine], new[mine]
+        u, a, b = utility[mine], weights[mine] * old[mine], weights[mine] * new[mine]
         if a.any() and b.any():
-            before, after = float(u[a].mean()), float(u[b].mean())
+            before, after = float(a @ u / a.sum()), float(b @ u / b.sum())
             influence = b * (u - after) / b.mean() - a * (u - before) / a.mean()
             means.append((before, after))
             variances.append(float(np.mean(influence**2)) / len(u))
@@ -96,12 +111,19 @@ class Chooser:
     Attributes:
         grid: the cuts.
         utility: the higher, the better (float64, one per row).
+        weights: copies of each row (float64).
         rule: how to choose.
     """
 
     grid: Grid
     utility: np.ndarray
+    weights: np.ndarray
     rule: Rule
+
+    @cached_property
+    def summed(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What `profile` sums up: copies, utility with copies, squared copies."""
+        return self.weights, self.weights * self.utility, self.weights**2
 
     def choose(self, rows: np.ndarray, allowed: AbstractSet[int]) -> State:
         """The best cuts for some rows (bool); the recipe's own where none is beyond chance.
@@ -115,7 +137,7 @@ class Chooser:
         if not order:
             return self.grid.old
         kept = self.utility[rows & self.grid.kept(search.start)]
-        for price in np.quantile(kept[kept <= kept.mean()], _PRICES):
+        for price in np.quantile(kept[kept <= max(self._mean(rows, search.start), kept.min())], _PRICES):
             search.ascend(order, lambda sums, counts, price=price: sums - price * counts)
         search.ascend(order, lambda sums, counts: sums / np.maximum(counts, 1), sparing=True)
         return search.state if self._mean(rows, search.state) > self._mean(rows, self.grid.old) else self.grid.old
@@ -135,24 +157,28 @@ class Chooser:
         return kept, states
 
     def _mean(self, rows: np.ndarray, state: State) -> float:
-        kept = rows & self.grid.kept(state)
-        return float(self.utility[kept].mean()) if kept.any() else -math.inf
+        weights = self.weights * (rows & self.grid.kept(state))
+        return float(weights @ self.utility / weights.sum()) if weights.any() else -math.inf
+
+    def size(self, rows: np.ndarray) -> float:
+        """How many some rows (bool) are with their copies."""
+        return float(self.weights @ rows)
 
     def _loosened(self, rows: np.ndarray, allowed: AbstractSet[int]) -> State:
         """The recipe's own cuts, or looser ones where these keep fewer rows than wanted.
 
         One bound after the other is loosened, the one that brings back most rows first, no further than needed.
         """
-        state, needed = self.grid.old, self.rule.needed(rows)
-        while (rows & self.grid.kept(state)).sum() < needed:
+        state, needed = self.grid.old, self.rule.least * self.size(rows)
+        while self.size(rows & self.grid.kept(state)) < needed:
             options = []
             for index in allowed:
-                counts, _ = profile(self.grid, index, state, rows, self.utility)
+                counts = profile(self, index, state, rows)[0]
                 enough = np.flatnonzero(counts >= needed)
                 cut = int(enough[-1]) if len(enough) else 0
                 options.append((min(counts[cut], needed), -abs(cut - state[index]), -index, cut))
             best = max(options, default=(0, 0, 0, 0))
-            if not options or best[0] <= (rows & self.grid.kept(state)).sum():
+            if not options or best[0] <= self.size(rows & self.grid.kept(state)):
                 return state
             state = _with(state, -best[2], best[3])
         return state
@@ -168,7 +194,7 @@ class _Search:
 
     def __post_init__(self) -> None:
         self.state = self.start
-        self._needed = self.chooser.rule.needed(self.rows)
+        self._needed = self.chooser.rule.least * self.chooser.size(self.rows)
         kept = self.chooser.utility[self.rows & self.chooser.grid.kept(self.start)]
         self._spread = float(kept.std()) if len(kept) else 0.0
 
@@ -182,7 +208,7 @@ class _Search:
         """The bounds with a cut beyond chance, the clearest first; empty when there is none."""
         if self._spread == 0:
             return []
-        best = {index: float(self._evidence(index, *self._profile(index)).max()) for index in sorted(allowed)}
+        best = {index: float(self._evidence(index, self._profile(index)).max()) for index in sorted(allowed)}
         if max(best.values(), default=0.0) < self.gate:
             return []
         return sorted(best, key=lambda index: -best[index])
@@ -203,44 +229,47 @@ class _Search:
                 return
 
     def _best(self, index: int, worth: Worth, sparing: bool) -> int:
-        counts, sums = self._profile(index)
+        found = counts, sums, squares = self._profile(index)
         current, start = self.state[index], self.start[index]
-        possible = (counts >= self._needed) & (self._evidence(index, counts, sums) >= self.gate)
+        enough = (counts >= self._needed) & (counts**2 >= self.chooser.rule.fewest * squares)
+        possible = enough & (self._evidence(index, found) >= self.gate)
         if self._other_side_moved(index):
             possible[:] = False
-        possible[start] = counts[start] >= self._needed
+        possible[start] = enough[start]
         if not possible.any():
             return current
         values = np.where(possible, worth(sums, counts), -math.inf)
         best = int(np.argmax(values))
         if sparing:
-            return int(np.flatnonzero(possible & (self._tightening_pays(best, counts, sums) < _CLEARLY))[0])
+            return int(np.flatnonzero(possible & (self._tightening_pays(best, found) < _CLEARLY))[0])
         return current if possible[current] and values[current] >= values[best] else best
 
-    def _profile(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        return profile(self.chooser.grid, index, self.state, self.rows, self.chooser.utility)
+    def _profile(self, index: int) -> Profile:
+        return profile(self.chooser, index, self.state, self.rows)
 
-    def _evidence(self, index: int, counts: np.ndarray, sums: np.ndarray) -> np.ndarray:
+    def _evidence(self, index: int, found: Profile) -> np.ndarray:
         """Of each cut how sure it is that it is better than the one at the start, in standard errors."""
-        start = self.start[index]
+        counts, start = found[0], self.start[index]
         tighter = np.arange(len(counts)) > start
-        pays = self._tightening_pays(start, counts, sums)
+        pays = self._tightening_pays(start, found)
         return np.where(counts == counts[start], -math.inf, np.where(tighter, pays, -pays))
 
-    def _tightening_pays(self, cut: int, counts: np.ndarray, sums: np.ndarray) -> np.ndarray:
+    def _tightening_pays(self, cut: int, found: Profile) -> np.ndarray:
         """Of each cut how sure it is that of it and another the tighter one is better, in standard errors.
 
         Two-sample z between the rows that both keep and those that only the looser one keeps; 0 where
-        there are none of either.
+        there are none of either. A weighted mean has the variance of one row times sum(w²) / sum(w)².
         """
-        tighter = np.arange(len(counts)) > cut
-        few, many = np.minimum(counts, counts[cut]), np.maximum(counts, counts[cut])
-        of_few, of_many = np.where(tighter, sums, sums[cut]), np.where(tighter, sums[cut], sums)
-        between = many - few
-        some = (between > 0) & (few > 0)
-        few, between = np.where(some, few, 1), np.where(some, between, 1)
-        difference = of_few / few - (of_many - of_few) / between
-        return np.where(some, difference / (self._spread * np.sqrt(1 / between + 1 / few)), 0.0)
+        tighter = np.arange(len(found[0])) > cut
+        few = [np.where(tighter, each, each[cut]) for each in found]
+        between = [np.where(tighter, each[cut], each) - less for each, less in zip(found, few, strict=True)]
+        some = (between[0] > 0) & (few[0] > 0)
+        means, variances = [], []
+        for counts, sums, squares in (few, between):
+            size = np.where(some, counts, 1)
+            means.append(sums / size)
+            variances.append(np.where(some, squares, 1) / size**2)
+        return np.where(some, (means[0] - means[1]) / (self._spread * np.sqrt(sum(variances))), 0.0)
 
     def _other_side_moved(self, index: int) -> bool:
         """Whether the other bound of a statistic has moved, where only one may."""
@@ -254,20 +283,19 @@ class _Search:
         )
 
 
-def profile(
-    grid: Grid, index: int, state: State, rows: np.ndarray, utility: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Number and summed utility of the rows that would be kept at each cut of a bound, the others as they are.
+def profile(chooser: Chooser, index: int, state: State, rows: np.ndarray) -> Profile:
+    """What would be kept of some rows (bool) at each cut of a bound, the others as they are.
 
     Returns:
-        two arrays of one value per cut, from the loosest to the tightest.
+        three arrays of one value per cut, from the loosest to the tightest: of the rows that it keeps the
+        number with copies, the sum of the utility, and the sum of the squared numbers of copies.
     """
-    others = rows & grid.kept(state, without=index)
-    depths = grid.depths(index, state)[others]
-    size = len(grid.bounds[index].cuts) + 1
-    counts = np.bincount(depths, minlength=size)[::-1].cumsum()[::-1][1:]
-    sums = np.bincount(depths, utility[others], minlength=size)[::-1].cumsum()[::-1][1:]
-    return counts, sums
+    others = rows & chooser.grid.kept(state, without=index)
+    depths = np.where(others, chooser.grid.depths(index, state), 0).astype(np.intp)  # 0: no cut keeps it
+    size = len(chooser.grid.bounds[index].cuts) + 1
+    at_depth = (np.bincount(depths, each, size) for each in chooser.summed)
+    counts, sums, squares = (each[::-1].cumsum()[::-1][1:] for each in at_depth)
+    return counts, sums, squares
 
 
 def _with(state: State, index: int, cut: int) -> State:

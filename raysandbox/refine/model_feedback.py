@@ -1,7 +1,8 @@
 """Refinement by model feedback: thresholds that improve a loss or score per row at a wanted retention.
 
 Cuts are chosen by `_cuts.Chooser` and judged on rows that had no part in the choice. A recipe is
-changed only when the gain there is above chance.
+changed only when the gain there is above chance. Equal rows, in a data set with duplicates or with
+sources that are repeated, are one row with a weight: else a copy would judge what the other chose.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import pyarrow as pa
 from pydantic import Field
 
 from raysandbox.analysis.numbers import readable
 from raysandbox.core.component import Component, InputPath
 from raysandbox.core.errors import UserError, did_you_mean
 from raysandbox.refine._bounds import Change, RecipePath, Refinement, as_written, bounds_of, filter_class, steps_of
-from raysandbox.refine._cuts import Chooser, Gain, Rule, gain_between
+from raysandbox.refine._copies import Copies
+from raysandbox.refine._cuts import Chooser, Gain, Rule, effective, gain_between
 from raysandbox.refine._grid import Bound, Grid, MeasuredFilter, State, bounds_on, numbers_of
 
 __all__ = ["FeedbackRefinement", "MeasuredFilter", "ModelFeedbackConfig", "Move", "refine"]
@@ -126,27 +129,35 @@ def refine(
     _check_operators(settings.operators, measured)
     finite = np.isfinite(feedback)
     measured = tuple(replace(m, stats=_select(m.stats, finite)) for m in measured)
-    study = _Study(
-        settings, Grid(measured, _movable(measured, settings.operators), int(finite.sum())), feedback[finite]
-    )
+    feedback = feedback[finite]
+    copies = Copies.among(feedback, [values for m in measured for values in m.stats.values()])
+    distinct = [replace(m, stats={key: v.take(pa.array(copies.first)) for key, v in m.stats.items()}) for m in measured]
+    grid = Grid(distinct, _movable(measured, settings.operators), len(copies.first))
+    study = _Study(settings, grid, feedback[copies.first], copies.sizes)
     moves, gain, verdict = study.result(recipe)
     refined = copy.deepcopy(dict(recipe))
     _apply(refined, moves, study.grid)
     changes = _changes(recipe, study, moves)
     old, new = study.grid.old, _state_of(study.grid, moves)
-    kept = (study.grid.kept(old), study.grid.kept(new))
-    return FeedbackRefinement(
-        refined, changes, moves, measured, study.feedback, kept, int((~finite).sum()), gain, verdict
-    )
+    kept = (study.grid.kept(old)[copies.of_row], study.grid.kept(new)[copies.of_row])
+    return FeedbackRefinement(refined, changes, moves, measured, feedback, kept, int((~finite).sum()), gain, verdict)
 
 
 @dataclass
 class _Study:
-    """The choice for one data set."""
+    """The choice for one data set, of which every row is different.
+
+    Attributes:
+        settings: how to choose.
+        grid: the cuts.
+        feedback: one number per row (float64).
+        weights: copies of each row (float64).
+    """
 
     settings: ModelFeedbackConfig
     grid: Grid
     feedback: np.ndarray
+    weights: np.ndarray
 
     def __post_init__(self) -> None:
         settings, size = self.settings, len(self.feedback)
@@ -154,7 +165,7 @@ class _Study:
         self.folds = np.random.default_rng(settings.seed).permutation(size) % settings.folds
         self.least = max(settings.retention - settings.retention_tolerance, 0.0)
         rule = Rule(self.least, _ROWS_PER_FOLD, settings.confidence, settings.max_rounds, settings.two_sided)
-        self.chooser = Chooser(self.grid, self.utility, rule)
+        self.chooser = Chooser(self.grid, self.utility, self.weights, rule)
         self.dropped: dict[int, Gain] = {}
         self.stood_out: set[int] = set()
         self.hindrance = self._hindrance()
@@ -176,7 +187,7 @@ class _Study:
             moved = sorted(self._moved(state))
             gain = self._held_out_gain(chosen) if moved else gain
             if moved and self._is_beyond_chance(gain):
-                old, new = (_percent(float(self.grid.kept(each).mean())) for each in (self.grid.old, state))
+                old, new = (_percent(self._share(each)) for each in (self.grid.old, state))
                 moves = tuple(self._move(recipe, index, state, chosen) for index in moved)
                 return moves, gain, f"rows kept {old} → {new}; {self._text(gain)}, {self.settings.folds} folds"
         limit = f", not surely {self.settings.min_gain:g}" if self.settings.min_gain else ""
@@ -184,18 +195,23 @@ class _Study:
 
     def _hindrance(self) -> str:
         """Why nothing can be said, if so."""
-        rows, folds = len(self.feedback), self.settings.folds
+        distinct, rows, folds = len(self.feedback), int(self.weights.sum()), self.settings.folds
         needed = _ROWS_PER_FOLD * folds
-        if rows < needed:
-            return f"{rows} rows have feedback, {folds} folds need {needed}"
+        if distinct < needed:
+            different = "" if distinct == rows else f", {distinct} of them different"
+            return f"{rows} rows have feedback{different}, {folds} folds need {needed}"
         if not self.grid.bounds:
             return "no filter of the recipe has a bound that could move"
         if np.ptp(self.feedback) == 0:
             return f"{self._name} is the same in all rows"
-        kept = int(self.grid.kept(self.grid.old).sum())
-        if kept < needed:
-            return f"the recipe keeps {kept} of the {rows} rows with feedback, {folds} folds need {needed}"
-        loosest = float(self.grid.kept((0,) * len(self.grid.bounds)).mean())
+        kept = self.grid.kept(self.grid.old)
+        if kept.sum() < needed:
+            return f"the recipe keeps {kept.sum()} of the {distinct} rows with feedback, {folds} folds need {needed}"
+        if (sure := effective(self.weights[kept])) < needed:
+            return (
+                f"copies outweigh all else: the rows kept say as much as {sure:.0f} would, {folds} folds need {needed}"
+            )
+        loosest = self._share((0,) * len(self.grid.bounds))
         if loosest < self.least:
             return f"the loosest bounds keep {_percent(loosest)} of the rows, {_percent(self.least)} are wanted"
         return ""
@@ -220,7 +236,7 @@ class _Study:
         kept, states = self.chooser.held_out(self.folds, chosen)
         before, _ = self.chooser.held_out(self.folds, set(chosen) - {index})
         rest = (*state[:index], bound.old, *state[index + 1 :])
-        shares = float(self.grid.kept(rest).mean()), float(self.grid.kept(state).mean())
+        shares = self._share(rest), self._share(state)
         same = sum(np.sign(each[index] - bound.old) == np.sign(state[index] - bound.old) for each in states)
         old = _arguments(recipe, self.grid.filters[bound.owner].position).get(bound.argument)
         new = as_written(bound.cuts[state[index]], old)
@@ -233,7 +249,11 @@ class _Study:
         return self._gain(self.grid.kept(self.grid.old), self.chooser.held_out(self.folds, allowed)[0])
 
     def _gain(self, old: np.ndarray, new: np.ndarray) -> Gain:
-        return gain_between(self.utility, old, new, self.folds, self.settings.confidence)
+        return gain_between(self.utility, old, new, self.folds, self.settings.confidence, self.weights)
+
+    def _share(self, state: State) -> float:
+        """Of all rows with feedback, copies included, those that are kept."""
+        return float(self.weights @ self.grid.kept(state) / self.weights.sum())
 
     def _is_beyond_chance(self, gain: Gain) -> bool:
         return gain.low > 0 and gain.low >= self.settings.min_gain
@@ -244,7 +264,7 @@ class _Study:
 
     def _retaining(self) -> str:
         """What is wanted of the rows, and whether the recipe itself does it."""
-        share = float(self.grid.kept(self.grid.old).mean())
+        share = self._share(self.grid.old)
         less = f" (the recipe keeps {_percent(share)})" if share < self.least else ""
         return f"that keeps at least {_percent(self.least)} of the rows{less}"
 
@@ -277,9 +297,7 @@ def _check_operators(wanted: Sequence[str], measured: Sequence[MeasuredFilter]) 
             raise UserError(f"operators: the recipe has no filter '{name}'; {hint}")
 
 
-def _select(stats: Mapping[str, Any], keep: np.ndarray) -> dict[str, Any]:
-    import pyarrow as pa
-
+def _select(stats: Mapping[str, pa.Array], keep: np.ndarray) -> dict[str, pa.Array]:
     return {key: values.filter(pa.array(keep)) for key, values in stats.items()}
 
 

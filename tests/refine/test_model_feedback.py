@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from raysandbox.core.errors import UserError
 from raysandbox.ops.base import OPERATORS
+from raysandbox.refine._copies import Copies
 from raysandbox.refine._cuts import Chooser, Rule, gain_between
 from raysandbox.refine._feedback_plot import save_picture
 from raysandbox.refine._grid import Grid, bounds_on
@@ -93,6 +94,61 @@ def test_the_judgement_on_held_out_rows_stands_by_itself(monkeypatch):
         rng, stats = random_stats(1000 + seed, 300)
         changed += bool(refined(stats, rng.standard_normal(300)).moves)
     assert changed <= 4  # 2.5 % of 40 is 1; five or more have a chance of 0.3 %
+
+
+@pytest.mark.parametrize("times", [2, 4, 10])
+def test_noise_changes_nothing_where_rows_repeat(times):
+    for seed in range(15):
+        rng, stats = random_stats(seed, 200)
+        feedback = np.tile(rng.standard_normal(200), times) * (1 + 1e-7 * rng.standard_normal(200 * times))
+        assert not refined([np.tile(values, times) for values in stats], feedback, retention=0.7).moves
+
+
+def test_the_judgement_stands_by_itself_where_rows_repeat(monkeypatch):
+    monkeypatch.setattr("raysandbox.refine._cuts._Search.gate", -math.inf)
+    changed = 0
+    for seed in range(30):
+        rng, stats = random_stats(1000 + seed, 300)
+        times = rng.geometric(0.3, 300)
+        feedback = np.repeat(rng.standard_normal(300), times)
+        changed += bool(refined([np.repeat(values, times) for values in stats], feedback).moves)
+    assert changed <= 4
+
+
+def test_copies_count_in_the_means_and_not_in_the_evidence():
+    rng, stats = random_stats(1, 1200)
+    loss = 2.3 + 0.4 * rng.standard_normal(1200) + 0.8 * (stats[2] > 0.5)
+    once = refined(stats, loss)
+    thrice = refined([np.tile(values, 3) for values in stats], np.tile(loss, 3))
+    assert moved(thrice) == moved(once)
+    assert thrice.verdict == once.verdict
+    assert len(thrice.feedback) == len(thrice.kept[0]) == 3600
+    times = np.where(stats[2] > 0.5, 5, 1)  # bad rows repeat: dropping them drops more
+    repeated = [np.repeat(values, times) for values in stats]
+    some = refined(repeated, np.repeat(loss, times), retention=0.6)
+    assert list(moved(some)) == [("character_repetition_filter", "max_ratio")]
+    assert some.gain.before == pytest.approx(-np.average(loss, weights=times), abs=0.02)
+    assert f"→ {some.kept[1].mean() * 100:.1f} %" in some.verdict
+
+
+def test_copies_that_say_too_little_are_named():
+    rng, stats = random_stats(7, 60)
+    loss = rng.standard_normal(60)
+    few = refined([np.tile(values, 5) for values in stats], np.tile(loss, 5))
+    assert few.verdict == "nothing changes: 300 rows have feedback, 60 of them different, 5 folds need 100"
+    rng, stats = random_stats(8, 400)
+    times = np.where(np.arange(400) == 0, 100, 1)
+    one = refined([np.repeat(values, times) for values in stats], np.repeat(rng.standard_normal(400), times))
+    assert one.verdict.startswith("nothing changes: copies outweigh all else: the rows kept say as much as 24 would")
+
+
+def test_what_copies_are():
+    feedback = np.array([1.0, 1.0 + 1e-8, 1.0, 1.01, 1.0, 1.0, 1.0])
+    stats = pa.array([[1.0, 2.0]] * 4 + [[1.0], None, None])
+    copies = Copies.among(feedback, [stats, pa.array([1, 1, 1, 1, 1, None, None])])
+    assert copies.first.tolist() == [0, 3, 4, 5]
+    assert copies.of_row.tolist() == [0, 0, 0, 1, 2, 3, 3]
+    assert copies.sizes.tolist() == [3, 1, 1, 2]
 
 
 def test_two_relations_are_found_together():
@@ -335,7 +391,7 @@ def test_nothing_is_chosen_among_rows_that_are_all_the_same():
     _, stats = random_stats(19, 200)
     measured = MeasuredFilter(0, OPERATORS.get("text_length_filter")(), {"text_len": pa.array(stats[0])})
     grid = Grid([measured], bounds_on(0, measured), 200)
-    chooser = Chooser(grid, np.ones(200), Rule(0.5, 20, 0.95, 5, True))
+    chooser = Chooser(grid, np.ones(200), np.ones(200), Rule(0.5, 20, 0.95, 5, True))
     assert chooser.choose(np.ones(200, bool), {0, 1}) == grid.old
 
 
