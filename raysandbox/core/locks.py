@@ -68,9 +68,9 @@ class KeyLocks:
         with contextlib.suppress(FileNotFoundError):  # the folder, or a file that its holder removed just now
             for path in list(self.folder.glob("*.lock")):
                 if time.time() - path.stat().st_mtime > older_than_s:
-                    descriptor = _try(path)
-                    if descriptor is not None:
-                        _give_back(path, descriptor)
+                    opened: list[int] = []
+                    if _try(path, opened):
+                        _give_back(path, opened.pop())
 
     def file(self, key: str) -> Path:
         """The file of a key's lock."""
@@ -98,10 +98,10 @@ class Lease:
         try:
             for key in self.keys:
                 self._take(key)
+            return self
         except BaseException:  # a signal while it waits
             self.give_back(self.keys)
             raise
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -111,11 +111,14 @@ class Lease:
     def give_back(self, keys: Iterable[str]) -> None:
         """Lets others have some of the keys."""
         for key in keys:
-            descriptor = self._descriptors.pop(key, None)
-            if descriptor is not None:
+            if key in self._descriptors:
                 path = self.locks.file(key)
-                _mine().discard(path)
-                _give_back(path, descriptor)
+                descriptor = self._descriptors[key]
+                del self._descriptors[key]  # no call, which a signal could follow with the descriptor in nobody's hands
+                try:
+                    _mine().discard(path)
+                finally:
+                    _give_back(path, descriptor)
 
     def _take(self, key: str) -> None:
         path = self.locks.file(key)
@@ -123,7 +126,7 @@ class Lease:
             return
         pause, told = _FIRST_PAUSE_S, -_REMINDER_S
         started = time.monotonic()
-        while (descriptor := _try(path)) is None:
+        while not self._got(key, path):
             self.waited = True
             seconds = time.monotonic() - started
             if seconds - told >= _REMINDER_S:
@@ -131,11 +134,26 @@ class Lease:
                 self.on_wait(f"waiting for {_holder(path)}" + (f" ({seconds:.0f} s so far)" if seconds >= 1 else ""))
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_S)
-        self._descriptors[key] = descriptor
-        _mine().add(path)
+        descriptor = self._descriptors[key]
         about = {"pid": os.getpid(), "host": socket.gethostname(), "label": self.label}
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(about).encode(), 0)
+
+    def _got(self, key: str, path: Path) -> bool:
+        """Takes a lock that is free; one that a signal's error would lose is closed, and thereby free again."""
+        opened: list[int] = []
+        try:
+            if _try(path, opened):
+                _mine().add(path)
+                self._descriptors[key] = opened[-1]
+                return True
+        except BaseException:
+            if key not in self._descriptors:  # else `give_back` has it
+                _mine().discard(path)
+                for descriptor in opened:
+                    os.close(descriptor)
+            raise
+        return False
 
 
 def _mine() -> set[Path]:
@@ -144,31 +162,33 @@ def _mine() -> set[Path]:
     return _held.files
 
 
-def _try(path: Path) -> int | None:
-    """A descriptor that holds the lock, None while another one does."""
+def _try(path: Path, opened: list[int]) -> bool:
+    """Takes a lock unless another one holds it; the descriptor that holds it is then the only one in `opened`.
+
+    It stands there from the start, so that a signal's error can leave no lock that nobody gives back.
+    """
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        opened.append(os.open(path, os.O_RDWR | os.O_CREAT, 0o666))
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(opened[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Who held it may have removed the file between our opening and locking it: then the lock
             # is of a file that nobody finds any more.
-            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
-                return descriptor
+            if os.path.samestat(os.fstat(opened[-1]), os.stat(path)):
+                return True
         except BlockingIOError:
-            os.close(descriptor)
-            return None
+            os.close(opened.pop())
+            return False
         except FileNotFoundError:
             pass
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
+        os.close(opened.pop())
 
 
 def _give_back(path: Path, descriptor: int) -> None:
-    path.unlink(missing_ok=True)  # while it is held: after that it may be another one's
-    fcntl.flock(descriptor, fcntl.LOCK_UN)  # for children too that share the descriptor
-    os.close(descriptor)
+    try:
+        path.unlink(missing_ok=True)  # while it is held: after that it may be another one's
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # for children too that share the descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _holder(path: Path) -> str:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import TypeAlias
 
 import pytest
 
+import raysandbox.core.locks as locks_module
 from raysandbox.core.locks import KeyLocks
+
+TraceFunction: TypeAlias = Callable[[FrameType, str, object], object]
 
 _HOLDER = """
 import sys, time
@@ -159,3 +165,45 @@ def test_sweeping_removes_what_killed_processes_left(tmp_path: Path) -> None:
         locks.sweep(older_than_s=-1)
         assert not locks.file("left").exists()
         assert locks.file("held").exists()
+
+
+def test_a_signal_at_any_line_leaves_no_lock_behind(tmp_path: Path) -> None:
+    locks = KeyLocks(tmp_path)
+    caught: list[BaseException] = []
+
+    def interrupted(at: int) -> bool:
+        """Whether taking two keys has a line number `at`, where the signal comes."""
+        left = at
+
+        def trace(frame: FrameType, event: str, _: object) -> TraceFunction | None:
+            nonlocal left
+            if frame.f_code.co_filename != locks_module.__file__:
+                return None
+            left -= event == "line"
+            if left == 0:
+                left = -1
+                raise KeyboardInterrupt
+            return trace
+
+        before = sys.gettrace()
+        lease = locks.lease(["a", "b"])
+        sys.settrace(trace)
+        try:
+            lease.__enter__()
+        except KeyboardInterrupt as error:
+            sys.settrace(before)
+            caught.append(error)  # as a job has it that is tried again: it holds the frames' variables
+            for key in ("a", "b"):
+                with locks.file(key).open("a") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            caught.clear()
+            return True
+        finally:
+            sys.settrace(before)
+        lease.__exit__(None, None, None)
+        return False
+
+    at = 1
+    while interrupted(at):
+        at += 1
+    assert at > 20
