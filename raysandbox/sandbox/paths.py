@@ -71,9 +71,11 @@ class PathMap:
         if scope is None:
             return rooted if rooted != path and not standing(path) and standing(rooted) else path
         absolute, work = same_path(rooted), same_path(str(self.work_dir))
-        if scope and is_inside(absolute, work):
-            return os.path.join(work, scope, os.path.relpath(absolute, work))
-        return rooted
+        if not scope or not is_inside(absolute, work):
+            return rooted
+        if any(is_inside(absolute, os.path.join(work, known)) for known in self.scopes if known):
+            return absolute  # what an earlier job gave: it is in its scope already
+        return os.path.normpath(os.path.join(work, scope, os.path.relpath(absolute, work)))
 
     def placeless(self, value: Any, inputs: Collection[str] | None = None) -> Any:
         """A configuration value whose paths inside the run's folder do not say where that is.

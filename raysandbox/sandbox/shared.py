@@ -7,6 +7,7 @@ one of its links no longer has its digest: the entry is then removed and the job
 
 from __future__ import annotations
 
+import glob
 import json
 import logging
 import os
@@ -24,13 +25,13 @@ from raysandbox.core.keys import DigestMemo
 from raysandbox.core.locks import KeyLocks
 from raysandbox.recipe.inputs import shard_pattern, split_name
 from raysandbox.sandbox.contents import holds_text
-from raysandbox.sandbox.drafts import same_path
-from raysandbox.sandbox.paths import standing
+from raysandbox.sandbox.drafts import same_path, strings
+from raysandbox.sandbox.paths import is_inside, standing
 
 __all__ = ["LIMIT_BYTES", "SharedResults", "rebase"]
 
 LIMIT_BYTES = 50 << 30
-_VERSION = 1
+_VERSION = 2
 _RECORD, _ARTIFACTS, _WRITES = "entry.json", "artifacts", "writes"
 _ABANDONED_S = 86_400.0  # age of an entry that was begun and never finished
 _TRAVELS = ".rows"  # hidden files with this ending belong to the content of the file beside them
@@ -91,13 +92,26 @@ class SharedResults:
         record = _read(self._entry(key))
         return None if record is None else record.seconds
 
-    def take(self, key: str, paths: Sequence[str], artifacts: Path) -> Mapping[str, Any] | None:
+    def take(
+        self,
+        key: str,
+        paths: Sequence[str],
+        artifacts: Path,
+        *,
+        others: Collection[str] = (),
+        copied: Collection[str] = (),
+    ) -> Mapping[str, Any] | None:
         """Puts a result where it is wanted.
+
+        A folder among `paths` is replaced, so that nothing of another attempt stays in it; one that holds
+        what is not the job's gets the result's files beside that.
 
         Args:
             key: the job's.
             paths: what the job's configuration says that it writes, in the order in which it was kept.
             artifacts: the job's own folder; replaced.
+            others: files and folders at or below `paths` that are not this job's, as absolute paths.
+            copied: names in `artifacts` that are copied, since their files are appended to.
 
         Returns:
             The job's outputs, with the paths of this run; None when there is no good result.
@@ -113,9 +127,10 @@ class SharedResults:
                 os.utime(entry / _RECORD)  # the one used last is the last to be removed
             try:
                 remove(artifacts)
-                self._place(entry / _ARTIFACTS, artifacts, record, entry)
-                for index in sorted(range(len(paths)), key=lambda index: len(paths[index])):  # folders first
-                    self._place_write(entry, index, record, paths[index])
+                self._place(entry / _ARTIFACTS, artifacts, record, entry, copied)
+                foreign = {same_path(str(artifacts)), *map(same_path, others)}
+                for index in sorted(range(len(paths)), key=lambda index: len(same_path(paths[index]))):  # folders first
+                    self._place_write(entry, index, record, paths[index], foreign)
             except OSError as error:
                 logger.warning("the result of %s is there, but cannot be put in place: %s", record.job, error)
                 return None
@@ -132,6 +147,7 @@ class SharedResults:
         *,
         place: str = "",
         others: Collection[str] = (),
+        copied: Collection[str] = (),
     ) -> bool:
         """Keeps the result of a finished job for others; never raises because it cannot.
 
@@ -142,9 +158,10 @@ class SharedResults:
             artifacts: its own folder.
             seconds: how long it took.
             job: its id, for messages.
-            place: folder of the run. A result that names it beyond `paths` and `artifacts` would send
-                others there, so it is not kept.
+            place: folder of the run or search. A result that names it beyond `paths` and `artifacts` would
+                send others there, so it is not kept.
             others: files and folders below `paths` that are not this job's, as absolute paths.
+            copied: names in `artifacts` that are copied, since their files are appended to.
 
         Returns:
             Whether it is kept.
@@ -155,7 +172,7 @@ class SharedResults:
             staging.mkdir(parents=True)
             names = [[Path(found).name for found in standing(path)] for path in paths]
             record = _Record(job, outputs, list(paths), names, str(artifacts), {}, 0, seconds, time.time())
-            found = self._gather(staging, record, {same_path(path) for path in others})
+            found = self._gather(staging, record, {same_path(path) for path in others}, copied)
             _refuse_place(place, record, found)
             digests = {name: self._digest(source, staging / name) for name, source in found.items()}
             size = sum(source.stat().st_size for source in found.values())
@@ -216,10 +233,12 @@ class SharedResults:
             return None
         return record
 
-    def _gather(self, staging: Path, record: _Record, others: Collection[str]) -> dict[str, Path]:
+    def _gather(
+        self, staging: Path, record: _Record, others: Collection[str], copied: Collection[str]
+    ) -> dict[str, Path]:
         """Links everything of a result into a folder; returns path in it → the file that it was linked from."""
         (staging / _ARTIFACTS).mkdir()
-        found = dict(_link_tree(Path(record.artifacts), staging / _ARTIFACTS, others, staging))
+        found = dict(_link_tree(Path(record.artifacts), staging / _ARTIFACTS, others, staging, copied))
         for index, path in enumerate(record.paths):
             folder = staging / _WRITES / str(index)
             folder.mkdir(parents=True)
@@ -240,19 +259,22 @@ class SharedResults:
         if os.path.samefile(source, target):  # a copy is read once more when it is asked for
             self._memo.note(target, value)
 
-    def _place_write(self, entry: Path, index: int, record: _Record, path: str) -> None:
-        target, old = Path(os.path.expanduser(path)), Path(record.paths[index])
-        stale = {*standing(path)}
-        for item in sorted((entry / _WRITES / str(index)).iterdir()):
-            place = target.with_name(_renamed(item.name, old.name, target.name))
+    def _place_write(self, entry: Path, index: int, record: _Record, path: str, others: Collection[str]) -> None:
+        """Puts one output in place, and removes what another attempt left under its name."""
+        target, old = _whole(path), _whole(record.paths[index])
+        items = sorted((entry / _WRITES / str(index)).iterdir())
+        places = [target.with_name(_renamed(item.name, old.name, target.name)) for item in items]
+        if items:
+            shards = {Path(name) for name in glob.glob(shard_pattern(str(target))) if os.path.isfile(name)}
+            for stale in {target} | shards:
+                if not any(is_inside(other, str(stale)) for other in others):
+                    remove(stale)
+        for item, place in zip(items, places, strict=True):
             self._place(item, place, record, entry)
-            stale.discard(str(place))
-        for shard in stale - {str(target)}:  # of an attempt that made another number of them
-            remove(Path(shard))
 
-    def _place(self, source: Path, target: Path, record: _Record, entry: Path) -> None:
+    def _place(self, source: Path, target: Path, record: _Record, entry: Path, copied: Collection[str] = ()) -> None:
         """Links a file or tree of an entry to where it is wanted; what stands there of equal name is replaced."""
-        for name, kept in _link_tree(source, target, (), target):
+        for name, kept in _link_tree(source, target, (), target, copied):
             linked = target if name == "." else target / name
             self._note(kept, linked, record.digests[str(kept.relative_to(entry))])
 
@@ -273,8 +295,9 @@ def rebase(value: Any, moves: Mapping[str, str]) -> Any:
 def _moves(record: _Record, paths: Sequence[str], artifacts: Path) -> dict[str, str]:
     """From where the paths of a result were to where they are now."""
     moves = {record.artifacts: str(artifacts)}
-    for old, new, names in zip(record.paths, paths, record.names, strict=True):
-        moves[old] = new
+    for given, wanted, names in zip(record.paths, paths, record.names, strict=True):
+        old, new = str(_whole(given)), str(_whole(wanted)) if wanted else ""
+        moves |= {given: wanted, old: new}
         for name in names:
             folder, renamed = os.path.dirname(new), _renamed(name, os.path.basename(old), os.path.basename(new))
             moves[os.path.join(os.path.dirname(old), name)] = os.path.join(folder, renamed)
@@ -282,6 +305,11 @@ def _moves(record: _Record, paths: Sequence[str], artifacts: Path) -> dict[str, 
             total = names[0].removesuffix(split_name(old)[1]).rpartition("-")[2]
             moves |= {shard_pattern(old, number): shard_pattern(new, number) for number in (total, "[0-9]*")}
     return moves
+
+
+def _whole(path: str) -> Path:
+    """An output's path without `.` and `..`, so that its last part is its name."""
+    return Path(same_path(path))
 
 
 def _renamed(name: str, old: str, new: str) -> str:
@@ -303,10 +331,18 @@ def _companions(file: Path, path: str) -> list[Path]:
     return [found for name in sorted(names) if (found := file.with_name(name)).is_file()]
 
 
-def _link_tree(source: Path, target: Path, others: Collection[str], root: Path) -> Iterator[tuple[str, Path]]:
+def _link_tree(
+    source: Path,
+    target: Path,
+    others: Collection[str],
+    root: Path,
+    copied: Collection[str] = (),
+    copy: bool = False,
+) -> Iterator[tuple[str, Path]]:
     """Links a file, or all of a folder, and yields (path below `root`, source) of each file.
 
     Other hidden files than those that belong to content are notes for whoever made them there, and stay.
+    What has one of the names `copied` directly in the folder is copied.
     """
     if source.is_symlink() and not source.is_file():
         raise _NotKeptError(f"{source} is a link")
@@ -315,20 +351,20 @@ def _link_tree(source: Path, target: Path, others: Collection[str], root: Path) 
         for item in sorted(source.iterdir()):
             hidden = item.name.startswith(".") and not item.name.endswith(_TRAVELS)
             if not hidden and same_path(str(item)) not in others:
-                yield from _link_tree(item, target / item.name, others, root)
+                yield from _link_tree(item, target / item.name, others, root, copy=copy or item.name in copied)
     elif source.exists():
-        _link(source, target)
+        _link(source, target, copy)
         yield str(target.relative_to(root)), source
 
 
-def _link(source: Path, target: Path) -> None:
-    """Makes `target` the file `source`, by a hard link where possible; it appears by rename."""
+def _link(source: Path, target: Path, copy: bool) -> None:
+    """Makes `target` the file `source`, by a hard link where that is wanted and possible; it appears by rename."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".tmp-{uuid.uuid4().hex}")
     real = os.path.realpath(source)
     try:
         try:
-            os.link(real, temporary)
+            (shutil.copy2 if copy else os.link)(real, temporary)
         except OSError:
             shutil.copy2(real, temporary)
         if target.is_dir():
@@ -347,10 +383,12 @@ def _refuse_place(place: str, record: _Record, files: Mapping[str, Path]) -> Non
     """
     if not place:
         return
-    texts = {os.path.normpath(place), same_path(place)}
+    texts = {same_path(place), os.path.realpath(place)}
     moves = _moves(record, ["" for _ in record.paths], Path("artifacts"))
-    outputs = json.dumps(rebase(record.outputs, dict.fromkeys(moves, "")), ensure_ascii=False)
-    if any(text in outputs for text in texts):
+    outputs = rebase(record.outputs, dict.fromkeys(moves, ""))
+    paths = {same_path(text) for text in strings(outputs) if os.sep in text}
+    shown = json.dumps(outputs, ensure_ascii=False)
+    if any(text in shown for text in texts) or any(is_inside(path, same_path(place)) for path in paths):
         raise _NotKeptError("its outputs name the run's folder")
     for file in files.values():
         if holds_text(file, texts):

@@ -37,6 +37,7 @@ _OWN = (
     "best_config.yaml",
     "wandb",
 )
+_PARAMS = "params.json"  # of a trial: by which parameters its values were made
 _PREVIOUS = "previous"
 _LOCK = ".lock"
 
@@ -136,7 +137,7 @@ class RunFolder:
 
 def own_files(work_dir: Path) -> list[str]:
     """What in a work_dir belongs to the run itself, not to one of its jobs."""
-    return [os.path.abspath(work_dir / name) for name in (*_OWN, _PREVIOUS, _LOCK)]
+    return [os.path.abspath(work_dir / name) for name in (*_OWN, _PARAMS, _PREVIOUS, _LOCK)]
 
 
 def set_aside(work_dir: Path) -> Path | None:

@@ -127,7 +127,8 @@ def test_what_belongs_to_others_is_not_kept(shared: SharedResults, old: Run, new
     old.artifacts.mkdir(parents=True)
     folder, logs = str(old.folder / "all"), str(old.folder / "all" / "logs")
     assert shared.keep(KEY, {}, [folder], old.artifacts, 1.0, "job", others=[logs])
-    assert shared.take(KEY, [str(new.folder / "all")], new.artifacts) == {}
+    others = [str(new.folder / "all" / "logs")]
+    assert shared.take(KEY, [str(new.folder / "all")], new.artifacts, others=others) == {}
     assert new.files() == {"all/mine": "m", "all/logs/log": "of this run"}
 
 
