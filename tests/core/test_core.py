@@ -13,7 +13,7 @@ from raysandbox.core.component import Component, InputPath, InputPaths, OutputPa
 from raysandbox.core.errors import Problem, UnknownNameError, UserError
 from raysandbox.core.events import Journal, read_events
 from raysandbox.core.files import atomic_dir, atomic_path, atomic_write, link_or_copy
-from raysandbox.core.keys import DigestMemo, digest
+from raysandbox.core.keys import DigestMemo, FileStamps, digest, file_stamp
 from raysandbox.core.redact import REDACTED, redact, redact_text
 from raysandbox.core.registry import Registry, register
 
@@ -108,6 +108,30 @@ def test_digest_memo_sees_content_not_names(tmp_path: Path) -> None:
     for path in (tmp_path / "memo").iterdir():
         path.write_text("")  # a torn memo is computed again
     assert memo.of(tmp_path / "b") == first
+
+
+def test_a_file_that_is_replaced_by_one_of_equal_size_and_time_is_seen(tmp_path):
+    memo = DigestMemo(tmp_path / "memo")
+    path, other = tmp_path / "a", tmp_path / "b"
+    path.write_text("one")
+    first, stamps, noted = memo.of(path), FileStamps.of([path]), path.stat()
+    assert not stamps.changed
+    other.write_text("two")
+    os.utime(other, ns=(noted.st_atime_ns, noted.st_mtime_ns))
+    other.replace(path)
+    assert stamps.changed
+    assert memo.of(path) != first
+    path.unlink()
+    assert stamps.changed
+
+
+def test_a_noted_digest_holds_for_a_hard_link(tmp_path):
+    memo = DigestMemo(tmp_path / "memo")
+    (tmp_path / "a").write_text("one")
+    (tmp_path / "b").hardlink_to(tmp_path / "a")
+    memo.note(tmp_path / "b", "known")
+    assert memo.of(tmp_path / "b") == "known"
+    assert file_stamp(tmp_path / "a") == file_stamp(tmp_path / "b")
 
 
 def test_journal_numbers_go_on_and_a_torn_tail_is_repaired(tmp_path: Path) -> None:

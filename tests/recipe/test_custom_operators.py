@@ -1,14 +1,18 @@
 """Operators in the user's own files."""
 
+import importlib
 import json
+import sys
 
 import pytest
 
 from raysandbox.api import check
 from raysandbox.api import run as run_experiment
 from raysandbox.core.errors import ConfigError
+from raysandbox.core.keys import code_version
 from raysandbox.recipe.api import process
 from raysandbox.recipe.problems import recipe_problems
+from raysandbox.recipe.schema import Recipe
 
 CODE = '''
 from pydantic import Field
@@ -98,6 +102,36 @@ def test_a_changed_file_is_another_code(tmp_path, write_code, write_jsonl, read_
     write_code("changing_mapper", "text.upper()", "text.title() * 2")
     assert not process(recipe, allow_user_code=True).cached
     assert read_jsonl(tmp_path / "out.jsonl") == [{"text": "AA!"}]
+
+
+def test_a_changed_helper_is_another_code(tmp_path, write_code, monkeypatch):
+    path, helper, below = write_code("helped_mapper"), tmp_path / "shout_helper.py", tmp_path / "more" / "deep.py"
+    below.parent.mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def version():
+        (op,) = Recipe.model_validate({"process": ["helped_mapper"], "custom_operator_paths": [path]}).operators()
+        return code_version(type(op))
+
+    def look():
+        assert not errors_of({"process": ["helped_mapper"], "custom_operator_paths": path}, allow_user_code=True)
+        return version()
+
+    alone = look()
+    helper.write_text("LEVEL = 1\n")
+    first = look()
+    assert first != alone
+    assert look() == first
+    below.write_text("")  # no package: nothing that it imports
+    assert look() == first
+    (below.parent / "__init__.py").write_text("")
+    second = look()
+    assert second != first
+    importlib.import_module("shout_helper")
+    helper.write_text("LEVEL = 2\n")
+    assert look() == second  # Python has the old one
+    del sys.modules["shout_helper"]
+    assert look() != second
 
 
 @pytest.mark.usefixtures("cluster")

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from raysandbox.core.errors import BadRowsError, UserError
-from raysandbox.recipe import score_lines
+from raysandbox.recipe import score_lines, scoring
 from raysandbox.recipe.api import process
 from raysandbox.recipe.row_digests import sidecar_of
 from raysandbox.recipe.scoring import DatasetScorers
@@ -143,6 +143,24 @@ def test_a_file_that_is_read_again_is_not_read_a_third_time(tmp_path, write_json
         same(scorers.score(str(source), Scorer()), first)
     write_jsonl(texts([*MIXED, "new"]))
     assert scorers.score(str(source), Scorer()).num_rows == len(MIXED) + 1
+
+
+def test_a_file_that_changes_while_it_is_scored_is_not_remembered(tmp_path, write_jsonl, monkeypatch):
+    source = write_jsonl(texts(["a", "bb"]))
+    scorers = DatasetScorers("local", shared=tmp_path / "cache")
+    scorers.score(str(source), Scorer())
+    plain = scoring.remember_lines
+
+    def remember_lines(*given):
+        write_jsonl(texts(["cccc", "ddddd"]))
+        plain(*given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(scoring, "remember_lines", remember_lines)
+        scorers.score(str(source), Scorer())
+    expected = DatasetScorers("local").score(str(source), Scorer())
+    for _ in range(3):
+        same(scorers.score(str(source), Scorer()), expected)
 
 
 def test_changed_lines_are_found_out(tmp_path, write_jsonl, monkeypatch):

@@ -16,6 +16,7 @@ from raysandbox.core.errors import BadRowsError
 from raysandbox.core.registry import register
 from raysandbox.ops.base import Filter, Mapper, Stat
 from raysandbox.ops.batch import Batch, RowFaults
+from raysandbox.recipe import processing
 from raysandbox.recipe.api import analyze, process
 from raysandbox.recipe.store import StatisticsStore
 
@@ -198,6 +199,52 @@ def test_rows_made_by_mappers_are_computed_every_time(run, rows):
         steps = ["splitting_test_mapper", {"counted_test_filter": {"low": low}}]
         assert run(steps)[1] == run(steps, cache=False)[1]
         assert sum(COMPUTED) == 240
+
+
+def test_pieces_of_a_row_are_not_taken_for_each_other(run, write_jsonl):
+    """Filters may leave one piece of each row, which then has its number for itself."""
+    write_jsonl([{"text": "abc def"}, {"text": "short\n\nmuch longer"}, {"text": "another"}])
+    for low, high in ((6, 40), (0, 6), (0, 8), (6, 40)):
+        steps = ["text_chunk_mapper", {"text_length_filter": {"min_len": low, "max_len": high}}]
+        steps += [{"counted_test_filter": {"low": 6}}]
+        for repeats in (False, True):
+            known, content = run(steps, repeats=repeats)
+            fresh, expected = run(steps, cache=False)
+            assert content == expected
+            assert known.stats == fresh.stats
+
+
+def test_rows_with_statistics_depend_on_the_order_of_filters(run, write_jsonl):
+    """Two filters with a statistic of one name: the last one's is written."""
+    write_jsonl([{"text": "abcabcabc xyz some"}, {"text": "the quick brown fox the quick"}])
+    for order in ((3, 5), (5, 3)):
+        steps = [{"character_repetition_filter": {"rep_len": length, "max_ratio": 1.0}} for length in order]
+        keys = {"keep_stats_in_res_ds": True}
+        assert run(steps, **keys)[1] == run(steps, cache=False, **keys)[1]
+
+
+@pytest.mark.parametrize("moment", ["settled", "_run"])
+def test_what_is_read_of_a_changed_file_is_not_kept_under_its_old_name(run, tmp_path, monkeypatch, moment):
+    """Neither its statistics and rows nor that its output is finished; nor are the old ones mixed with it."""
+    path, steps = tmp_path / "in.jsonl", [{"counted_test_filter": {"low": 3}}]
+    old, new = '{"text": "aaaa"}\n{"text": "bb"}\n', '{"text": "xx"}\n{"text": "yyyy"}\n'
+    longer = {"text_length_filter": {"min_len": 1}}
+    plain = getattr(processing, moment)
+
+    def late(*given, **more):
+        path.write_text(new)
+        return plain(*given, **more)
+
+    for known in (False, True):
+        path.write_text(old)
+        if known:
+            run(steps)
+        with monkeypatch.context() as patched:
+            patched.setattr(processing, moment, late)
+            changed = run([*steps, longer], keep_stats_in_res_ds=known)[1]
+        assert changed.startswith(b'{"text":"yyyy"')
+        path.write_text(old)
+        assert run([*steps, longer], keep_stats_in_res_ds=known)[1].startswith(b'{"text":"aaaa"')
 
 
 def test_bad_rows_go_to_quarantine_every_time(run, tmp_path):

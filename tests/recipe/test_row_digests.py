@@ -80,6 +80,20 @@ def test_digests_of_another_content_or_damaged_ones_are_none(tmp_path, run):
     assert read_digests(path, sidecar_of(path)) is None
 
 
+def test_digests_belong_to_the_file_and_its_hard_links(tmp_path):
+    path, other, target = tmp_path / "a.jsonl", tmp_path / "b.jsonl", tmp_path / "rows"
+    path.write_text('{"n":1}\n')
+    digest_lines(path, target)
+    other.hardlink_to(path)
+    assert len(read_digests(other, target)) == 1
+    noted = path.stat()
+    other.unlink()
+    other.write_text('{"n":2}\n')
+    os.utime(other, ns=(noted.st_atime_ns, noted.st_mtime_ns))
+    other.replace(path)
+    assert read_digests(path, target) is None
+
+
 def test_lines_of_a_file_are_digested_unless_one_is_blank(tmp_path):
     path, target = tmp_path / "a.jsonl", tmp_path / "digests"
     path.write_bytes(b'{"text": "a"}\n{"text": "b"}')
