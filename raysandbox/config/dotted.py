@@ -22,7 +22,8 @@ def set_dotted(data: dict[str, Any], path: str, value: Any) -> KeyPath:
 
     A list on the way is entered by index, by a job's `meta_name`, and a list of one-key maps (a
     recipe's `process`) by that key, which an element may also be alone. What would lie in a job's side
-    file goes to its `local`.
+    file goes to its `local`. A key that holds dots itself, such as the name of a search's parameter, is
+    meant where the path spells it out.
 
     Returns:
         where the value now stands.
@@ -48,6 +49,7 @@ def _set(target: Any, parts: Sequence[str], value: Any) -> list[str | int]:
         return [index]
     if not isinstance(target, dict):
         raise KeyError(part, [])
+    part, *rest = _longest_key(target, parts)
     if not rest:
         target[part] = value
         return [part]
@@ -59,6 +61,14 @@ def _set(target: Any, parts: Sequence[str], value: Any) -> list[str | int]:
         target[part][".".join(rest)] = value
         return [part, ".".join(rest)]
     return [part, *_set(target[part], rest, value)]
+
+
+def _longest_key(target: Mapping[str, Any], parts: Sequence[str]) -> Sequence[str]:
+    """The parts, with the first ones as one where they spell out a key of the mapping that holds dots."""
+    for size in range(len(parts), 1, -1):
+        if (key := ".".join(parts[:size])) in target:
+            return key, *parts[size:]
+    return parts
 
 
 def _index(items: list[Any], part: str) -> int:

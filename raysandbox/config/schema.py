@@ -47,6 +47,13 @@ class Settings(_Model):
     cache_dir: str | None = Field(None, description="what runs share; ~/.cache/raysandbox by default")
     watcher: WatcherSettings = Field(default_factory=lambda: WatcherSettings.model_validate({}))
 
+    @field_validator("hpo_config", mode="before")
+    @classmethod
+    def _path_or_mapping(cls, value: Any) -> Any:
+        if value == "" or not (value is None or isinstance(value, str | dict)):
+            raise ValueError("should be the path of a sweep file, or a mapping with method, metric and parameters")
+        return value
+
     @field_validator("stages")
     @classmethod
     def _distinct_stages(cls, value: list[str] | None) -> list[str] | None:

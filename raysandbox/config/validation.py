@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +17,8 @@ from raysandbox.core.errors import Problem, did_you_mean
 __all__ = ["fit", "model_problems"]
 
 Model = TypeVar("Model", bound=BaseModel)
+
+_MODEL = re.compile(r"a valid dictionary or (?:instance of \w+|object to extract fields from)")
 
 Locate = Callable[..., Problem]
 
@@ -92,6 +95,7 @@ def _translate(
 
 def _sentence(message: str, value: Any) -> str:
     message = message.removeprefix("Value error, ").replace("Input should be", "should be")
+    message = _MODEL.sub("a mapping", message)
     if isinstance(value, str | int | float | bool) and "should be" in message:
         message += f", not {value!r}"
     return message[:1].lower() + message[1:]

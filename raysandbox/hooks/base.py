@@ -134,6 +134,7 @@ class Hook:
         is_probe: whether refinements of the same meta_name use its artefacts.
         needs_probe: whether it uses those of a probe of the same meta_name.
         returns: what it returns, in order, for `output` to name.
+        returns_paths: whether that is always paths, so that none of it can be a metric.
     """
 
     registry: ClassVar[Registry] = HOOKS
@@ -145,6 +146,7 @@ class Hook:
     is_probe: ClassVar[bool] = False
     needs_probe: ClassVar[bool] = False
     returns: ClassVar[tuple[str, ...]] = ()
+    returns_paths: ClassVar[bool] = False
 
     @classmethod
     def summary(cls) -> str:

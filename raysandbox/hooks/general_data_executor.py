@@ -19,6 +19,7 @@ class GeneralDataExecutorHook(Hook):
 
     components = DATA_EXECUTORS
     returns = ("path or paths of what was written",)
+    returns_paths = True
 
     def run(self, job: Job, context: JobContext) -> Sequence[Any]:
         """Executes on the workers that `resources` asks for, where it needs any."""

@@ -19,6 +19,7 @@ class InferModelHook(Hook):
 
     components = INFERENCES
     returns = ("directory or paths of the outputs",)
+    returns_paths = True
 
     def run(self, job: Job, context: JobContext) -> Sequence[Any]:
         """Infers on the workers that `resources` asks for."""

@@ -22,6 +22,7 @@ class ProbeViaAnalyzerHook(Hook):
     takes_recipe = True
     is_probe = True
     returns = ("path of the data set with statistics, or of the statistics",)
+    returns_paths = True
 
     @classmethod
     def paths(cls, recipe: Mapping[str, Any] | None, extra: Mapping[str, Any]) -> JobPaths:

@@ -52,6 +52,7 @@ class ProbeViaModelInferHook(Hook):
     uses_workers = True
     is_probe = True
     returns = ("path of the sampled rows with scores",)
+    returns_paths = True
 
     @classmethod
     def paths(cls, recipe: Mapping[str, Any] | None, extra: Mapping[str, Any]) -> JobPaths:

@@ -24,6 +24,7 @@ class ProcessDataHook(Hook):
 
     takes_recipe = True
     returns = ("export_path",)
+    returns_paths = True
 
     @classmethod
     def paths(cls, recipe: Mapping[str, Any] | None, extra: Mapping[str, Any]) -> JobPaths:

@@ -24,6 +24,7 @@ class RefineRecipeViaKSigmaHook(Hook):
     needs_probe = True
     settings = KSigmaConfig
     returns = ("path of the refined recipe",)
+    returns_paths = True
 
     @classmethod
     def paths(cls, recipe: Mapping[str, Any] | None, extra: Mapping[str, Any]) -> JobPaths:

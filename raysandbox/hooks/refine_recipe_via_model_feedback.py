@@ -36,6 +36,7 @@ class RefineRecipeViaModelFeedbackHook(Hook):
     needs_probe = True
     settings = ModelFeedbackConfig
     returns = ("path of the refined recipe",)
+    returns_paths = True
 
     @classmethod
     def wants_probe(cls, extra: Mapping[str, Any]) -> bool:

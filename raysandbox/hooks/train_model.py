@@ -21,6 +21,7 @@ class TrainModelHook(Hook):
     components = TRAINERS
     uses_workers = True
     returns = ("checkpoint or model directory",)
+    returns_paths = True
 
     def run(self, job: Job, context: JobContext) -> Sequence[Any]:
         """Trains on the bundles that `resources` asks for; losses are reported while it runs."""

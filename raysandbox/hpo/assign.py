@@ -16,6 +16,7 @@ from raysandbox.config.stages import JOBS_SUFFIX
 from raysandbox.core.errors import ConfigError, UnknownNameError, UserError, did_you_mean
 from raysandbox.ops.base import OPERATORS
 from raysandbox.recipe.mixture import parse_dataset_path
+from raysandbox.recipe.schema import Recipe
 from raysandbox.sandbox.drafts import UNKNOWN, Drafts, put_together, same_path
 from raysandbox.sandbox.paths import PathMap, is_inside
 from raysandbox.sandbox.plan import ExperimentPlan, PlannedJob
@@ -129,7 +130,10 @@ class Addresses:
         return [] if _overlapping(entry.config.input, key) else [self._of_job(entry, key)]
 
     def _in_named_job(self, name: str, jobs: Sequence[PlannedJob]) -> str:
-        """`<pipeline>.<meta_name>.<dj_configs|extra_configs>.<key>`."""
+        """`<pipeline>.<meta_name>.<dj_configs|extra_configs>.<key>`; a probe and its refinement share the name."""
+        if len(jobs) > 1:
+            part, key, *_ = name.removeprefix(f"{jobs[0].entry.pipeline}.{jobs[0].entry.config.meta_name}.").split(".")
+            jobs = [job for job in jobs if key in self._keys(job, part)] or jobs
         if len(jobs) > 1:
             ids = ", ".join(job.entry.id for job in jobs)
             paths = ", ".join(".".join(map(str, job.entry.path)) for job in jobs)
@@ -210,6 +214,20 @@ class Addresses:
             )
         return self._drafts[job.entry]
 
+    def _keys(self, job: PlannedJob, part: str) -> set[str]:
+        """The keys of `dj_configs` or `extra_configs` that a job has or may have, as far as they are known."""
+        drafts = self._drafts_of(job)
+        if part == "dj_configs":
+            return (
+                set(drafts.recipe.data) | set(Recipe.model_fields) if drafts.recipe and job.hook.takes_recipe else set()
+            )
+        if drafts.extra is None:
+            return set()
+        try:
+            return set(drafts.extra.data) | set(job.hook.model(drafts.extra.data).model_fields)
+        except UnknownNameError:
+            return set(drafts.extra.data)
+
     @cached_property
     def _recipes(self) -> list[tuple[PlannedJob, list[str]]]:
         """The jobs with a recipe that is known, and the names of its operators in order."""
@@ -232,15 +250,8 @@ class Addresses:
                 fields = OPERATORS.get(operator).model_fields if operator in OPERATORS else ()
                 yield from (f"{operator}.{field}" for field in fields)
         for job in self.plan.jobs:
-            drafts, keys = self._drafts_of(job), set[str]()
-            if drafts.extra is not None:
-                keys = set(drafts.extra.data)
-                try:
-                    keys |= set(job.hook.model(drafts.extra.data).model_fields)
-                except UnknownNameError:
-                    continue
             stage = f"{job.entry.stage}{JOBS_SUFFIX}"
-            for key in sorted(keys):
+            for key in sorted(self._keys(job, "extra_configs")):
                 yield f"{job.entry.pipeline}.{job.entry.config.meta_name}.extra_configs.{key}"
                 yield f"{stage}.{job.entry.config.meta_name}.extra_configs.{key}"
         yield from (name for name in Settings.model_fields if name not in _OF_THE_SEARCH)

@@ -93,6 +93,12 @@ def find_objective(name: str, plan: ExperimentPlan) -> Objective:
     entries = [job.entry for job in plan.jobs]
     reference = _reference(name, entries)
     if reference is not None:
+        hook = next(job.hook for job in plan.jobs if job.entry is reference.entry)
+        if hook.returns_paths:
+            raise UserError(
+                f"metric '{name}' is no number: {reference.entry.config.hook} returns {hook.returns[0]}; name what an "
+                "evaluation returns, or <meta_name>.<key> as a component reports it"
+            )
         shown = ".".join([_shown(reference.entry), reference.output, *reference.keys])
         return Objective(name, reference, shown, plan.config.settings.max_iter_num == 1)
     reporters = [entry for entry in entries if name.startswith(f"{_shown(entry)}.")]

@@ -101,6 +101,8 @@ def _flat(raw: Mapping[str, Any], base: KeyPath, prefix: str) -> Iterator[tuple[
 
 def _parameter(name: str, form: Any) -> Parameter:
     if not isinstance(form, Mapping):
+        if isinstance(form, list):
+            raise _Wrong("", "should be a mapping", f"write {name}: {{values: {form!r}}}")
         raise _Wrong("", "should be a mapping", f"write {name}: {{value: {form!r}}} for a fixed value")
     if "parameters" in form:
         raise _Wrong("", "has `parameters` and other keys", "a parameter that holds parameters holds nothing else")

@@ -287,9 +287,9 @@ class _Reader:
             if any(parameter.size is None for parameter in space.parameters):
                 return None
             caps.append(space.grid_size())
-        elif not caps and form.time_budget is None and form.metric.target is None:
+        elif method is not None and not caps and form.time_budget is None and form.metric.target is None:
             fix = "add run_cap: 20, or time_budget: 2h, or metric.target"
-            self.add((), f"method {method or 'random'} would never end", fix)
+            self.add((), f"method {method} would never end", fix)
         if not caps and search_alg is not None and SEARCH_ALGORITHMS[search_alg["type"]].needs_number:
             self.add(("search_alg",), f"{search_alg['type']} must know the number of points", "add run_cap")
         return min(caps) if caps else None

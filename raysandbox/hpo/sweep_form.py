@@ -81,12 +81,19 @@ class SweepForm(_Model):
     search_alg: Any = None
     scheduler: Any = None
 
+    @field_validator("metric", mode="before")
+    @classmethod
+    def _not_a_name(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            raise ValueError(f"should be a mapping such as {{name: {value}, goal: minimize}}")
+        return value
+
     @field_validator("time_budget", "trial_timeout", mode="before")
     @classmethod
     def _with_unit(cls, value: Any) -> Any:
         if not isinstance(value, str) or not _TIME.fullmatch(text := value.replace(" ", "").lower()):
             if isinstance(value, str) and not value.replace(".", "", 1).isdigit():
-                raise ValueError(f"should be seconds, or a number with s, m, h or d such as 30m, not {value!r}")
+                raise ValueError("should be seconds, or a number with s, m, h or d such as 30m")
             return value
         return sum(float(part[:-1]) * _SECONDS[part[-1]] for part in re.findall(r"[\d.]+[smhd]", text))
 

@@ -10,15 +10,36 @@ from raysandbox.config.schema import SandboxConfig
 from raysandbox.core.errors import ConfigError, Problem
 from raysandbox.hpo.assign import with_values
 from raysandbox.hpo.space import Parameter
-from raysandbox.sandbox.paths import PathMap
-from raysandbox.sandbox.plan import ExperimentPlan, make_plan
+from raysandbox.recipe.remote import is_remote
+from raysandbox.sandbox.drafts import UNKNOWN, put_together, same_path
+from raysandbox.sandbox.paths import PathMap, is_inside
+from raysandbox.sandbox.plan import ExperimentPlan, PlannedJob, make_plan
 
-__all__ = ["Values", "check_values"]
+__all__ = ["Values", "check_values", "outside"]
 
 Note = Callable[..., Problem]
 
 _MOST_CATEGORIES = 16  # of one parameter that are tried each
 _TAILS = 0.001  # of an unbounded distribution, what is tried as its ends
+
+
+def outside(plan: ExperimentPlan) -> Iterator[Problem]:
+    """Outputs that all trials would write over each other."""
+    work_dir = same_path(str(plan.config.settings.work_path))
+    for job in plan.jobs:
+        for path in (*_urls(plan, job), *job.paths.writes):
+            if path != UNKNOWN and (is_remote(path) or not is_inside(same_path(path), work_dir)):
+                message = f"job {job.entry.id}: every trial of the search would write '{path}'"
+                yield plan.config.document.problem(job.entry.path, message, "put it below work_dir")
+
+
+def _urls(plan: ExperimentPlan, job: PlannedJob) -> Iterator[str]:
+    """Where a recipe exports to, when that is a URL: `paths` hold what can be looked at, and no URL."""
+    recipe = put_together(job.entry, plan.config.document, lambda text: UNKNOWN).recipe
+    if recipe is not None and job.hook.takes_recipe:
+        path = recipe.data.get("export_path")
+        if isinstance(path, str) and is_remote(path):
+            yield path
 
 
 class Values:
@@ -37,13 +58,14 @@ class Values:
         self._config = config
         self._paths = paths
         self._addresses = addresses
-        self._known = {_identity(problem) for problem in plan.problems}
+        self._known = {_identity(problem) for problem in (*plan.problems, *outside(plan))}
 
     def problems(self, values: Mapping[str, Any]) -> list[Problem]:
         """What would stop a run with these values and would not stop one without them."""
         placed = [(address, value) for name, value in values.items() for address in self._addresses[name]]
         try:
-            found: Iterable[Problem] = make_plan(with_values(self._config, placed), self._paths).problems
+            plan = make_plan(with_values(self._config, placed), self._paths)
+            found: Iterable[Problem] = (*plan.problems, *outside(plan))
         except ConfigError as error:
             found = error.problems
         stops = [problem for problem in found if problem.severity == "error" or problem.missing_path]
