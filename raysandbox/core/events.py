@@ -42,11 +42,12 @@ class Journal:
         self._file.close()
 
 
-def read_events(path: Path) -> Iterator[Mapping[str, Any]]:
-    """Yields the whole lines of a journal, oldest first; a torn last line is passed over."""
+def read_events(path: Path, start: int = 0) -> Iterator[Mapping[str, Any]]:
+    """Yields the whole lines of a journal from a byte on, oldest first; a torn last line is passed over."""
     if not path.exists():
         return
     with path.open(encoding="utf-8", errors="replace") as file:
+        file.seek(start)
         for line in file:
             try:
                 event = json.loads(line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -84,6 +85,20 @@ class TextQualityClassifier(DataEvaluator):
                 _find_tokenizer(None, own_tokenizer)
             except UserError as error:
                 found["tokenizer"] = str(error)
+        return found
+
+    @classmethod
+    def surroundings(cls, raw: Mapping[str, Any]) -> Any:
+        """The content of a published model and of its tokenizer, which no path in the configuration leads to."""
+        model = raw.get("model", cls.model_fields["model"].default)
+        if not isinstance(model, str) or model not in _PUBLISHED:
+            return None
+        memo = DigestMemo(cache_dir() / "digests")
+        found: list[str | None] = []
+        with contextlib.suppress(UserError):  # it is not there, which `missing_weights` tells
+            found.append(memo.of(find_model(model)))
+            tokenizer = _find_tokenizer(raw.get("tokenizer"), _PUBLISHED[model][0])
+            found.append(memo.of(Path(tokenizer)) if tokenizer else None)
         return found
 
     def evaluate(self, session: WorkSession) -> float:

@@ -20,6 +20,7 @@ __all__ = [
     "Network",
     "PictureScorer",
     "Source",
+    "hub_commit",
     "load_classifier",
     "load_model",
     "load_network",
@@ -215,12 +216,24 @@ def missing_weights_of(name: object) -> FetchedLater | None:
     """What becomes of a model that is not on this machine; None when it is, or when it is a path."""
     if not isinstance(name, str) or _is_path(name) or Path(name).exists():
         return None
-    cache = os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME") or "~/.cache/huggingface") / "hub"
-    if any((Path(cache).expanduser() / f"models--{name.replace('/', '--')}" / "snapshots").glob("*/config.json")):
+    if any((_in_hub_cache(name) / "snapshots").glob("*/config.json")):
         return None
     return FetchedLater(
         f"the model '{name}' is not on this machine: it is fetched from the Hugging Face hub when first used"
     )
+
+
+def hub_commit(name: str) -> str | None:
+    """Which state of a hub's model is on this machine and is loaded by its id; None when it is not there."""
+    try:
+        return (_in_hub_cache(name) / "refs" / "main").read_text().strip() or None
+    except (OSError, ValueError):
+        return None
+
+
+def _in_hub_cache(name: str) -> Path:
+    cache = os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME") or "~/.cache/huggingface") / "hub"
+    return Path(cache).expanduser() / f"models--{name.replace('/', '--')}"
 
 
 def transformers_package(purpose: str = "An operator with a model") -> Any:

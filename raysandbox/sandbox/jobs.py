@@ -115,25 +115,24 @@ class JobRunner:
         artifacts = self._artifacts(ready)
         locks = KeyLocks(self.cache_dir / "locks")
         with locks.hold([f"job-{ready.key}"], lambda holder: self._waits(ready, holder)):
-            outputs = shared.take(ready.key, ready.paths.writes, artifacts)
+            writes = [*ready.paths.writes, str(self._quarantine(ready))]
+            others, copied = self._others(ready.paths.writes), ready.kept_artifacts
+            outputs = shared.take(ready.key, writes, artifacts, others=others, copied=copied)
             if outputs is None:
                 marker = self._execute(ready)
-                _keep_metrics(self.folder / "metrics.jsonl", ready, artifacts)
-                shared.keep(
-                    ready.key,
-                    marker.outputs,
-                    marker.writes,
-                    artifacts,
-                    marker.seconds,
-                    marker.job,
-                    place=str(self.folder.absolute()),
-                    others=self._others(marker.writes),
-                )
+                if self.resolver.reads_as_before(ready):
+                    # A key does not say where the search's folder is: what names that folder serves no other one.
+                    place = str(self.resolver.work_dir)
+                    made = (marker.outputs, writes, artifacts, marker.seconds, marker.job)
+                    shared.keep(ready.key, *made, place=place, others=others, copied=copied)
+                else:
+                    self.view.note(f"job {ready.job.id} read files that changed meanwhile: it is not kept for others")
+                    self.journal.emit("job_inputs_changed", job=ready.job.id, key=ready.key)
                 return marker, False
         report = self.watcher.scoped(ready.job.name, ready.job.id, ready.key)
         for line in read_events(artifacts / _KEPT_METRICS):
             report({line["name"]: from_json(line["value"])}, line["step"])
-        report(outputs)
+        report(outputs)  # not among those lines
         self.watcher.flush()
         self.journal.emit("job_cached", job=ready.job.id, key=ready.key, scope=ready.scope, shared=True)
         return self._mark(ready, outputs, time.monotonic() - start), True
@@ -144,6 +143,9 @@ class JobRunner:
 
     def _artifacts(self, ready: ReadyJob) -> Path:
         return self.folder / "artifacts" / ready.scope / ready.slug
+
+    def _quarantine(self, ready: ReadyJob) -> Path:
+        return self.folder / "quarantine" / ready.scope / ready.slug
 
     def _reuse(self, ready: ReadyJob, marker: Marker) -> Marker:
         """Takes a finished job; outputs of another iteration are linked to where this one's belong."""
@@ -161,7 +163,7 @@ class JobRunner:
         folder = os.path.join(ready.scope, ready.slug)
         context = JobContext(
             artifacts=self._artifacts(ready),
-            quarantine=self.folder / "quarantine" / folder,
+            quarantine=self._quarantine(ready),
             log=self.folder / "logs" / f"{folder}.log",
             report=self.watcher.scoped(ready.job.name, ready.job.id, ready.key),
             progress=self.view,
@@ -176,11 +178,14 @@ class JobRunner:
         self.watcher.watch_cfgs([(config, f"{entry.id}.{part}") for part, config in configurations.items() if config])
         start = time.monotonic()
         with _job_log(context.log):
-            values = self._attempts(ready, ready.planned.hook(), context)
+            values, reported = self._attempts(ready, ready.planned.hook(), context)
         outputs = _name_outputs(entry, values)
         missing = [path for path in ready.paths.writes if not standing(path)]
         if missing:
             raise JobFailed(f"job {entry.id} ended without writing {', '.join(missing)}")
+        if self.shared is not None and ready.shareable:
+            self.watcher.flush()
+            _keep_metrics(self._metrics, reported, ready, context.artifacts)
         context.report(outputs)
         self.watcher.flush()
         marker = self._mark(ready, outputs, time.monotonic() - start)
@@ -198,16 +203,24 @@ class JobRunner:
 
     def _others(self, writes: Sequence[str]) -> set[str]:
         """What below the outputs of a job belongs to the run or to other jobs."""
-        return {*own_files(self.folder), *self.resolver.written()} - {same_path(path) for path in writes}
+        theirs = {*own_files(self.folder), *self.resolver.written(), *self.resolver.folders()}
+        return theirs - {same_path(path) for path in writes}
 
-    def _attempts(self, ready: ReadyJob, hook: Hook, context: JobContext) -> list[Any]:
+    @property
+    def _metrics(self) -> Path:
+        return self.folder / "metrics.jsonl"
+
+    def _attempts(self, ready: ReadyJob, hook: Hook, context: JobContext) -> tuple[list[Any], int]:
+        """Returns what the hook returned, and the size of `metrics.jsonl` when the attempt that succeeded began."""
         config = ready.planned.entry.config
         for attempt in range(config.retries + 1):
+            self.watcher.flush()
+            reported = self._metrics.stat().st_size if self._metrics.exists() else 0
             self.journal.emit("job_started", job=ready.job.id, key=ready.key, scope=ready.scope, attempt=attempt)
             _clear(context.artifacts, ready.kept_artifacts)
             try:
                 with deadline(config.timeout_s):
-                    return list(hook.run(ready.job, context))
+                    return list(hook.run(ready.job, context)), reported
             except JobTimeout as error:
                 message = f"job {ready.job.id} ran past its timeout_s of {config.timeout_s:g} s"
                 failure, cause = JobTimeout(message), error
@@ -232,11 +245,18 @@ def _clear(artifacts: Path, kept: frozenset[str]) -> None:
             remove(path)
 
 
-def _keep_metrics(path: Path, ready: ReadyJob, artifacts: Path) -> None:
-    """Puts the numbers that a job reported beside what it made, for the runs that take it instead of running it."""
+def _keep_metrics(path: Path, start: int, ready: ReadyJob, artifacts: Path) -> None:
+    """Puts the numbers that a job reported beside what it made, for the runs that take it instead of running it.
+
+    Args:
+        path: the run's metrics.
+        start: length of that file in bytes when the job began: lines before are of attempts that failed.
+        ready: the job.
+        artifacts: its own folder.
+    """
     lines = [
         {"name": line["name"].removeprefix(f"{ready.job.name}."), "value": line["value"], "step": line["step"]}
-        for line in read_events(path)
+        for line in read_events(path, start)
         if line.get("unit") == ready.key and isinstance(from_json(line["value"]), int | float)
     ]
     atomic_write(artifacts / _KEPT_METRICS, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))

