@@ -106,7 +106,7 @@ def find_objective(name: str, plan: ExperimentPlan) -> Objective:
         ids = ", ".join(entry.id for entry in reporters)
         raise UserError(f"metric '{name}' is ambiguous: jobs {ids} report under this name; give them own meta_names")
     if not reporters:
-        known = list(_names(entries))
+        known = list(_names([job.entry for job in plan.jobs if not job.hook.returns_paths]))
         fix = did_you_mean(name, known) or (
             f"outputs: {', '.join(known) or 'none'}; or <meta_name>.<key> as a component reports it"
         )

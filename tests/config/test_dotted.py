@@ -27,6 +27,15 @@ def test_lists_are_entered_by_index_meta_name_and_operator() -> None:
     ]
 
 
+def test_a_key_that_holds_dots_is_spelt_out() -> None:
+    data: dict = {"p": {"a.b": {"x": 1}, "a.b.c": {"x": 1}, "a": {"y": 1}}}
+    assert set_dotted(data, "p.a.b.x", 2) == ("p", "a.b", "x")
+    assert set_dotted(data, "p.a.b.c.x", 3) == ("p", "a.b.c", "x")
+    assert set_dotted(data, "p.a.y", 4) == ("p", "a", "y")
+    assert set_dotted(data, "p.a.b", 5) == ("p", "a.b")
+    assert data == {"p": {"a.b": 5, "a.b.c": {"x": 3}, "a": {"y": 4}}}
+
+
 @pytest.mark.parametrize("path", ["a.b.c", "list.7", "list.x", "list.x.y"])
 def test_paths_that_lead_nowhere(path: str) -> None:
     with pytest.raises(KeyError):

@@ -152,6 +152,11 @@ def test_an_operator_is_set_in_every_recipe_that_no_job_writes(config: SandboxCo
     )
 
 
+def test_of_jobs_of_one_name_the_one_that_has_the_key_is_meant(config: SandboxConfig) -> None:
+    """A refinement has the meta_name of its probe."""
+    assert addresses(config).find("anonymous.probe.extra_configs.k") == ("refine_recipe_job_configs.0.extra_configs.k",)
+
+
 def test_what_local_says_already_is_overruled(config: SandboxConfig) -> None:
     """A job's own `local` comes after its extra_configs, so the value must go there."""
     found = addresses(config).find("anonymous.train.extra_configs.floor")

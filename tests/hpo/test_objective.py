@@ -89,7 +89,9 @@ def test_a_metric_that_a_component_reports() -> None:
     [
         (JOBS, "scor", "did you mean 'score'?"),
         (JOBS, "anonymous.eval.scor", "did you mean 'anonymous.eval.score'?"),
-        (JOBS, "nothing_like_it", "outputs: anonymous.train.model_path, model_path, anonymous.eval.score, score"),
+        (JOBS, "nothing_like_it", "outputs: anonymous.eval.score, score; or <meta_name>.<key>"),
+        (JOBS, "model_path", "is no number: TrainModelHook returns checkpoint or model directory; name what"),
+        (JOBS, "anonymous.train.model_path", "is no number"),
         (JOBS, "anonymous.train.loss", "is written <meta_name>.<key>"),
         (TWO, "score", "ambiguous: first.eval.score, second.eval.score; write one of these"),
         (TWO, "eval.score", "ambiguous: first.eval.score, second.eval.score; write one of these"),

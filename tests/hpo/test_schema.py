@@ -175,6 +175,17 @@ ERRORS: list[tuple[Any, int | None, str]] = [
     (without("metric"), 1, "metric: is required"),
     (SWEEP | {"metric": {"name": "train.loss", "goal": "max"}}, 5, "should be 'minimize' or 'maximize', not 'max'"),
     (SWEEP | {"metric": {"name": "scor"}}, 4, "did you mean 'score'?"),
+    (SWEEP | {"metric": "a.b"}, 3, "metric: should be a mapping such as {name: a.b, goal: minimize}, not 'a.b'"),
+    (SWEEP | {"metric": {"name": "path"}}, 4, "metric 'path' is no number: ProcessDataHook returns export_path"),
+    (with_parameter(text_length_filter__max_len=[5, 6]), 9, "(write text_length_filter.max_len: {values: [5, 6]})"),
+    (
+        with_parameter(
+            anonymous__process__dj_configs__export_path={"values": ["outputs/planted/a.jsonl", "else/b.jsonl"]}
+        ),
+        9,
+        "'else/b.jsonl' does not fit: job anonymous.process#0: every trial of the search would write 'else/b.jsonl'",
+    ),
+    (SWEEP | {"early_terminate": "hyperband"}, 9, "early_terminate: should be a mapping, not 'hyperband'"),
     (SWEEP | {"metric": {"nam": "score"}}, 4, "unknown key 'nam' (did you mean 'name'?)"),
     (without("parameters"), 1, "names no parameters"),
     (without("run_cap"), 1, "method random would never end (add run_cap: 20, or time_budget: 2h, or metric.target)"),
@@ -236,6 +247,18 @@ def test_all_errors_come_at_once() -> None:
     assert sum(problem.severity == "error" for problem in problems) == 5
 
 
+def test_a_method_that_is_misspelt_is_one_mistake() -> None:
+    _, problems = read({"methd": "random", **{key: SWEEP[key] for key in ("metric", "parameters")}})
+    assert [problem.message for problem in problems] == ["unknown key 'methd'", "is required"]
+
+
+@pytest.mark.parametrize("wrong", ["[1, 2]", "''", "true"])
+def test_a_search_is_a_path_or_a_mapping(wrong: str) -> None:
+    Path("cfg.yaml").write_text(f"hpo_config: {wrong}\n" + JOBS)
+    _, (problem,) = read_config("cfg.yaml")
+    assert str(problem).startswith("cfg.yaml:1: hpo_config: should be the path of a sweep file, or a mapping with")
+
+
 def test_an_inline_search_is_located_in_the_main_document() -> None:
     Path("cfg.yaml").write_text("hpo_config:\n  method: random\n  run_cpa: 3\n  metric: {name: score}\n" + JOBS)
     config, _ = read_config("cfg.yaml")
@@ -286,6 +309,14 @@ def test_no_search() -> None:
     config, _ = read_config("cfg.yaml", ["hpo_config=null"])
     assert config is not None
     assert read_search(config, make_plan(config)) == (None, [])
+
+
+def test_overrides_reach_parameters_whose_names_hold_dots() -> None:
+    name = "text_length_filter.min_len"
+    found = search(SWEEP, f"hpo_config.parameters.{name}.max=60", f"hpo_config.parameters.{name}.min=2")
+    assert SWEEP["parameters"][name]["max"] == 50
+    assert found.raw["parameters"] == {name: {"min": 2, "max": 60}}
+    assert search(SWEEP, f"hpo_config.parameters.{name}={{values: [7]}}").space.parameters[0].values == (7,)
 
 
 def test_overrides_reach_into_the_sweep_file() -> None:
