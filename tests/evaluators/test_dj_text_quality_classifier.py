@@ -166,6 +166,18 @@ def test_a_published_model_is_found_as_archive(cache):
     assert TextQualityClassifier(dataset_path="x").scorer().model == str(cache / "gpt3_quality_model.zip")
 
 
+def test_the_content_of_a_published_model_is_part_of_a_jobs_key(cache):
+    assert TextQualityClassifier.surroundings({}) == []
+    (cache / "chinese_quality_model").mkdir(parents=True)
+    found = []
+    for model, tokenizer in (("a", "a"), ("a", "b"), ("b", "b")):
+        (cache / "chinese_quality_model" / "part").write_text(model)
+        (cache / "zh.sp.model").write_text(tokenizer)
+        found.append(TextQualityClassifier.surroundings({"model": "chinese"}))
+    assert len({json.dumps(item) for item in found}) == 3
+    assert TextQualityClassifier.surroundings({"model": "./own"}) is None
+
+
 def test_a_missing_model_path_is_named():
     with pytest.raises(UserError, match="no quality model at nowhere/model: `model` is gpt3, chinese, code"):
         TextQualityClassifier(dataset_path="x", model="nowhere/model").scorer()

@@ -76,3 +76,12 @@ def test_only_the_place_goes_from_a_key(tmp_path: Path, monkeypatch: pytest.Monk
     inputs = ("./in.jsonl", f"{tmp_path}/trials/0001/out/x.jsonl")
     assert [paths.placeless(path, inputs) for path in inputs] == ["<work_dir>/in.jsonl", "<work_dir>/out/x.jsonl"]
     assert paths.placeless("0.3 ./in.jsonl 0.7 b/c.jsonl", inputs) == "0.3 <work_dir>/in.jsonl 0.7 b/c.jsonl"
+
+
+def test_what_is_in_a_scope_already_stays_where_it_is(tmp_path: Path) -> None:
+    folder, scopes = f"{tmp_path}/trials/0001", {"trials/0001", "trials/0001/iter_1"}
+    paths = PathMap(tmp_path, None, {str(tmp_path): "trials/0001/iter_1"}, scopes)  # an output that is the work_dir
+    for path in (f"{folder}/kept.jsonl", f"{folder}/iter_1/model"):
+        assert paths.locate(path) == path
+    assert paths.locate(str(tmp_path)) == f"{folder}/iter_1"
+    assert paths.locate(f"{tmp_path}/x") == f"{folder}/iter_1/x"

@@ -317,3 +317,64 @@ def test_what_is_taken_is_what_was_kept(tmp_path: Path, made: dict[str, str], wr
     assert keep(shared, old, outputs, old.folder / "written")
     assert take(shared, new, new.folder / "written") == {name: str(new.folder / "written" / name) for name in written}
     assert new.files() == old.files()
+
+
+def test_the_runs_folder_as_an_output_keeps_what_is_the_runs(shared: SharedResults, old: Run, new: Run) -> None:
+    old.write({"model.json": "m"})
+    new.write({"journal.jsonl": "j", "logs/log": "l", "half": "of an attempt before"})
+    old.artifacts.mkdir(parents=True)
+    assert shared.keep(KEY, {"model": f"{old.folder}/./model.json"}, [f"{old.folder}/."], old.artifacts, 1.0, "job")
+    others = [str(new.folder / name) for name in ("journal.jsonl", "logs", "artifacts")]
+    for known in (others, None):
+        outputs = shared.take(KEY, [f"{new.folder}/."], new.artifacts, others=known)
+        assert outputs == {"model": f"{new.folder}/./model.json"}
+        assert new.files() == {"journal.jsonl": "j", "logs/log": "l", "half": "of an attempt before", "model.json": "m"}
+
+
+def test_a_folder_is_replaced_unless_it_holds_what_is_not_the_jobs(
+    shared: SharedResults, old: Run, new: Run, tmp_path: Path
+) -> None:
+    old.write({"out/0": "a"})
+    left = {"out/1": "of an attempt before", "out/checkpoint-3/x": "x"}
+    new.write(left)
+    assert keep(shared, old, {}, old.folder / "out")
+    paths = [str(new.folder / "out")]
+    assert shared.take(KEY, paths, new.artifacts, others=[str(new.folder / "out" / "1")]) == {}
+    assert new.files() == {**left, "out/0": "a"}
+    assert shared.take(KEY, paths, new.artifacts, others=[str(new.folder / "outer")]) == {}
+    assert new.files() == {"out/0": "a"}
+
+
+def test_shards_replace_a_whole_file_and_no_name_that_a_glob_would_match(
+    shared: SharedResults, old: Run, new: Run
+) -> None:
+    old.write({"k[1]-0-of-1.jsonl": "new"})
+    new.write({"k[1].jsonl": "old", "k1.jsonl": "another job's", "k1-0-of-1.jsonl": "another job's"})
+    assert keep(shared, old, {}, old.folder / "k[1].jsonl")
+    assert take(shared, new, new.folder / "k[1].jsonl") == {}
+    others = {"k1.jsonl": "another job's", "k1-0-of-1.jsonl": "another job's"}
+    assert new.files() == {"k[1]-0-of-1.jsonl": "new", **others}
+
+
+def test_a_place_is_found_by_its_real_name_and_in_relative_outputs(
+    shared: SharedResults, old: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    linked = Run(tmp_path / "linked")
+    old.write({"out.jsonl": str(old.folder / "x")})
+    linked.folder.symlink_to(old.folder)
+    assert not keep(shared, linked, {}, linked.out)
+    old.write({"out.jsonl": "rows"})
+    monkeypatch.chdir(tmp_path)
+    assert not keep(shared, old, {"data": "./trials/0000/data/in.jsonl"}, old.out)
+    assert keep(shared, old, {"data": "./data/in.jsonl"}, old.out)
+
+
+def test_what_is_appended_to_is_copied(shared: SharedResults, old: Run, new: Run) -> None:
+    old.write({"artifacts/job/own/log": "a", "artifacts/job/rest": "r"})
+    assert shared.keep(KEY, {}, [], old.artifacts, 1.0, "job", copied={"own"})
+    with (old.artifacts / "own" / "log").open("a") as file:
+        file.write("b")
+    assert shared.take(KEY, [], new.artifacts, copied={"own"}) == {}
+    assert new.files() == {"artifacts/job/own/log": "a", "artifacts/job/rest": "r"}
+    assert not (old.artifacts / "own" / "log").samefile(new.artifacts / "own" / "log")
+    assert (old.artifacts / "rest").samefile(new.artifacts / "rest")
