@@ -223,7 +223,7 @@ def test_what_names_a_file_of_the_searchs_folder_serves_no_other_search(
     job = """
   - {hook: WriteHook, meta_name: w, output: [value], extra_configs: {reads: "{work}/in.txt", value: VALUE}}
 """
-    for value, second in (("./{work}/in.txt", "job_done"), ("x", "job_cached")):
+    for value, second in (("{work}/in.txt", "job_done"), ("x", "job_cached")):
         found = [trial(job.replace("VALUE", value), len(value), work) for work in ("first", "second")]
         assert [events(folder, "job_done", "job_cached") for folder in found] == [["job_done"], [second]]
 
