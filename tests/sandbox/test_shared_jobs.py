@@ -221,7 +221,7 @@ def test_what_names_a_file_of_the_searchs_folder_serves_no_other_search(
         (workspace / work).mkdir()
         (workspace / work / "in.txt").write_text("same")
     job = """
-  - {hook: WriteHook, meta_name: w, output: [value], extra_configs: {reads: "{work}/in.txt", value: VALUE}}
+  - {hook: WriteHook, meta_name: w, output: [path, value], extra_configs: {reads: "{work}/in.txt", value: VALUE}}
 """
     for value, second in (("{work}/in.txt", "job_done"), ("x", "job_cached")):
         found = [trial(job.replace("VALUE", value), len(value), work) for work in ("first", "second")]
