@@ -20,6 +20,7 @@ __all__ = [
     "UnknownNameError",
     "UserError",
     "WorkDirBusyError",
+    "WriteFailed",
     "did_you_mean",
 ]
 
@@ -103,6 +104,17 @@ class MissingMetricError(JobFailed):
 
 class BadRowsError(JobFailed):
     """More rows could not be read or processed than `max_bad_rows` allows."""
+
+
+class WriteFailed(JobFailed, OSError):
+    """A file cannot be written, because a disk is full or read-only.
+
+    Also an `OSError` (number, what is wrong and what to do, path of the file): what may go on without the
+    file, such as a cache, need not know it.
+    """
+
+    def __str__(self) -> str:
+        return f"{self.filename}: {self.strerror}"
 
 
 class WorkDirBusyError(UserError):

@@ -9,6 +9,8 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from raysandbox.core.disk import writes
+
 __all__ = ["atomic_dir", "atomic_path", "atomic_write", "cache_dir", "link_or_copy", "remove"]
 
 
@@ -24,13 +26,17 @@ def atomic_path(target: Path) -> Iterator[Path]:
 
     The data is flushed to disk before the rename; on an error the temporary file is removed and
     whatever stood at `target` stays.
+
+    Raises:
+        WriteFailed: the disk is full or read-only.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(target)
     try:
-        yield temporary
-        _fsync(temporary)
-        os.replace(temporary, target)
+        with writes(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            _fsync(temporary)
+            os.replace(temporary, target)
     finally:
         remove(temporary)
 
@@ -38,13 +44,14 @@ def atomic_path(target: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def atomic_dir(target: Path) -> Iterator[Path]:
     """Like `atomic_path` for a directory; an earlier directory at `target` is replaced."""
-    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(target)
-    temporary.mkdir()
     try:
-        yield temporary
-        remove(target)
-        os.replace(temporary, target)
+        with writes(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary.mkdir()
+            yield temporary
+            remove(target)
+            os.replace(temporary, target)
     finally:
         remove(temporary)
 
