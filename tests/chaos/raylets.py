@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 
 RAY = Path(sys.executable).with_name("ray")
+HEAD = 2
 START_S = 60.0
 
 
@@ -66,8 +67,12 @@ class Raylets:
         """RAY_ADDRESS of a driver on this machine."""
         return f"127.0.0.2:{self.port}"
 
-    def start(self, number: int) -> None:
-        """Starts a node; 2 is the head."""
+    def log(self, number: int) -> Path:
+        """What a node's `ray start` says."""
+        return self.folder / f"node-{number}.log"
+
+    def command(self, number: int) -> list[str]:
+        """What starts a node."""
         own = [f"--node-ip-address=127.0.0.{number}", f"--num-cpus={self.cpus}", f"--num-gpus={self.gpus}"]
         head = [
             "--head",
@@ -75,23 +80,34 @@ class Raylets:
             "--dashboard-host=127.0.0.1",
             f"--dashboard-port={self.dashboard_port}",
         ]
-        role = head if number == 2 else [f"--address={self.address}"]
+        role = head if number == HEAD else [f"--address={self.address}"]
         command = [str(RAY), "start", *role, *own, "--block", "--disable-usage-stats"]
-        command.append(f"--dashboard-agent-listen-port={free_port()}")
-        log = self.folder / f"node-{number}.log"
-        with log.open("wb") as output:
-            self.nodes[number] = subprocess.Popen(
-                command, env=self.environment, stdout=output, stderr=output, start_new_session=True
-            )
+        return [*command, f"--dashboard-agent-listen-port={free_port()}"]
+
+    def start(self, *numbers: int) -> None:
+        """Starts nodes, several at the same time; 2 is the head."""
+        for number in numbers:
+            with self.log(number).open("wb") as output:
+                self.nodes[number] = subprocess.Popen(
+                    self.command(number), env=self.environment, stdout=output, stderr=output, start_new_session=True
+                )
         end = time.monotonic() + START_S
-        while b"Ray runtime started" not in log.read_bytes():
-            assert time.monotonic() < end, log.read_text()
-            time.sleep(0.2)
+        for number in numbers:
+            while b"Ray runtime started" not in self.log(number).read_bytes():
+                assert time.monotonic() < end, self.log(number).read_text()
+                time.sleep(0.2)
+
+    def processes(self, number: int) -> list[psutil.Process]:
+        """All processes of a node that are children of its `ray start`, itself first."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            node = psutil.Process(self.nodes[number].pid)
+            return [node, *node.children(recursive=True)]
+        return []
 
     def kill(self, number: int) -> None:
         """Ends a node and all of its processes at once, as a power failure does."""
+        doomed = self.processes(number)
         node = self.nodes.pop(number)
-        doomed = [psutil.Process(node.pid), *psutil.Process(node.pid).children(recursive=True)]
         for process in doomed:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGKILL)
@@ -100,8 +116,8 @@ class Raylets:
     def workers(self, name: str) -> list[psutil.Process]:
         """Processes of actors of a class, on all nodes."""
         found = []
-        for node in self.nodes.values():
-            for process in psutil.Process(node.pid).children(recursive=True):
+        for number in self.nodes:
+            for process in self.processes(number):
                 with contextlib.suppress(psutil.NoSuchProcess):
                     if f"ray::{name}" in " ".join(process.cmdline()):
                         found.append(process)
