@@ -20,6 +20,7 @@ from raysandbox.report.markdown import write_report
 from raysandbox.report.search import write_search_report
 from raysandbox.sandbox.experiment import RunResult, note_refusal, run_experiment
 from raysandbox.sandbox.paths import standing
+from raysandbox.sandbox.remote_dir import hosted, mirrored, note_remote_refusal, work_dir_problems
 from raysandbox.sandbox.view import RunView
 
 __all__ = ["check", "run"]
@@ -50,11 +51,12 @@ def run(
         RunInterrupted: a signal ended the run; it can be resumed.
     """
     loaded = config if isinstance(config, SandboxConfig) else _load(config, overrides, allow_user_code)
-    if loaded.settings.hpo_config is None:
-        return run_experiment(loaded, resume=resume, use_cache=use_cache, view=view, at_end=write_report)
-    from raysandbox.hpo.search import run_search
+    with hosted(loaded, resume=resume, view=view) as here:
+        if here.settings.hpo_config is None:
+            return run_experiment(here, resume=resume, use_cache=use_cache, view=view, at_end=write_report)
+        from raysandbox.hpo.search import run_search
 
-    return run_search(loaded, resume=resume, use_cache=use_cache, view=view, at_end=write_search_report)
+        return run_search(here, resume=resume, use_cache=use_cache, view=view, at_end=write_search_report)
 
 
 def _load(path: str | Path, overrides: Sequence[str], allow_user_code: bool) -> SandboxConfig:
@@ -63,7 +65,7 @@ def _load(path: str | Path, overrides: Sequence[str], allow_user_code: bool) -> 
     errors = [problem for problem in problems if problem.severity == "error"]
     if loaded is None or errors:
         error = ConfigError(errors)
-        if loaded is not None:
+        if loaded is not None and not note_remote_refusal(loaded, error):
             note_refusal(loaded, error)
         raise error
     return loaded
@@ -90,7 +92,7 @@ def check(config: str | Path, overrides: Sequence[str] = (), *, allow_user_code:
     except SandboxError as error:
         return [Problem(str(config), None, "", str(error))]
     if loaded is not None:
-        problems = problems + list(plan_search(loaded)[0].problems)
+        problems = problems + work_dir_problems(loaded) + list(plan_search(mirrored(loaded))[0].problems)
     return sorted(problems, key=lambda problem: (problem.file != str(config), problem.file or "", problem.line or 0))
 
 

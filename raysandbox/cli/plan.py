@@ -30,8 +30,9 @@ def command(config: Config = None, override: Overrides = None, allow_user_code: 
     from raysandbox.sandbox.experiment import locate_run
     from raysandbox.sandbox.paths import PathMap
     from raysandbox.sandbox.preview import preview, resource_problems
+    from raysandbox.sandbox.remote_dir import mirrored
 
-    loaded = load_config(one_config(config, None), override or [], allow_user_code=allow_user_code)
+    loaded = mirrored(load_config(one_config(config, None), override or [], allow_user_code=allow_user_code))
     work_dir, root = locate_run(loaded)
     plan, search = plan_search(loaded, PathMap(work_dir, root))
     machine, lacking = resource_problems(plan)

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +46,17 @@ class Document:
         data: its content.
         source: the file's name as the user gave it.
         lines: 1-based line of every key and list element.
+        places: URL of a folder → the local folder that stands for it while a run goes on.
     """
 
     data: Any
     source: str
     lines: Mapping[KeyPath, int] = field(default_factory=dict)
+    places: Mapping[str, str] = field(default_factory=dict)
+
+    def placed(self, places: Mapping[str, str]) -> Document:
+        """This document with local folders in place of URLs, wherever its texts name these or what is below."""
+        return replace(self, data=_placed(self.data, places), places=places) if places else self
 
     def line(self, path: KeyPath) -> int | None:
         """Line of a key, or of the nearest parent that has one."""
@@ -62,6 +68,17 @@ class Document:
     def problem(self, path: KeyPath, message: str, fix: str = "", **more: Any) -> Problem:
         """A finding at a key of this document."""
         return Problem(self.source, self.line(path), show_path(path), message, fix, **more)
+
+
+def _placed(value: Any, places: Mapping[str, str]) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _placed(item, places) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_placed(item, places) for item in value]
+    if isinstance(value, str):
+        for url, folder in places.items():  # alone, or a word of a mix: `0.3 s3://… 0.7 s3://…`
+            value = re.sub(rf"(?<!\S){re.escape(url)}(?=/|\s|$)", lambda _, folder=folder: folder, value)
+    return value
 
 
 def place_of(data: Any, text: str) -> KeyPath | None:

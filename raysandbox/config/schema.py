@@ -32,7 +32,9 @@ class Settings(_Model):
 
     project_name: str = Field("sandbox", description="wandb project")
     experiment_name: str = Field("run0", description="name of the run")
-    work_dir: str | None = Field(None, description="folder of the run; ./outputs/<experiment_name> by default")
+    work_dir: str | None = Field(
+        None, description="folder of the run, or URL (s3://…); ./outputs/<experiment_name> by default"
+    )
     hpo_config: str | dict[str, Any] | None = Field(None, description="search space: a path or a mapping")
     resume: bool = Field(False, description="go on with the run that stands in work_dir")
     max_iter_num: int = Field(1, ge=1, description="iterations of all pipelines")
@@ -64,7 +66,7 @@ class Settings(_Model):
     @property
     def work_path(self) -> Path:
         """The run's folder as configured or by default."""
-        return Path(self.work_dir or f"./outputs/{self.experiment_name}")
+        return Path((self.work_dir or f"./outputs/{self.experiment_name}").removeprefix("file://"))
 
 
 class JobConfig(_Model):

@@ -65,7 +65,7 @@ def with_values(config: SandboxConfig, values: Iterable[tuple[str, Any]]) -> San
             message = f"a value for {address} leads nowhere at '{error.args[0]}'"
             raise ConfigError([document.problem((), message, "check the address")]) from error
     data["hpo_config"] = None
-    found, problems = parse_config(Document(data, document.source, document.lines))
+    found, problems = parse_config(Document(data, document.source, document.lines, document.places))
     if found is None or any(problem.severity == "error" for problem in problems):
         raise ConfigError(problems)
     return replace(found, allow_user_code=config.allow_user_code)

@@ -157,6 +157,7 @@ def _load_part(
         deferred[part] = value
         return None
     document = load_document(found, value) if isinstance(found, Path) else Document(copy.deepcopy(dict(found)), value)
+    document = document.placed(main.places)
     data = {} if document.data is None else document.data
     if not isinstance(data, dict):
         raise ConfigError(
