@@ -203,7 +203,7 @@ def _folder(source: Source, weights: bool) -> str:
         files = HfApi().model_info(name, timeout=_HUB_TIMEOUT_S).siblings or []
         there = {Path(file.rfilename).suffix for file in files}
         best = [f"*{suffix}" for suffix in _WEIGHTS if weights and suffix in there][:1]
-        return snapshot_download(name, allow_patterns=[*_SMALL_FILES, *best])
+        return snapshot_download(name, allow_patterns=[*_SMALL_FILES, *best], etag_timeout=_HUB_TIMEOUT_S)
     except (OSError, ValueError) as error:
         raise UserError(
             f"{key}: the model '{name}' is not on this machine and cannot be fetched from the Hugging Face hub: "

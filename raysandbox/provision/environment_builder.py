@@ -12,15 +12,16 @@ import subprocess
 import sys
 import time
 import uuid
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from raysandbox.core.errors import UserError
+from raysandbox.core.errors import JobFailed, UserError
 from raysandbox.core.files import atomic_write, remove
+from raysandbox.core.programs import run_program
+from raysandbox.core.redact import redact_text
 from raysandbox.provision.environment_source import checked_source, described, drivers_torch, exact_torch, torch_of
 from raysandbox.provision.environments import (
     MANIFEST,
@@ -38,7 +39,8 @@ __all__ = ["BuildView", "create", "delete"]
 
 _BUILDS = ".builds"
 _CPU_TORCH = "https://download.pytorch.org/whl/cpu"
-_TAIL_LINES = 15
+_STALL_S = 3600.0  # pip is silent while it compiles
+_ASK_S = 60.0
 
 
 class BuildView:
@@ -199,8 +201,8 @@ class _Build:
         base: the interpreter to make it with.
         log: receives all output.
         view: receives how it goes on.
-        lock: descriptor of the lock's file; programs inherit it, so that one that outlives a killed build
-            keeps the next build out of its folder.
+        lock: descriptor of the lock's file; programs inherit it, so that one that takes a moment to end
+            with a killed build keeps the next build out of its folder.
         source: checkout that it is made for, if any.
     """
 
@@ -272,40 +274,41 @@ class _Build:
 
     def _call(self, arguments: Sequence[str], what: str) -> None:
         """Runs a program; its output goes to the log and the view."""
-        tail: deque[str] = deque(maxlen=_TAIL_LINES)
-        with subprocess.Popen(
-            arguments,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            env=_clean_environment(),
-            pass_fds=(self.lock,),
-        ) as process:
-            try:
-                for line in process.stdout or ():
-                    self.log.write(line)
-                    tail.append(line)
-                    self.view.line(line.strip())
-            except BaseException:  # interrupted: leaving the block waits for the program's end
-                process.terminate()
-                raise
-        status = process.returncode
-        if status:
-            last = "".join(tail).rstrip()
-            raise UserError(
-                f"the environment '{self.pins.name}' was not built: {what} ended with status {status}:\n{last}\n"
-                f"(all of its output: {self.log.name})"
+
+        def take(line: str) -> None:
+            line = redact_text(line)  # an index's address may hold a password
+            self.log.write(line + "\n")
+            self.view.line(line.strip())
+
+        try:
+            run_program(
+                arguments,
+                cwd=self.path.parent,
+                environment=_clean_environment(),
+                on_line=take,
+                stall_timeout_s=_STALL_S,
+                what=what,
+                echo=False,
+                pass_fds=(self.lock,),
             )
+        except JobFailed as error:
+            raise UserError(
+                redact_text(
+                    f"the environment '{self.pins.name}' was not built: {error}\n(all of its output: {self.log.name})"
+                )
+            ) from error
 
     def _manifest(self, seconds: float) -> Mapping[str, Any]:
         code = "import json, platform\nfrom importlib.metadata import distributions\n" + (
             "print(json.dumps([platform.python_version(), {d.metadata['Name']: d.version for d in distributions()}]))"
         )
-        answer = subprocess.run(
-            [self._python, "-c", code], capture_output=True, text=True, check=True, env=_clean_environment()
-        )
+        question = [self._python, "-c", code]
+        try:
+            answer = subprocess.run(
+                question, capture_output=True, text=True, check=True, timeout=_ASK_S, env=_clean_environment()
+            )
+        except subprocess.SubprocessError as error:
+            raise UserError(f"the environment '{self.pins.name}' does not say what it holds: {error}") from error
         python, packages = json.loads(answer.stdout)
         return {
             "name": self.pins.name,

@@ -15,6 +15,7 @@ from typing import Any
 __all__ = ["GpuLoad"]
 
 _NVML = "ray._private.thirdparty.pynvml"
+_ANSWER_S = 5.0
 _EVERY_S = 0.2  # NVML's own numbers are means over the last sixth of a second to a second
 
 
@@ -37,7 +38,7 @@ class GpuLoad:
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
-        self._thread.join()
+        self._thread.join(_EVERY_S + _ANSWER_S)  # waits: a driver that answers no more costs this number only
         self.mean = statistics.fmean(self._samples) if self._samples else None
 
     def _sample(self) -> None:
@@ -45,7 +46,8 @@ class GpuLoad:
             nvml = importlib.import_module(_NVML)
             nvml.nvmlInit()
             gpu = _first_visible(nvml)
-            while not self._ended.wait(_EVERY_S) or not self._samples:  # what is short has one, too
+            # waits: until the block ends; what is short has a sample, too
+            while not self._ended.wait(_EVERY_S) or not self._samples:
                 self._samples.append(float(nvml.nvmlDeviceGetUtilizationRates(gpu).gpu))
         except Exception:  # noqa: BLE001 - no bindings, driver or permission, or a part of a GPU: a number less, no failure
             return

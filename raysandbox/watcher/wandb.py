@@ -143,7 +143,7 @@ class WandbSink:
     def _follow(self) -> None:
         closing = False
         while not closing:
-            self._news.wait(timeout=_RETRY_S if self._failures else None)
+            self._news.wait(timeout=_RETRY_S if self._failures else None)  # waits: for metrics, as a daemon
             self._news.clear()
             closing = self._closing
             try:

@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 _FIRST_WAIT_S = 1.0  # doubles with every try
 _LONGEST_WAIT_S = 60.0
 _LONGEST_PAUSE_S = 600.0  # that a server may ask for
+_END_S = 10.0  # for connections to close
 _MANY = frozenset({408, 425, 429})  # and all above 500: another time it may work
 _HOPELESS = frozenset({401, 404, 405})  # wrong for every row alike
 _MIN_SECRET = 8  # "EMPTY" and the like, which servers without keys are given, are words
@@ -57,6 +58,7 @@ class _Pace:
         """Waits for it."""
         now = asyncio.get_running_loop().time
         async with self._lock:
+            # waits: pauses are capped (_LONGEST_PAUSE_S), turns come by the rate limit
             while (left := self._not_before - now()) > 0:  # a pause may begin meanwhile
                 await asyncio.sleep(left)
             self._not_before = now() + self._interval
@@ -114,14 +116,18 @@ class ChatClient:
         thread = threading.Thread(target=loop.run_forever, name="inference", daemon=True)
         thread.start()
         try:
+            # waits: every request has its timeout and its tries, and the end of all puts None
             while (item := found.get()) is not None:
                 yield item
                 loop.call_soon_threadsafe(room.release)
-            asking.result()
+            asking.result()  # waits: no more, None says that it is done
         finally:
             loop.call_soon_threadsafe(asking.cancel)
-            thread.join()
-            loop.close()
+            thread.join(_END_S)
+            if thread.is_alive():
+                logger.warning("%s: connections do not close within %.0f s and are left", self.url, _END_S)
+            else:
+                loop.close()
 
     async def _ask_all(
         self,
@@ -139,7 +145,7 @@ class ChatClient:
 
         async def work(session: aiohttp.ClientSession) -> None:
             for index, body in waiting:  # shared: each takes the next one
-                await room.acquire()
+                await room.acquire()  # waits: for whoever takes the answers; cancelled when nobody does
                 put((index, await self._answer(session, pace, body)))
 
         async with aiohttp.ClientSession(

@@ -95,6 +95,7 @@ def _download(name: str, revision: str | None, key: str) -> Path:
 
     _require_hub(name, key)
     try:
+        # waits: ModelScope gives each of its requests a timeout and counts its tries
         return Path(snapshot_download(name, revision, _cache_root()))
     except (HubError, OSError) as error:  # requests' errors are OSErrors
         raise JobFailed(f"{key}: '{name}' could not be fetched from {_HUB_URL}: {error}") from error

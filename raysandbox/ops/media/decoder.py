@@ -21,6 +21,7 @@ from raysandbox.core.errors import MissingExtraError
 __all__ = ["Decoder", "Fault", "Job", "decoder"]
 
 _START_S = 120.0
+_END_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -107,11 +108,11 @@ class _Process:
         """Waits for the answer to the oldest job; ends the process where none comes."""
         try:
             while self._connection.poll(timeout_s):
-                good, answer = self._connection.recv()
+                good, answer = self._connection.recv()  # waits: it has begun; a decoder that dies ends it
                 if good is not None:  # else it only says that it goes on
                     return answer if good else Fault(answer)
         except (EOFError, ConnectionError):
-            status = self._process.wait()
+            status = _status(self._process)
             self.end()
             return Fault(f"ends the decoder: {signal.Signals(-status).name if status < 0 else f'status {status}'}")
         self.end()
@@ -121,7 +122,15 @@ class _Process:
 def _end(process: subprocess.Popen[bytes], connection: Connection) -> None:
     connection.close()
     process.kill()
-    process.wait()
+    _status(process)
+
+
+def _status(process: subprocess.Popen[bytes]) -> int:
+    """How a process that closed its socket ended; one that hangs in the kernel counts as killed."""
+    try:
+        return process.wait(_END_S)
+    except subprocess.TimeoutExpired:
+        return -signal.SIGKILL
 
 
 _OF_THREAD = threading.local()

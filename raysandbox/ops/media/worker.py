@@ -35,7 +35,7 @@ def main() -> None:
     threading.Thread(target=_receive, args=(connection, jobs), daemon=True).start()
     connection.send((True, None))
     while True:
-        name, arguments = jobs.get()
+        name, arguments = jobs.get()  # waits: for work, as long as the process it serves lives
         try:
             result = JOBS[name](*arguments)
             answer = (True, _watched(connection, result) if isinstance(result, Generator) else result)
@@ -57,7 +57,7 @@ def _receive(connection: Connection, jobs: SimpleQueue[tuple[str, tuple[Any, ...
     """Takes jobs from the socket; its end is that of the process it serves, even amid a file that hangs."""
     while True:
         try:
-            jobs.put(connection.recv())
+            jobs.put(connection.recv())  # waits: the socket ends with the process it serves
         except (EOFError, ConnectionError):
             os._exit(0)
 

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from raysandbox.core.component import InputPath
 from raysandbox.core.errors import UserError
 from raysandbox.core.keys import code_version, digest
-from raysandbox.executors._video.external.process import child_environment, run_program
+from raysandbox.core.programs import child_environment, run_program
 from raysandbox.provision.environments import Environment, find, interpreter
 
 __all__ = [

@@ -122,9 +122,9 @@ def fetch(source: PipelineSource, *, weights: bool) -> Path:
         # Asked first, with a time limit: downloads would try for minutes where there is no network.
         HfApi().model_info(source.model, timeout=_HUB_TIMEOUT_S)
         if not weights:
-            folder = Path(hf_hub_download(source.model, INDEX)).parent
+            folder = Path(hf_hub_download(source.model, INDEX, etag_timeout=_HUB_TIMEOUT_S)).parent
             if "vae" in read_layout(folder, source.key).parts:
-                hf_hub_download(source.model, _VAE)
+                hf_hub_download(source.model, _VAE, etag_timeout=_HUB_TIMEOUT_S)
             return folder
         diffusers = importlib.import_module("diffusers")
         return Path(diffusers.DiffusionPipeline.download(source.model))

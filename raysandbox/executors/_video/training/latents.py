@@ -111,7 +111,7 @@ def clip_encoding(
     folder = session.cache_dir.absolute() / "latents"  # workers have other current directories
     common = [_VERSION, family.name, part_digest(source, ("vae",), memo), options.dtype, options.vae_tiling]
     common += [form.height, form.width, form.num_frames, form.stride]
-    with ThreadPoolExecutor(_READERS) as pool:
+    with ThreadPoolExecutor(_READERS) as pool:  # waits: for local files to be read, no longer
         contents = list(pool.map(lambda clip: memo.of(Path(clip.path)), clips))
     targets: list[Path] = []
     rows: dict[Path, dict[str, Any]] = {}

@@ -320,13 +320,13 @@ class _Run:
         import torch
 
         if not self.prepared.samples:
-            self.together.wait()
+            self.together.meet()
             return
         folder = _samples_folder(self.checkpoints.folder, step)
         if self.together.rank == 0:
             self.checkpoints.own("samples")
             self.samples.begin(folder)
-        self.together.wait()
+        self.together.meet()
         failed = torch.tensor([float(self.samples.write(folder, self.transformer))], device=self.session.device)
         self.together.average([failed])
         if self.together.rank == 0:

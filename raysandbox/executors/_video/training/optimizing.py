@@ -54,8 +54,8 @@ class Together:
         dist.broadcast(value, 0)
         return int(value.item())
 
-    def wait(self) -> None:
-        """Returns when all workers are here."""
+    def meet(self) -> None:
+        """Returns when all workers are here; raises after the process group's timeout."""
         self.told(0)
 
 

@@ -21,7 +21,7 @@ from raysandbox.runtime.unit_workers import JobWorkers
 from raysandbox.runtime.watcher_actor import start_watcher
 from raysandbox.runtime.workers import run_in_worker
 from raysandbox.watcher.config import WatchConfig
-from tests.executors.video.external.test_process import gone
+from tests.core.test_programs import gone
 from tests.executors.video.external_scripts import checkout_in
 from tests.executors.video.in_process import InProcessSession
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from raysandbox.core.errors import JobFailed
-from raysandbox.executors._video.external.process import child_environment, run_program
+from raysandbox.core.programs import child_environment, run_program
 
 
 def run(code, stall_timeout_s=30.0, command=None):
@@ -110,7 +110,7 @@ def test_children_that_outlive_the_program_end_too():
 def test_all_ends_when_the_caller_is_killed(how):
     code = (
         "import sys; from pathlib import Path\n"
-        "from raysandbox.executors._video.external.process import *\n"
+        "from raysandbox.core.programs import *\n"
         f"run_program([sys.executable, '-c', {CHILD + 'time.sleep(600)'!r}], cwd=Path('/'), "
         "environment=child_environment(sys.executable), on_line=lambda line: print(line, flush=True), "
         "stall_timeout_s=60, what='x')"

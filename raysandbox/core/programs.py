@@ -1,4 +1,4 @@
-"""Runs a program of another environment from a worker: its output as it comes, its end checked."""
+"""Runs a program: an argument list, its output as it comes, its end checked, and nothing of it stays."""
 
 from __future__ import annotations
 
@@ -50,6 +50,8 @@ def run_program(
     on_line: Callable[[str], None],
     stall_timeout_s: float,
     what: str,
+    echo: bool = True,
+    pass_fds: Sequence[int] = (),
 ) -> None:
     """Runs a program to its end; whatever ends this process or this call ends it with all its children.
 
@@ -60,13 +62,15 @@ def run_program(
         on_line: receives each line of its output; a progress bar that is drawn again is a new line.
         stall_timeout_s: seconds without output after which it is taken to hang.
         what: what messages call it.
+        echo: whether its lines go to this process's standard output, of a progress bar one now and then.
+        pass_fds: descriptors that it inherits.
 
     Raises:
         JobFailed: it could not be started, ended with another status than 0, was killed, or hung.
     """
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
     hung = False
-    with _guarded(command, cwd, environment) as process:
+    with _guarded(command, cwd, environment, pass_fds) as process:
         assert process.stdout is not None
         log = _Log()
         for line, is_drawn in _lines(process.stdout, stall_timeout_s):
@@ -76,9 +80,13 @@ def run_program(
             if tail and log.last_was_drawn:
                 tail.pop()  # the bar's earlier state
             tail.append(line)
-            log.write(line, is_drawn)
+            log.write(line, is_drawn, echo)
             on_line(line)
-        status = -signal.SIGKILL if hung else process.wait()
+        status = -signal.SIGKILL
+        try:
+            status = status if hung else process.wait(stall_timeout_s)
+        except subprocess.TimeoutExpired:  # it closed its output and goes on
+            hung = True
     if not status:
         return
     end = _end_of(status, stall_timeout_s if hung else None)
@@ -98,7 +106,9 @@ def _end_of(status: int, stalled_s: float | None) -> str:
 
 
 @contextlib.contextmanager
-def _guarded(command: Sequence[str], cwd: Path, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+def _guarded(
+    command: Sequence[str], cwd: Path, environment: Mapping[str, str], pass_fds: Sequence[int]
+) -> Iterator[subprocess.Popen[bytes]]:
     """A program below its guard; when the block ends, so do they."""
     process = subprocess.Popen(
         [sys.executable, "-I", str(_GUARD), *command],
@@ -108,18 +118,20 @@ def _guarded(command: Sequence[str], cwd: Path, environment: Mapping[str, str]) 
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
+        pass_fds=pass_fds,
     )
-    with process:
-        try:
-            yield process
-        finally:
-            if process.stdin:
-                with contextlib.suppress(OSError):
-                    process.stdin.close()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_END_S)
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+    try:
+        yield process
+    finally:
+        for stream in (process.stdin, process.stdout):
+            with contextlib.suppress(OSError):
+                stream and stream.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_END_S)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it hangs in the kernel: nothing ends it
+            process.wait(_END_S)
 
 
 def _lines(output: IO[bytes], stall_timeout_s: float) -> Iterator[tuple[str | None, bool]]:
@@ -152,9 +164,11 @@ class _Log:
     def __init__(self) -> None:
         self._drawn_at = -_REDRAW_S
 
-    def write(self, line: str, is_drawn: bool) -> None:
+    def write(self, line: str, is_drawn: bool, echo: bool) -> None:
         """Writes a line, or leaves it out."""
         self.last_was_drawn = is_drawn
+        if not echo:
+            return
         if is_drawn:
             if time.monotonic() < self._drawn_at + _REDRAW_S:
                 return

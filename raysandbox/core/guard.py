@@ -16,8 +16,10 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
+_END_S = 8.0  # what hangs in the kernel for longer cannot be ended from here
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -38,12 +40,15 @@ def children(parent: int) -> list[int]:
 
 def end_all() -> None:
     """Ends every process below this one; children of what ends become children of this one, and end too."""
-    while found := children(os.getpid()):
+    end = time.monotonic() + _END_S
+    while (found := children(os.getpid())) and time.monotonic() < end:
         for pid in found:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
         with contextlib.suppress(ChildProcessError):
-            os.waitpid(-1, 0)
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        time.sleep(0.005)
 
 
 def _die_with_parent() -> None:
@@ -75,7 +80,7 @@ def main(command: list[str]) -> int:
         return 127
     threading.Thread(target=_watch, daemon=True).start()
     try:
-        return program.wait()
+        return program.wait()  # waits: whoever started this decides for how long, and closes the pipe
     finally:
         end_all()
 
