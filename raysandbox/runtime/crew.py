@@ -8,95 +8,31 @@ working.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from raysandbox.core.errors import JobFailed
-from raysandbox.core.runner import Emit, UnitFailed, UnitWork
-from raysandbox.runtime.actors import LOST_TRIES, PULL_S, START_S, WorkerJob, WorkerLost, failure, start_actor
+from raysandbox.core.runner import Emit, UnitFailed
+from raysandbox.runtime.actors import LOST_TRIES, PULL_S, START_S, WorkerLost, failure, start_actor
+from raysandbox.runtime.draining import draining_nodes, is_going
 from raysandbox.runtime.meter import Meter
 from raysandbox.runtime.pace import Pace
-from raysandbox.runtime.places import Place, Places
+from raysandbox.runtime.places import Places
+from raysandbox.runtime.slots import Outcome, Seat, Slot, Task, nodes_by_id
 from raysandbox.runtime.unit_actor import UnitActor
 from raysandbox.runtime.worker_log import LogFollower, WorkerAddress, log_of
 
-__all__ = ["Crew", "Task"]
+__all__ = ["Crew"]
 
 logger = logging.getLogger(__name__)
 _IDLE_S = 0.1
 _BACK_OFF_S = 2.0  # after a worker that did not come up; doubled with each
 _LONGEST_BACK_OFF_S = 60.0
+_MARGIN_S = 1.0  # before its node goes, a unit that is not done is given to another worker
 _BROKEN_AFTER = 2  # units that fail in a row on a worker: its process may be spoilt, e.g. its CUDA context
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a crew does.
-
-    Attributes:
-        job: whose it is.
-        work: what is done with each unit.
-        units: the units.
-        log: the job's log; the output of worker 2 goes to `LOG.2.log`, and so on.
-        python: the interpreter of another environment.
-        tries: how often a unit that raises is done; None where that ends the work.
-        has_gpu: whether each worker holds a GPU, or a share of one.
-        stall_timeout_s: after how long at one unit, or at loading, a worker counts as lost; None for never.
-    """
-
-    job: WorkerJob
-    work: UnitWork
-    units: Sequence[Any]
-    log: Path
-    python: str | None
-    tries: int | None
-    has_gpu: bool
-    stall_timeout_s: float | None = None
-
-
-_Seat = tuple[str, int]  # node and number of a worker
-_Outcome = tuple[int, Any]  # a unit and its result
-
-
-@dataclass(eq=False)
-class _Slot:
-    """A worker, from the wish for it to its end.
-
-    Attributes:
-        place: where it works.
-        call: what is waited for: its bundle, its start, its loading, a unit; None when it has nothing to do.
-        actor: None until it has a bundle.
-        address: None until it has started.
-        loaded: whether it can do units.
-        unit: index of the unit that it does.
-        began: when its latest call was made, in seconds.
-        noticed: whether that call was said to take long.
-        failures: units that failed on it since the last that did not.
-    """
-
-    place: Place
-    call: Any = None
-    actor: Any = None
-    address: WorkerAddress | None = None
-    follower: LogFollower | None = None
-    loaded: bool = False
-    unit: int | None = None
-    began: float = field(default_factory=time.monotonic)
-    noticed: bool = False
-    failures: int = 0
-
-    def calls(self, call: Any) -> None:
-        """What is waited for from now on."""
-        self.call, self.began, self.noticed = call, time.monotonic(), False
-
-    @property
-    def seat(self) -> _Seat:
-        """Where it works, the same for the one that follows it there."""
-        return self.address.node_id if self.address else "", self.place.number
 
 
 class Crew:
@@ -113,17 +49,18 @@ class Crew:
         self._task, self._places, self._emit, self._meter = task, places, emit, meter
         self._waiting = deque(range(len(task.units)))
         self._left = len(task.units)
-        self._slots: list[_Slot] = []
+        self._slots: list[Slot] = []
         self._losses: defaultdict[int, list[str]] = defaultdict(list)  # unit -> nodes where its worker was lost
-        self._failed_on: defaultdict[int, list[_Seat]] = defaultdict(list)  # unit -> where it failed
-        self._renewed: defaultdict[_Seat, int] = defaultdict(int)  # how often without a unit done since
+        self._failed_on: defaultdict[int, list[Seat]] = defaultdict(list)  # unit -> where it failed
+        self._renewed: defaultdict[Seat, int] = defaultdict(int)  # how often without a unit done since
         self._false_starts: defaultdict[int, list[str]] = defaultdict(list)  # as losses, of those that did not load
         self._has_loaded = False  # any worker ever
         self._pace = Pace()
         self._not_before = 0.0
         self._looked = 0.0
+        self._share: int | None = None
 
-    def run(self) -> Iterator[_Outcome]:
+    def run(self) -> Iterator[Outcome]:
         """Yields (index, result) as units end."""
         import ray
 
@@ -141,21 +78,23 @@ class Crew:
         while self._slots:
             self._dismiss(self._slots[-1])
 
-    def _counted(self, outcomes: Sequence[_Outcome]) -> Iterator[_Outcome]:
+    def _counted(self, outcomes: Sequence[Outcome]) -> Iterator[Outcome]:
         for outcome in outcomes:
             self._left -= 1
             self._hand_out()  # before whoever takes the result has had a look at it
             yield outcome
 
-    def _look_around(self) -> list[_Outcome]:
-        """What is due every half a second: logs, workers that do not come up or hang, the time without any.
+    def _look_around(self) -> list[Outcome]:
+        """What is due every half a second: logs, nodes that go, workers that do not come up or hang.
 
         Returns units on which workers hung too often.
         """
         if time.monotonic() < self._looked + PULL_S:
             return []
         self._looked = time.monotonic()
-        outcomes: list[_Outcome] = []
+        self._leave_nodes()
+        self._look_at_share()
+        outcomes: list[Outcome] = []
         for slot in list(self._slots):
             if slot.follower:
                 slot.follower.pull()
@@ -166,7 +105,7 @@ class Crew:
         self._meter.tick([slot.began for slot in self._slots if slot.unit is not None])
         return outcomes
 
-    def _check_start(self, slot: _Slot) -> None:
+    def _check_start(self, slot: Slot) -> None:
         if not self._places.stands(slot.place):
             self._remove(slot)  # its node went before it came up
         elif time.monotonic() > slot.began + START_S:
@@ -175,7 +114,7 @@ class Crew:
                 raise JobFailed(reason)
             self._lost_at_start(slot, JobFailed(reason))
 
-    def _check_stall(self, slot: _Slot) -> list[_Outcome]:
+    def _check_stall(self, slot: Slot) -> list[Outcome]:
         """Says once that a call takes long; after the time that is given its worker counts as lost."""
         import ray
 
@@ -194,37 +133,72 @@ class Crew:
     # Workers come and go
 
     def _enlist(self) -> None:
-        """Asks for as many workers as are wanted and have something to do."""
-        working = sum(slot.unit is not None for slot in self._slots)
-        missing = min(self._places.wanted(), working + len(self._waiting)) - len(self._slots)
-        for slot in [slot for slot in reversed(self._slots) if slot.actor is None][: max(-missing, 0)]:
+        """Asks for as many workers as are wanted and have something to do, for those that leave too."""
+        staying = [slot for slot in self._slots if not slot.leaving]
+        working = sum(slot.unit is not None for slot in staying)
+        missing = min(self._places.wanted(), working + len(self._waiting)) - len(staying)
+        for slot in [slot for slot in reversed(staying) if slot.actor is None][: max(-missing, 0)]:
             self._remove(slot)
         if missing <= 0 or time.monotonic() < self._not_before:
             return
         for _ in range(missing):
             place = self._places.take()
-            slot = _Slot(place, place.ready)
+            slot = Slot(place, place.ready)
             self._slots.append(slot)
             if slot.call is None:
                 self._start(slot)
 
-    def _start(self, slot: _Slot) -> None:
+    def _leave_nodes(self) -> None:
+        """Gives back what is on nodes that are about to go; a unit that there is time for is finished first."""
+        import ray
+
+        going = draining_nodes()
+        if not going:
+            return
+        for slot in [slot for slot in self._slots if slot.actor is not None]:
+            node = slot.address.node_id if slot.address else self._places.node_of(slot.place)
+            if node is None or node not in going or (slot.call is not None and ray.wait([slot.call], timeout=0)[0]):
+                continue
+            if not slot.leaving:
+                slot.leaving = True
+                seconds = None if going[node] == math.inf else round(going[node], 1)
+                logger.warning("job %s: the node of worker %d is drained", self._task.job.id, slot.place.number)
+                self._tell("worker_draining", slot, unit=slot.unit, seconds_left=seconds)
+            if slot.unit is None:
+                self._dismiss(slot)
+            elif self._pace.left("unit", time.monotonic() - slot.began) > going[node] - _MARGIN_S:
+                self._waiting.appendleft(slot.unit)
+                self._dismiss(slot, unit=slot.unit, reason="its node goes before the unit is done")
+
+    def _look_at_share(self) -> None:
+        """Tells when others on the cluster want their share, and when they no longer do."""
+        share = self._places.share()
+        if share != self._share:
+            self._share = share
+            self._emit("fair_share", workers=share)
+
+    def _above_share(self) -> bool:
+        """Whether others on the cluster should have the place of a worker."""
+        working = sum(slot.actor is not None and not slot.leaving for slot in self._slots)
+        return self._share is not None and working > max(self._share, 1)
+
+    def _start(self, slot: Slot) -> None:
         slot.actor = start_actor(UnitActor, self._task.job, slot.place.group, slot.place.bundle, self._task.python)
         slot.calls(slot.actor.start.remote())
 
-    def _came_up(self, slot: _Slot, address: WorkerAddress) -> None:
+    def _came_up(self, slot: Slot, address: WorkerAddress) -> None:
         slot.address = address
         slot.follower = LogFollower(address, log_of(self._task.log, slot.place.number))
         slot.calls(slot.actor.load.remote(self._task.work, self._task.has_gpu))
         self._tell("worker_started", slot)
 
-    def _dismiss(self, slot: _Slot) -> None:
-        """Ends a worker that has nothing more to do."""
+    def _dismiss(self, slot: Slot, **why: Any) -> None:
+        """Ends a worker that is to do nothing more."""
         self._remove(slot, last_words=True)
         if slot.address:
-            self._tell("worker_ended", slot)
+            self._tell("worker_ended", slot, **why)
 
-    def _remove(self, slot: _Slot, *, last_words: bool = False) -> None:
+    def _remove(self, slot: Slot, *, last_words: bool = False) -> None:
         """Ends the actor, if there is one, and frees its place."""
         import ray
 
@@ -238,9 +212,9 @@ class Crew:
             self._meter.left()
         self._places.give_back(slot.place)
 
-    def _tell(self, event: str, slot: _Slot, **more: Any) -> None:
+    def _tell(self, event: str, slot: Slot, **more: Any) -> None:
         address = slot.address
-        node = _nodes().get(address.node_id) if address else None
+        node = nodes_by_id().get(address.node_id) if address else None
         where = {"node": node["NodeManagerAddress"] if node else None, "pid": address.pid if address else None}
         self._emit(event, worker=slot.place.number, **where, **more)
 
@@ -249,6 +223,9 @@ class Crew:
     def _hand_out(self) -> None:
         """Gives a unit to each worker that has none; ends those for which there will be none."""
         for slot in [slot for slot in self._slots if slot.loaded and slot.unit is None]:
+            if slot.leaving or self._above_share():
+                self._dismiss(slot, reason="its node goes" if slot.leaving else "others want their share")
+                continue
             unit = self._next_for(slot)
             if unit is not None:
                 self._waiting.remove(unit)
@@ -257,7 +234,7 @@ class Crew:
             elif self._places.elastic and not self._waiting:
                 self._dismiss(slot)
 
-    def _next_for(self, slot: _Slot) -> int | None:
+    def _next_for(self, slot: Slot) -> int | None:
         """The first unit that has not failed on this worker, or on all others too, those that are coming up as well.
 
         One that takes long to load is not waited for.
@@ -271,7 +248,7 @@ class Crew:
                 return unit
         return None
 
-    def _ended(self, slot: _Slot) -> list[_Outcome]:
+    def _ended(self, slot: Slot) -> list[Outcome]:
         """Takes what a call returned; returns the unit and its result when that was the last of it."""
         import ray
         from ray.exceptions import RayError
@@ -299,7 +276,7 @@ class Crew:
             return [(unit, value)]  # type: ignore[list-item]  # a call of `run` has a unit
         return []
 
-    def _went_wrong(self, slot: _Slot, error: Exception) -> list[_Outcome]:
+    def _went_wrong(self, slot: Slot, error: Exception) -> list[Outcome]:
         """Tries again elsewhere what a worker failed at or was lost with; returns what is not tried again."""
         log = log_of(self._task.log, slot.place.number)
         reason = failure(error, "", log)
@@ -315,12 +292,12 @@ class Crew:
             raise self._with_last_words(slot, error) from error
         return self._failed(slot, slot.unit, reason)
 
-    def _goes_on_without(self, slot: _Slot) -> bool:
+    def _goes_on_without(self, slot: Slot) -> bool:
         """Whether what keeps a worker from coming up may be its own: others did, or are about to."""
         others = self._has_loaded or any(other.actor is not None for other in self._slots if other is not slot)
         return self._places.elastic and self._task.tries is not None and others
 
-    def _failed(self, slot: _Slot, unit: int, reason: Exception) -> list[_Outcome]:
+    def _failed(self, slot: Slot, unit: int, reason: Exception) -> list[Outcome]:
         """A unit raised: another worker tries it next, or a fresh process where this one may be spoilt."""
         slot.unit = None
         slot.failures += 1
@@ -337,7 +314,7 @@ class Crew:
         self._waiting.appendleft(unit)
         return []
 
-    def _lost(self, slot: _Slot, reason: WorkerLost, error: Exception) -> list[_Outcome]:
+    def _lost(self, slot: Slot, reason: WorkerLost, error: Exception) -> list[Outcome]:
         logger.warning("job %s lost a worker: %s", self._task.job.id, str(reason).splitlines()[0])
         unit = slot.unit
         self._tell("worker_lost", slot, unit=unit, reason=str(reason).splitlines()[0])
@@ -355,7 +332,7 @@ class Crew:
         self._remove_lost(slot)
         return [(unit, UnitFailed(f"{text}: {reason}"))]
 
-    def _lost_at_start(self, slot: _Slot, error: Exception) -> None:
+    def _lost_at_start(self, slot: Slot, error: Exception) -> None:
         """Another one is tried, a few times; where places come and go, later and later while others work."""
         times = self._count(self._false_starts[slot.place.number], slot)
         if times > LOST_TRIES and not (self._places.elastic and any(other.loaded for other in self._slots)):
@@ -365,28 +342,21 @@ class Crew:
         if self._places.elastic and times:
             self._not_before = time.monotonic() + min(_BACK_OFF_S * 2 ** (times - 1), _LONGEST_BACK_OFF_S)
 
-    def _remove_lost(self, slot: _Slot) -> None:
+    def _remove_lost(self, slot: Slot) -> None:
         """Ends what is left of a worker; its last words are there as long as its node lives."""
-        node = _nodes().get(slot.address.node_id) if slot.address else None
+        node = nodes_by_id().get(slot.address.node_id) if slot.address else None
         self._remove(slot, last_words=node is not None and node["Alive"])
 
-    def _count(self, losses: list[str], slot: _Slot) -> int:
-        """Notes a lost worker; returns how many were lost on nodes that live: a lost node is nobody's fault."""
+    def _count(self, losses: list[str], slot: Slot) -> int:
+        """Notes a lost worker; returns how many were lost on nodes that stay: a lost node is nobody's fault."""
         losses.append(slot.address.node_id if slot.address else "")
-        nodes = _nodes()
-        losses[:] = [node for node in losses if node not in nodes or nodes[node]["Alive"]]
+        nodes = nodes_by_id()
+        losses[:] = [node for node in losses if not is_going(node, nodes)]
         return len(losses)
 
-    def _with_last_words(self, slot: _Slot, error: Exception) -> Exception:
+    def _with_last_words(self, slot: Slot, error: Exception) -> Exception:
         """The error with the last lines of the worker's log."""
         if slot.follower:
             slot.follower.pull(last=True)
         tail = slot.follower.tail if slot.follower else ""
         return failure(error, tail, log_of(self._task.log, slot.place.number))
-
-
-def _nodes() -> Mapping[str, Mapping[str, Any]]:
-    """The nodes by their ids, those that went too."""
-    import ray
-
-    return {node["NodeID"]: node for node in ray.nodes()}

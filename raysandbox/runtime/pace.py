@@ -23,6 +23,11 @@ class Pace:
         """A call returned."""
         self._took[kind].append(seconds)
 
+    def left(self, kind: str, seconds: float) -> float:
+        """How much longer a call that has taken so long is likely to take; 0 where none ended yet."""
+        took = self._took[kind]
+        return max(statistics.median(took) - seconds, 0.0) if took else 0.0
+
     def slow(self, kind: str, seconds: float) -> str:
         """How a call that has taken so long compares with others; empty while it is nothing unusual."""
         took = self._took[kind]

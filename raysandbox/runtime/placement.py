@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from raysandbox.core.errors import JobFailed
+from raysandbox.runtime.claims import Owner, group_name, groups, held_text
 from raysandbox.runtime.session import Cluster, Node, cluster_summary
 
 if TYPE_CHECKING:
@@ -23,13 +25,18 @@ __all__ = [
     "held_workers",
     "holding",
     "how_many",
+    "labels_fit",
     "most_workers",
     "placement_group_for",
     "resources_problem",
+    "tell_of_wait",
     "waited_in_vain",
 ]
 
 _POLL_S = 0.5  # waiting inside Ray cannot be interrupted
+_TELL_S = 60.0  # between two words about what is waited for
+
+logger = logging.getLogger(__name__)
 _held: PlacementGroup | None = None  # by the trial that this process runs
 
 
@@ -69,7 +76,7 @@ def bundle(resources: Resources) -> dict[str, float]:
 def resources_problem(resources: Resources, cluster: Cluster) -> str | None:
     """Why a cluster, all of it free, cannot hold what is asked; None when it can."""
     one = bundle(resources)
-    nodes = [node for node in cluster.nodes if _labels_fit(node, resources)]
+    nodes = [node for node in cluster.nodes if labels_fit(node, resources.label_selector)]
     if not nodes:
         return f"no node has the labels {resources.label_selector}"
     for name in one:
@@ -91,8 +98,9 @@ def resources_problem(resources: Resources, cluster: Cluster) -> str | None:
     return None
 
 
-def _labels_fit(node: Node, resources: Resources) -> bool:
-    return all(_label_fits(node.labels.get(key), wanted) for key, wanted in resources.label_selector.items())
+def labels_fit(node: Node, selector: Mapping[str, str]) -> bool:
+    """Whether a node has the labels that a selector asks for."""
+    return all(_label_fits(node.labels.get(key), wanted) for key, wanted in selector.items())
 
 
 def _label_fits(value: str | None, wanted: str) -> bool:
@@ -141,7 +149,9 @@ def gpus_in_reach() -> float:
 
 
 @contextlib.contextmanager
-def placement_group_for(resources: Resources, timeout_s: float | None = None) -> Iterator[PlacementGroup]:
+def placement_group_for(
+    resources: Resources, timeout_s: float | None = None, owner: Owner | None = None
+) -> Iterator[PlacementGroup]:
     """Holds one bundle per worker while the block runs.
 
     What a local Ray can never hold fails at once; a cluster may grow, and other work ends, so those
@@ -150,6 +160,7 @@ def placement_group_for(resources: Resources, timeout_s: float | None = None) ->
     Args:
         resources: what is asked.
         timeout_s: seconds to wait; `resources.timeout_s` by default.
+        owner: whose it is.
 
     Raises:
         JobFailed: the message says what is asked, what there is, what is free and what is missing.
@@ -161,9 +172,10 @@ def placement_group_for(resources: Resources, timeout_s: float | None = None) ->
             raise JobFailed(_too_small(resources, _held))
         yield _held
         return
-    group = ask_for(resources)
+    owner = owner or Owner.new()
+    group = ask_for(resources, owner)
     try:
-        _wait(group, resources, timeout_s or resources.timeout_s)
+        _wait(group, resources, timeout_s or resources.timeout_s, owner)
         yield group
     finally:
         ray.util.remove_placement_group(group)
@@ -177,8 +189,8 @@ def _too_small(resources: Resources, group: PlacementGroup) -> str:
     )
 
 
-def ask_for(resources: Resources) -> PlacementGroup:
-    """A placement group that may still wait for its bundles; the caller removes it.
+def ask_for(resources: Resources, owner: Owner) -> PlacementGroup:
+    """A placement group that may still wait for its bundles; the caller removes it, or Ray when its driver ends.
 
     Raises:
         JobFailed: a local Ray can never hold it.
@@ -192,6 +204,7 @@ def ask_for(resources: Resources) -> PlacementGroup:
     return ray.util.placement_group(
         [bundle(resources)] * resources.num_workers,
         strategy=resources.strategy,
+        name=group_name(owner, resources.label_selector),
         bundle_label_selector=[resources.label_selector] * resources.num_workers,
     )
 
@@ -199,21 +212,33 @@ def ask_for(resources: Resources) -> PlacementGroup:
 def waited_in_vain(resources: Resources, timeout_s: float) -> JobFailed:
     """The error after a wait: what is asked, what there is, what is free and what is missing."""
     cluster = cluster_summary()
-    problem = resources_problem(resources, cluster) or "other work holds what is missing"
+    problem = resources_problem(resources, cluster) or f"other work holds what is missing, {held_text(groups())}"
     return JobFailed(_refusal(resources, cluster, f"{problem} (waited {timeout_s:g} s)"))
 
 
 def most_workers(resources: Resources, cluster: Cluster) -> int:
     """How many workers a cluster, all of it free, holds."""
     one = bundle(resources)
-    return sum(how_many(node, one) for node in cluster.nodes if _labels_fit(node, resources))
+    return sum(how_many(node, one) for node in cluster.nodes if labels_fit(node, resources.label_selector))
 
 
-def _wait(group: Any, resources: Resources, timeout_s: float) -> None:
-    end = time.monotonic() + timeout_s
+def _wait(group: Any, resources: Resources, timeout_s: float, owner: Owner) -> None:
+    began = time.monotonic()
+    told = began
     while not group.wait(_POLL_S):
-        if time.monotonic() > end:
+        now = time.monotonic()
+        if now > began + timeout_s:
             raise waited_in_vain(resources, timeout_s)
+        if now > told + _TELL_S:
+            told = now
+            tell_of_wait(resources, owner, now - began)
+
+
+def tell_of_wait(resources: Resources, owner: Owner, seconds: float) -> None:
+    """Says who holds what while a job waits for its workers."""
+    asked = f"{resources.num_workers} × ({_text(bundle(resources))})"
+    text = "%s has waited %.0f s for %s, held now: %s"
+    logger.warning(text, f"job {owner.job}" if owner.job else "a job", seconds, asked, held_text(groups()))
 
 
 def _refusal(resources: Resources, cluster: Cluster, problem: str) -> str:

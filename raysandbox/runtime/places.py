@@ -13,19 +13,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from raysandbox.runtime.claims import Owner, groups
+from raysandbox.runtime.draining import draining_nodes, staying
+from raysandbox.runtime.fairness import fair_share
 from raysandbox.runtime.placement import (
     Resources,
     ask_for,
     held_workers,
     most_workers,
     placement_group_for,
+    tell_of_wait,
     waited_in_vain,
 )
 from raysandbox.runtime.session import cluster_summary
 
 __all__ = ["ElasticPlaces", "FixedPlaces", "Place", "Places", "places_for"]
 
-_LOOK_S = 2.0  # how old the count of the cluster's GPUs may be
+_LOOK_S = 2.0  # how old the count of the cluster's GPUs, and what others want of them, may be
+_TELL_S = 60.0  # between two words about what is waited for
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,14 @@ class Places(Protocol):
         """Whether the bundle of a place that was ready is still held; it goes with its node."""
         ...
 
+    def node_of(self, place: Place) -> str | None:
+        """The id of the node that holds the bundle of a place, if one does."""
+        ...
+
+    def share(self) -> int | None:
+        """How many workers there may be while others on the cluster want some too; None while nobody does."""
+        ...
+
     def check(self, started: bool) -> None:
         """Called every now and then: there is a worker that has a bundle, or there is none.
 
@@ -76,64 +89,139 @@ class Places(Protocol):
 
 
 @contextlib.contextmanager
-def places_for(resources: Resources, elastic: bool, number: int | None) -> Iterator[Places]:
+def places_for(resources: Resources, elastic: bool, number: int | None, job: str = "") -> Iterator[Places]:
     """The places of a job's workers while the block runs.
 
     Args:
         resources: of one worker, and how many where places are fixed.
         elastic: whether workers come and go; inside of a trial they are as many as it has bundles for.
         number: of elastic workers; None for as many as the cluster holds.
+        job: whose they are, for messages.
 
     Raises:
         JobFailed: the resources cannot be had.
     """
     held = held_workers(resources)
     if elastic and held is None:
-        places = ElasticPlaces(resources, number)
+        places = ElasticPlaces(resources, number, Owner.new(job, elastic=True))
         try:
             yield places
         finally:
             places.close()
     else:
         size = min(held, number or held) if elastic and held else resources.num_workers
-        with placement_group_for(resources.model_copy(update={"num_workers": size})) as group:
-            yield FixedPlaces(group, size)
+        owner = Owner.new(job)
+        with placement_group_for(resources.model_copy(update={"num_workers": size}), owner=owner) as group:
+            places = FixedPlaces(group, size, resources, owner)
+            try:
+                yield places
+            finally:
+                places.close()
+
+
+class _Apart:
+    """Placement groups of one bundle each.
+
+    Attributes:
+        one: what each holds.
+        owner: whose they are.
+    """
+
+    def __init__(self, resources: Resources, owner: Owner) -> None:
+        self.one = resources.model_copy(update={"num_workers": 1, "strategy": "PACK"})
+        self.owner = owner
+        self.held: dict[int, Any] = {}
+        self._had = self._told = time.monotonic()
+
+    def take(self, number: int) -> Place:
+        """Asks for a bundle anywhere in the cluster.
+
+        Raises:
+            JobFailed: a local Ray can never hold it.
+        """
+        group = self.held[number] = ask_for(self.one, self.owner)
+        return Place(number, group, 0, group.ready())
+
+    def give_back(self, number: int) -> None:
+        """Frees what a place holds or waits for."""
+        import ray.util
+
+        ray.util.remove_placement_group(self.held.pop(number))
+
+    def check(self, started: bool) -> None:
+        """Remembers when there was a worker last; says every minute who holds what is waited for.
+
+        Raises:
+            JobFailed: there was none for too long.
+        """
+        now = time.monotonic()
+        if started:
+            self._had = self._told = now
+        elif now > self._had + self.one.timeout_s:
+            raise waited_in_vain(self.one, self.one.timeout_s)
+        elif now > self._told + _TELL_S:
+            self._told = now
+            tell_of_wait(self.one, self.owner, now - self._had)
+
+    def close(self) -> None:
+        """Frees everything."""
+        for number in list(self.held):
+            self.give_back(number)
 
 
 class FixedPlaces:
-    """The bundles of one placement group.
+    """The bundles of one placement group; where the node of one is drained, another bundle in its stead.
 
     Args:
         group: the placement group, which is held.
         size: number of its bundles.
+        resources: of a worker.
+        owner: whose they are.
     """
 
     elastic = False
 
-    def __init__(self, group: Any, size: int) -> None:
+    def __init__(self, group: Any, size: int, resources: Resources, owner: Owner) -> None:
         self._group, self._size = group, size
         self._free = list(range(size))
+        self._moved = _Apart(resources, owner)
 
     def wanted(self) -> int:
         """All of them."""
         return self._size
 
+    def share(self) -> int | None:
+        """They are held to the end."""
+        return None
+
     def take(self) -> Place:
         """The first free bundle."""
         self._free.sort()
         number = self._free.pop(0)
-        return Place(number, self._group, number)
+        place = Place(number, self._group, number)
+        return self._moved.take(number) if self.node_of(place) in draining_nodes() else place
 
     def give_back(self, place: Place) -> None:
         """Another worker may start there."""
         self._free.append(place.number)
+        if place.number in self._moved.held:
+            self._moved.give_back(place.number)
+
+    def node_of(self, place: Place) -> str | None:
+        """Asks Ray while nodes are drained only: nothing else needs to know."""
+        return _node_of(place) if draining_nodes() else None
 
     def stands(self, place: Place) -> bool:
         """Ray finds another node for a bundle of the group."""
         return True
 
     def check(self, started: bool) -> None:
-        """The bundles are held."""
+        """The bundles are held, but for those in the stead of others."""
+        self._moved.check(started or not self._moved.held)
+
+    def close(self) -> None:
+        """Frees what was taken in the stead of others."""
+        self._moved.close()
 
 
 class ElasticPlaces:
@@ -143,25 +231,35 @@ class ElasticPlaces:
         resources: of the workers; their `strategy` has no meaning for single bundles.
         number: how many workers; None for as many as the cluster holds, looked at again and again,
             where each has a GPU, or else one.
+        owner: whose they are.
     """
 
     elastic = True
 
-    def __init__(self, resources: Resources, number: int | None) -> None:
-        self._one = resources.model_copy(update={"num_workers": 1, "strategy": "PACK"})
+    def __init__(self, resources: Resources, number: int | None, owner: Owner) -> None:
+        self._apart = _Apart(resources, owner)
         self._number = number if number is not None or resources.num_gpus else 1
-        self._held: dict[int, Any] = {}
-        self._looked = self._had = time.monotonic()
-        self._fit = most_workers(self._one, cluster_summary())
+        self._looked = -_LOOK_S
+        self._fit, self._share = 1, None
 
     def wanted(self) -> int:
-        """The number that was given, or one for each share of a GPU; at least one to wait for."""
-        if self._number is not None:
-            return self._number
-        if time.monotonic() > self._looked + _LOOK_S:
-            self._fit = most_workers(self._one, cluster_summary())
-            self._looked = time.monotonic()
-        return max(self._fit, 1)
+        """The number that was given, or one for each share of a GPU; at most the fair share; one to wait for."""
+        self._look()
+        most = self._number if self._number is not None else max(self._fit, 1)
+        return most if self._share is None else max(min(most, self._share), 1)
+
+    def share(self) -> int | None:
+        """Looked at every two seconds."""
+        self._look()
+        return self._share
+
+    def _look(self) -> None:
+        if time.monotonic() < self._looked + _LOOK_S:
+            return
+        cluster = cluster_summary()
+        self._fit = most_workers(self._apart.one, staying(cluster))
+        self._share = fair_share(self._apart.owner, self._apart.one, cluster, groups())
+        self._looked = time.monotonic()
 
     def take(self) -> Place:
         """Asks for a bundle anywhere in the cluster.
@@ -169,15 +267,16 @@ class ElasticPlaces:
         Raises:
             JobFailed: a local Ray can never hold it.
         """
-        number = next(number for number in range(len(self._held) + 1) if number not in self._held)
-        group = self._held[number] = ask_for(self._one)
-        return Place(number, group, 0, group.ready())
+        held = self._apart.held
+        return self._apart.take(next(number for number in range(len(held) + 1) if number not in held))
 
     def give_back(self, place: Place) -> None:
         """Frees what the place holds or waits for."""
-        import ray.util
+        self._apart.give_back(place.number)
 
-        ray.util.remove_placement_group(self._held.pop(place.number))
+    def node_of(self, place: Place) -> str | None:
+        """Asks Ray."""
+        return _node_of(place)
 
     def stands(self, place: Place) -> bool:
         """Looks at the placement group: it is scheduled again when its node goes."""
@@ -187,14 +286,14 @@ class ElasticPlaces:
 
     def check(self, started: bool) -> None:
         """Remembers when there was a worker last."""
-        if started:
-            self._had = time.monotonic()
-        elif time.monotonic() > self._had + self._one.timeout_s:
-            raise waited_in_vain(self._one, self._one.timeout_s)
+        self._apart.check(started)
 
     def close(self) -> None:
         """Frees everything."""
-        import ray.util
+        self._apart.close()
 
-        while self._held:
-            ray.util.remove_placement_group(self._held.popitem()[1])
+
+def _node_of(place: Place) -> str | None:
+    import ray.util
+
+    return ray.util.placement_group_table(place.group).get("bundles_to_node_id", {}).get(place.bundle)

@@ -10,11 +10,12 @@ from typing import Any
 from raysandbox.core.progress import Progress
 from raysandbox.core.runner import Emit, Report, UnitWork
 from raysandbox.runtime.actors import WorkerJob
-from raysandbox.runtime.crew import Crew, Task
+from raysandbox.runtime.crew import Crew
 from raysandbox.runtime.meter import Meter
 from raysandbox.runtime.placement import Resources, gpus_in_reach
 from raysandbox.runtime.places import places_for
 from raysandbox.runtime.session import ensure_ray
+from raysandbox.runtime.slots import Task
 
 __all__ = ["JobWorkers"]
 
@@ -66,7 +67,7 @@ class JobWorkers:
         meter = Meter(self.report if elastic else None)
         self.progress.begin(description or self.job.id, len(units), noun)
         try:
-            with places_for(resources, elastic, number) as places:
+            with places_for(resources, elastic, number, self.job.id) as places:
                 crew = Crew(task, places, self.emit, meter)
                 try:
                     for index, result in crew.run():
