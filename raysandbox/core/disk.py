@@ -1,4 +1,4 @@
-"""Files that cannot be written: said with the file, the room that is left and what to do; caches are done without."""
+"""Files that cannot be written: said with the file, the room left and what to do; caches are done without."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from raysandbox.core.errors import UserError, WriteFailed
 
-__all__ = ["cache_write", "write_failure", "writes"]
+__all__ = ["dispensable", "write_failure", "writes"]
 
 logger = logging.getLogger(__name__)
 
@@ -24,8 +24,9 @@ _TEXTS = {
     "Disk quota exceeded": errno.EDQUOT,
     "Read-only file system": errno.EROFS,
 }
+_ROOM_BYTES = 1 << 30  # with more than this free, a disk is not the full one
 _FULL_BYTES = 64 << 10  # with less than this free, a library's unclear error while it writes is a full disk
-_told: set[str] = set()  # caches of which it was said that they cannot be written
+_told: set[str] = set()  # what was said to be done without
 
 
 @contextmanager
@@ -66,6 +67,8 @@ def write_failure(error: Exception, target: Path) -> WriteFailed | None:
     path = target if named is None or Path(os.fsdecode(named)).name.startswith(".tmp-") else Path(os.fsdecode(named))
     if number == errno.EROFS:
         advice = "make the folder writable, or choose another"
+    elif number == errno.ENOSPC and free > _ROOM_BYTES:  # another disk than those that are looked at
+        advice = "make room on the disk that holds it, then run again with --resume"
     else:
         advice = f"{folder} has {_size(free)} free of {_size(total)}: make room there, then run again with --resume"
     return WriteFailed(number, f"{os.strerror(number)} ({advice})", str(path))
@@ -98,12 +101,17 @@ def _size(count: int) -> str:
 
 
 @contextmanager
-def cache_write(folder: Path) -> Iterator[None]:
-    """Lets a write to a cache fail: the work goes on without, which is said once per process and folder."""
+def dispensable(what: str, target: Path) -> Iterator[None]:
+    """Lets a write fail, to a cache or a log: the work goes on without, which is said once per process.
+
+    Args:
+        what: is written, "the statistics store".
+        target: the file, or its folder.
+    """
     try:
-        with writes(folder):
+        with writes(target):
             yield
     except OSError as error:
-        if str(folder) not in _told:
-            _told.add(str(folder))
-            logger.warning("a cache cannot be written, and the run goes on without it: %s", error)
+        if what not in _told:
+            _told.add(what)
+            logger.warning("%s cannot be written, and the run goes on without: %s", what, error)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from raysandbox.core.disk import writes
 from raysandbox.core.redact import redact
 
-__all__ = ["Journal", "read_events", "repair_tail"]
+__all__ = ["Journal", "append_whole", "read_events", "repair_tail"]
+
+logger = logging.getLogger(__name__)
+
+_FORMS = (frozenset({"t", "seq", "run", "event"}), frozenset({"name", "value", "step"}))  # of a journal, of metrics
 
 
 class Journal:
@@ -27,14 +34,17 @@ class Journal:
         repair_tail(path)
         self._run = run_id
         self._seq = max((event.get("seq", -1) for event in read_events(path)), default=-1) + 1
-        self._file = path.open("a", encoding="utf-8")
+        self._file = path.open("ab", buffering=0)
 
     def emit(self, event: str, **fields: Any) -> None:
-        """Appends one event; values are redacted."""
+        """Appends one event; values are redacted.
+
+        Raises:
+            WriteFailed: the disk is full; the file is as before.
+        """
         line = {"t": round(time.time(), 3), "seq": self._seq, "run": self._run, "event": event, **redact(fields)}
+        append_whole(self._file, (json.dumps(line, ensure_ascii=False, default=str) + "\n").encode())
         self._seq += 1
-        self._file.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
-        self._file.flush()
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
@@ -42,9 +52,26 @@ class Journal:
         self._file.close()
 
 
+def append_whole(file: io.FileIO, data: bytes) -> None:
+    """Appends to an unbuffered file, all or nothing: a full disk leaves no half of a line in its middle.
+
+    Raises:
+        WriteFailed: the disk is full; the file is as before.
+    """
+    size = os.fstat(file.fileno()).st_size
+    rest = memoryview(data)
+    try:
+        with writes(Path(os.fsdecode(file.name))):
+            while rest:
+                rest = rest[file.write(rest) :]
+    except OSError:
+        file.truncate(size)
+        raise
+
+
 def read_events(path: Path, start: int = 0) -> Iterator[Mapping[str, Any]]:
-    """Yields the whole lines of a journal from a byte on, oldest first; a torn last line is passed over."""
-    if not path.exists():
+    """Yields the whole lines of a journal, or of metrics, from a byte on, oldest first; others are passed over."""
+    if not path.is_file():
         return
     with path.open(encoding="utf-8", errors="replace") as file:
         file.seek(start)
@@ -53,7 +80,7 @@ def read_events(path: Path, start: int = 0) -> Iterator[Mapping[str, Any]]:
                 event = json.loads(line)
             except ValueError:
                 continue
-            if isinstance(event, dict):
+            if isinstance(event, dict) and any(form <= event.keys() for form in _FORMS):
                 yield event
 
 

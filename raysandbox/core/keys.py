@@ -9,11 +9,14 @@ import os
 import sys
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from raysandbox.core.disk import dispensable
 
 __all__ = [
     "CODE_BESIDE",
@@ -181,8 +184,14 @@ def _read_memo(memo: Path) -> Mapping[str, Any]:
 
 
 def _write_memo(memo: Path, content: Mapping[str, Any]) -> None:
-    """Puts a memo in place; not flushed to disk, since a torn one counts as absent."""
-    memo.parent.mkdir(parents=True, exist_ok=True)
+    """Puts a memo in place, if it can be; not flushed to disk, since a torn one counts as absent."""
     temporary = memo.with_name(f".{uuid.uuid4().hex}")
-    temporary.write_text(json.dumps(content))
-    os.replace(temporary, memo)
+    with dispensable("the memo of digests", memo.parent):
+        try:
+            memo.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(json.dumps(content))
+            os.replace(temporary, memo)
+        except OSError:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise

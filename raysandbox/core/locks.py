@@ -136,8 +136,9 @@ class Lease:
             pause = min(2 * pause, _LONGEST_PAUSE_S)
         descriptor = self._descriptors[key]
         about = {"pid": os.getpid(), "host": socket.gethostname(), "label": self.label}
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(about).encode(), 0)
+        with contextlib.suppress(OSError):  # a full disk: the lock holds, and nobody is told who has it
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps(about).encode(), 0)
 
     def _got(self, key: str, path: Path) -> bool:
         """Takes a lock that is free; one that a signal's error would lose is closed, and thereby free again."""

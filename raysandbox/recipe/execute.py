@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from raysandbox.core.disk import writes
 from raysandbox.core.errors import BadRowsError, JobFailed
 from raysandbox.core.files import atomic_path, remove
 from raysandbox.core.progress import Progress
@@ -266,12 +267,13 @@ def sum_stats(reports: Sequence[UnitReport]) -> dict[str, StatSum]:
 def staging_folder(target: Path | None) -> Iterator[Path]:
     """A folder for parts, removed at the end: beside the output, so that it can be renamed there."""
     if target is None:
-        with tempfile.TemporaryDirectory(prefix="raysandbox-") as folder:
+        with writes(Path(tempfile.gettempdir())), tempfile.TemporaryDirectory(prefix="raysandbox-") as folder:
             yield Path(folder)
         return
     folder = target.parent / f".tmp-{target.name}-{uuid.uuid4().hex[:8]}"
-    folder.mkdir(parents=True)
     try:
-        yield folder
+        with writes(target):
+            folder.mkdir(parents=True)
+            yield folder
     finally:
         remove(folder)

@@ -92,9 +92,9 @@ class ScoreIndex:
         merged = unit.keys()
         if len(merged) > _MOST_SEGMENTS:
             whole = _known([table for key in merged if (table := unit.read(key)) is not None])
-            unit.write(uuid.uuid4().hex, _segment(whole.digests, whole.scores))
-            for key in merged:  # what another process added since stays
-                unit.remove(key)
+            if unit.write(uuid.uuid4().hex, _segment(whole.digests, whole.scores)):
+                for key in merged:  # what another process added since stays
+                    unit.remove(key)
 
     def prune(self, limit: int = LIMIT_BYTES) -> None:
         """Removes of all indices what was not used for the longest time, until the rest takes at most `limit` bytes."""

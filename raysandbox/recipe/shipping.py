@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 
-from raysandbox.core.errors import UserError
+from raysandbox.core.disk import writes
+from raysandbox.core.errors import UserError, WriteFailed
 from raysandbox.recipe.parts import Staged, Unit, UnitReport
 
 if TYPE_CHECKING:
@@ -38,9 +39,12 @@ def packed(unit: Unit) -> pa.Table:
 def run_packed(descriptor: pa.Table, work: UnitWork) -> pa.Table:
     """Does the unit that a block describes, in a folder of the worker's own; returns a block of its result."""
     (row,) = descriptor.to_pylist()
-    with tempfile.TemporaryDirectory(prefix="raysandbox-") as name:
-        folder = Path(name)
-        result = {"result": pickle.dumps(_result(row, work, folder)), "files": _contents(folder / "out")}
+    try:
+        with writes(Path(tempfile.gettempdir())), tempfile.TemporaryDirectory(prefix="raysandbox-") as name:
+            folder = Path(name)
+            result = {"result": pickle.dumps(_result(row, work, folder)), "files": _contents(folder / "out")}
+    except WriteFailed as error:
+        result = {"result": pickle.dumps(error), "files": []}
     return pa.Table.from_pylist([result], RESULT)
 
 

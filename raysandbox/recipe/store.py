@@ -18,6 +18,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raysandbox.core.disk import dispensable
+
 __all__ = ["StatisticsStore", "UnitFolder"]
 
 LIMIT_BYTES = 20 << 30
@@ -79,15 +81,16 @@ class UnitFolder:
             return None
         if _checksum(content) != path.stem.rpartition("-")[2]:
             self.damaged += 1
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # of others, who may write here and we may not
+                path.unlink(missing_ok=True)
             del self._listing()[key[:_KEY]]
             return None
-        with suppress(FileNotFoundError):  # by another run, just now
+        with suppress(OSError):  # pruned just now, or of others
             os.utime(path)
         return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
 
-    def write(self, key: str, table: pa.Table) -> None:
-        """Makes or replaces an entry."""
+    def write(self, key: str, table: pa.Table) -> bool:
+        """Makes or replaces an entry; returns whether the disk took it."""
         sink = pa.BufferOutputStream()
         pq.write_table(
             table,
@@ -100,13 +103,21 @@ class UnitFolder:
         content = sink.getvalue().to_pybytes()
         path = self._folder / f"{key[:_KEY]}-{_checksum(content)}.parquet"
         old = self._listing().get(key[:_KEY])
-        self._folder.mkdir(parents=True, exist_ok=True)
         temporary = self._folder / f".{uuid.uuid4().hex}"
-        temporary.write_bytes(content)
-        os.replace(temporary, path)  # not flushed to disk: the checksum tells a torn entry
-        if old is not None and old != path:
-            old.unlink(missing_ok=True)
-        self._listing()[key[:_KEY]] = path
+        with dispensable("a store of results", path):
+            try:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                temporary.write_bytes(content)
+                os.replace(temporary, path)  # not flushed to disk: the checksum tells a torn entry
+                if old is not None and old != path:
+                    old.unlink(missing_ok=True)
+            except OSError:
+                with suppress(OSError):
+                    temporary.unlink(missing_ok=True)
+                raise
+            self._listing()[key[:_KEY]] = path
+            return True
+        return False
 
     def remove(self, key: str) -> None:
         """Removes an entry, if there is one."""

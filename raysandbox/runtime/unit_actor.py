@@ -9,8 +9,10 @@ import importlib.util
 import os
 import time
 import traceback
+from pathlib import Path
 from typing import Any
 
+from raysandbox.core.disk import write_failure
 from raysandbox.core.errors import JobFailed, UserError
 from raysandbox.runtime.gpu_load import GpuLoad
 from raysandbox.runtime.worker_log import WorkerAddress, redirect_output
@@ -68,6 +70,8 @@ def guarded(function: Any, *arguments: Any) -> Any:
         raise
     except Exception as error:  # whose class the driver may not have
         traceback.print_exc()
+        if failed := write_failure(error, Path.cwd()):
+            raise failed from error
         raise JobFailed(f"{type(error).__name__}: {error}") from error
 
 

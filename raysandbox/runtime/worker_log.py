@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from raysandbox.core.disk import dispensable
 from raysandbox.core.redact import redact_text
 
 __all__ = ["LogFollower", "WorkerAddress", "log_of", "redirect_output"]
@@ -121,9 +122,10 @@ class LogFollower:
         if data:
             text = redact_text(data.decode("utf-8", errors="replace"))
             self._tail.extend(text.splitlines())
-            self._log.parent.mkdir(parents=True, exist_ok=True)
-            with self._log.open("a", encoding="utf-8") as file:
-                file.write(text)
+            with dispensable("a job's log", self._log):
+                self._log.parent.mkdir(parents=True, exist_ok=True)
+                with self._log.open("a", encoding="utf-8") as file:
+                    file.write(text)
 
     def _read(self, patience: float) -> bytes:
         """New bytes; empty when there are none, or none within the time."""

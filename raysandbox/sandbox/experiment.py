@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -12,6 +13,7 @@ from typing import Any
 
 from raysandbox.config.documents import to_yaml
 from raysandbox.config.schema import JobEntry, SandboxConfig
+from raysandbox.core.disk import writes
 from raysandbox.core.errors import ConfigError, RunInterrupted, SandboxError, WorkDirBusyError
 from raysandbox.core.events import Journal, read_events
 from raysandbox.core.files import atomic_write, cache_dir
@@ -33,6 +35,8 @@ from raysandbox.sandbox.view import RunView
 from raysandbox.watcher.watcher import WatchConfig
 
 __all__ = ["RunResult", "TrialPlace", "accounted", "locate_run", "note_refusal", "run_experiment"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -124,20 +128,29 @@ def note_refusal(config: SandboxConfig, error: ConfigError) -> None:
 def accounted(status: Status, work_dir: Path, at_end: Callable[[Path], object]) -> Iterator[None]:
     """Says in `status.json` how the block ended."""
     try:
-        yield
-        status.end("done", 0)
-        at_end(work_dir)
+        with writes(work_dir):
+            yield
+            status.end("done", 0)
+            at_end(work_dir)
     except RunInterrupted as error:
-        status.end("interrupted", 128 + error.signum, str(error))
-        at_end(work_dir)
+        _say(status.end, "interrupted", 128 + error.signum, str(error))
+        _say(at_end, work_dir)
         raise
     except SandboxError as error:
-        status.end("failed", 1, str(error))
-        at_end(work_dir)
+        _say(status.end, "failed", 1, str(error))
+        _say(at_end, work_dir)
         raise
     except BaseException as error:  # a defect: said in status.json, and told as it is
-        status.end("failed", 1, f"{type(error).__name__}: {error}")
+        _say(status.end, "failed", 1, f"{type(error).__name__}: {error}")
         raise
+
+
+def _say(write: Callable[..., object], *args: Any) -> None:
+    """Writes down how a run ended, if the disk takes it: what is there stays as it is, and the error is told anyway."""
+    try:
+        write(*args)
+    except OSError as error:
+        logger.warning("%s", error)
 
 
 class _Experiment:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from raysandbox.config.schema import JobEntry
+from raysandbox.core.disk import dispensable, writes
 from raysandbox.core.errors import JobFailed, JobTimeout, UserError
 from raysandbox.core.events import Journal, read_events
 from raysandbox.core.files import atomic_write, link_or_copy, remove
@@ -219,7 +221,7 @@ class JobRunner:
             self.journal.emit("job_started", job=ready.job.id, key=ready.key, scope=ready.scope, attempt=attempt)
             _clear(context.artifacts, ready.kept_artifacts)
             try:
-                with deadline(config.timeout_s):
+                with deadline(config.timeout_s), writes(context.artifacts):
                     return list(hook.run(ready.job, context)), reported
             except JobTimeout as error:
                 message = f"job {ready.job.id} ran past its timeout_s of {config.timeout_s:g} s"
@@ -275,8 +277,9 @@ def _name_outputs(entry: JobEntry, values: list[Any]) -> dict[str, Any]:
 @contextlib.contextmanager
 def _job_log(path: Path) -> Iterator[None]:
     """Sends the log records of this process to the job's log file while the job runs."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, encoding="utf-8")
+    with writes(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = _LogFile(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     root.addHandler(handler)
@@ -284,4 +287,18 @@ def _job_log(path: Path) -> Iterator[None]:
         yield
     finally:
         root.removeHandler(handler)
-        handler.close()
+        with dispensable("a job's log", path):
+            handler.close()
+
+
+class _LogFile(logging.FileHandler):
+    """A log that the disk may not take: said once, not with a traceback per line."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exception()
+        if isinstance(error, OSError):
+            logging.getLogger().removeHandler(self)  # which gets the warning too
+            with dispensable("a job's log", Path(self.baseFilename)):
+                raise error
+        else:
+            super().handleError(record)

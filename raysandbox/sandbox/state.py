@@ -110,9 +110,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = (self.path / _LOCK).open("a+")
         except OSError as error:
-            raise ConfigError(
-                [Problem(None, None, "work_dir", f"{self.path}: {error.strerror}", "choose another")]
-            ) from error
+            raise _unusable(self.path, error) from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -124,8 +122,11 @@ class RunFolder:
             )
             raise WorkDirBusyError(message) from error
         lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+        try:
+            os.write(lock.fileno(), str(os.getpid()).encode())
+        except OSError as error:
+            lock.close()
+            raise _unusable(self.path, error) from error
         self._lock = lock
         return self
 
@@ -133,6 +134,11 @@ class RunFolder:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+
+
+def _unusable(work_dir: Path, error: OSError) -> ConfigError:
+    reason = f"{work_dir}: {error.strerror}"
+    return ConfigError([Problem(None, None, "work_dir", reason, "make room there, or choose another")])
 
 
 def own_files(work_dir: Path) -> list[str]:

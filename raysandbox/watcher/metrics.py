@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from raysandbox.core.events import read_events, repair_tail
+from raysandbox.core.events import append_whole, read_events, repair_tail
 from raysandbox.core.redact import REDACTED, is_secret_key, redact
 
 __all__ = ["Metric", "MetricsLog", "flatten", "from_json"]
 
+_LINE = frozenset({"seq", "name", "value", "client", "n"})
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -94,9 +95,10 @@ class MetricsLog:
         self._next = 0
         self._counts: dict[str, int] = {}
         for line in read_events(path):
-            self._next = line["seq"] + 1
-            self._counts[line["client"]] = line["n"] + 1
-            self.last[line["name"]] = from_json(line["value"])
+            if line.keys() >= _LINE:
+                self._next = line["seq"] + 1
+                self._counts[line["client"]] = line["n"] + 1
+                self.last[line["name"]] = from_json(line["value"])
         self._file = path.open("ab", buffering=0)
         self.size = path.stat().st_size
 
@@ -122,22 +124,14 @@ class MetricsLog:
             | {"job": metric.job, "unit": metric.unit, "client": client, "n": start + index}
             for index, metric in enumerate(new)
         ]
-        self._write("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
+        data = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
+        append_whole(self._file, data)
+        self.size += len(data)
         self._next += len(new)
         if new:
             self._counts[client] = start + len(new)
         self.last.update((metric.name, metric.value) for metric in new)
         return len(new)
-
-    def _write(self, data: bytes) -> None:
-        rest = memoryview(data)
-        try:
-            while rest:
-                rest = rest[self._file.write(rest) :]
-        except OSError:
-            self._file.truncate(self.size)  # a full disk must not leave half a line in the middle
-            raise
-        self.size += len(data)
 
     def sync(self) -> None:
         """Returns once everything written is on the disk."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from raysandbox.core.disk import dispensable
 from raysandbox.core.errors import JobFailed
 from raysandbox.core.files import atomic_path
 
@@ -25,9 +26,12 @@ class ArrayCache:
     def __init__(self, folder: Path, *, readable: bool = True) -> None:
         self._folder, self._readable = folder, readable
         self._own: set[str] = set()
+        self._in_memory: dict[str, Mapping[str, np.ndarray]] = {}  # what the disk did not take
 
     def find(self, key: str) -> Mapping[str, np.ndarray] | None:
         """The arrays of a key; None where there are none, or where they are damaged."""
+        if key in self._in_memory:
+            return self._in_memory[key]
         if not self._readable and key not in self._own:
             return None
         try:
@@ -50,9 +54,12 @@ class ArrayCache:
 
     def put(self, key: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Keeps arrays under a key."""
-        with atomic_path(self._file(key)) as temporary, temporary.open("wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-        self._own.add(key)
+        with dispensable("the cache of features", self._file(key)):
+            with atomic_path(self._file(key)) as temporary, temporary.open("wb") as file:
+                np.savez(file, allow_pickle=False, **arrays)
+            self._own.add(key)
+            return
+        self._in_memory[key] = dict(arrays)
 
     def _file(self, key: str) -> Path:
         return self._folder / key[:2] / f"{key}.npz"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from raysandbox.core.disk import dispensable
 from raysandbox.core.files import atomic_write
 from raysandbox.core.keys import digest
 
@@ -44,9 +45,10 @@ class ResultCache:
         return None
 
     def put(self, key: str, result: Mapping[str, Any]) -> None:
-        """Keeps a result, a JSON-like mapping."""
+        """Keeps a result, a JSON-like mapping, if the disk takes it."""
         content = {"key": key, "digest": digest(result), "result": result}
-        atomic_write(self._path(key), json.dumps(content))
+        with dispensable("the cache of VBench's results", self._path(key)):
+            atomic_write(self._path(key), json.dumps(content))
 
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.json"

@@ -5,6 +5,7 @@ It imports nothing but Python's standard library: workers of other environments 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
@@ -15,6 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from raysandbox.core.disk import dispensable
 
 __all__ = ["Answer", "AnswerLog", "Fault", "count_of"]
 
@@ -77,6 +80,8 @@ class AnswerLog:
         self._file: int | None = None
         self._syncing: threading.Thread | None = None
         self._over = threading.Event()
+        self._where: Path | None = None
+        self._full = False  # nothing is kept any more
 
     def __enter__(self) -> AnswerLog:
         return self
@@ -86,8 +91,9 @@ class AnswerLog:
     ) -> None:
         if self._file is not None and self._syncing is not None:
             self._over.set()
-            self._syncing.join()
-            os.fsync(self._file)
+            self._syncing.join()  # waits: for an fsync under way, which nothing can interrupt
+            with dispensable("the log of answers", self._where or Path()):
+                os.fsync(self._file)
             os.close(self._file)
             self._file = None
 
@@ -96,9 +102,17 @@ class AnswerLog:
         return self._known.get(key)
 
     def add(self, key: str, outcome: Answer | Fault) -> None:
-        """Keeps an outcome."""
+        """Keeps an outcome, if the disk takes it."""
+        if self._full:
+            return
+        self._where = self._where or self._folder()
+        self._full = True  # unless what follows succeeds
+        with dispensable("the log of answers", self._where):
+            self._append(self._where, key, outcome)
+            self._full = False
+
+    def _append(self, folder: Path, key: str, outcome: Answer | Fault) -> None:
         if self._file is None:
-            folder = self._folder()
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / f"{time.time_ns()}-{uuid.uuid4().hex[:8]}.jsonl"
             self._file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o644)
@@ -109,8 +123,9 @@ class AnswerLog:
             record = record[os.write(self._file, record) :]
 
     def _sync(self, file: int) -> None:
-        while not self._over.wait(_SYNC_S):
-            os.fsync(file)
+        while not self._over.wait(_SYNC_S):  # waits: until its log is closed, as a daemon
+            with contextlib.suppress(OSError):  # told when the file is closed
+                os.fsync(file)
 
 
 def _records(folder: Path) -> Iterator[tuple[str, Answer | Fault]]:
