@@ -51,11 +51,11 @@ class ChaosCluster(Raylets):
     Attributes:
         mark: stands in the environment of every process of the cluster.
         session: where the head's Ray has its sessions; each worker has a folder of its own there.
-        homes: of the user who submits; holds the isolated environments.
+        environments: isolated environments that every machine has.
     """
 
     mark: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
-    session: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="rc-", dir="/tmp")))  # noqa: S108
+    session: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="rc-", dir="/tmp")))
     environments: Path = field(default_factory=lambda: Path.home() / ENVIRONMENTS)
 
     def __post_init__(self) -> None:
@@ -163,9 +163,16 @@ class ChaosCluster(Raylets):
             check=False,
         )
 
-    def submit(self, log: Path, submission: str, *run: str) -> subprocess.Popen[bytes]:
-        """`ray job submit` of `raysandbox run …` from the submitted folder; its output goes to a file."""
-        variables = f'{{"env_vars": {{"RAYSANDBOX_ROOT": "{self.shared}"}}}}'
+    def submit(self, log: Path, submission: str, root: Path, *run: str) -> subprocess.Popen[bytes]:
+        """`ray job submit` of `raysandbox run …` from the submitted folder.
+
+        Args:
+            log: for its output.
+            submission: id of the job.
+            root: where relative outputs start; below the shared folder.
+            run: arguments of `run`.
+        """
+        variables = f'{{"env_vars": {{"RAYSANDBOX_ROOT": "{root}"}}}}'
         command = [RAY, "job", "submit", "--address", self.dashboard, "--working-dir", "."]
         command += ["--submission-id", submission, "--runtime-env-json", variables]
         command += ["--", "python", "-m", "raysandbox", "run", *run]
