@@ -61,6 +61,7 @@ class Component(BaseModel):
             never taken as it was.
         kept_artifacts: names in its job's folder of artefacts that stay when the job begins anew, since it
             judges by itself what of them is done; everything else there is removed.
+        extras: the extras of this package that it always needs.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=True)
@@ -70,6 +71,12 @@ class Component(BaseModel):
     example: ClassVar[Mapping[str, Any]] = {}
     keeps_own_results: ClassVar[bool] = False
     kept_artifacts: ClassVar[frozenset[str]] = frozenset()
+    extras: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def needed_extras(cls, raw: Mapping[str, Any]) -> Sequence[str]:
+        """The extras of this package that a raw configuration needs where it works."""
+        return cls.extras
 
     @classmethod
     def more_inputs(cls, raw: Mapping[str, Any]) -> Sequence[str]:

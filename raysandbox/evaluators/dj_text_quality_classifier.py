@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -86,6 +86,12 @@ class TextQualityClassifier(DataEvaluator):
             except UserError as error:
                 found["tokenizer"] = str(error)
         return found
+
+    @classmethod
+    def needed_extras(cls, raw: Mapping[str, Any]) -> Sequence[str]:
+        """What a sentencepiece tokenizer needs, where the model has one or one is named."""
+        own, _ = _PUBLISHED.get(str(raw.get("model", cls.model_fields["model"].default)), (None, ""))
+        return ("quality",) if own or raw.get("tokenizer") else cls.extras
 
     @classmethod
     def surroundings(cls, raw: Mapping[str, Any]) -> Any:

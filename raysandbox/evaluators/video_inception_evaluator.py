@@ -45,6 +45,7 @@ class VideoInceptionEvaluator(DataEvaluator):
     kvd, prv) and C3D-UCF101 (isv); features are extracted by as many workers as `resources` asks for.
     """
 
+    extras: ClassVar[tuple[str, ...]] = ("models",)
     example: ClassVar[Mapping[str, Any]] = {
         "metric": "fvd2048_16f",
         "fake_data_path": "./outputs/demo/generated.jsonl",

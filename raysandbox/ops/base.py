@@ -122,6 +122,11 @@ class Operator(Component):
         )
 
     @classmethod
+    def needed_extras(cls, raw: Mapping[str, Any]) -> Sequence[str]:
+        """Its own, and what a tokenizer needs where texts are split by one."""
+        return (*cls.extras, "models") if raw.get("tokenization") else cls.extras
+
+    @classmethod
     def missing(cls) -> str:
         """What must be installed before it can run, in one line; "" when nothing is missing."""
         return ""

@@ -49,6 +49,7 @@ class PeerOperator(Operator):
         entry: what the table says of it.
     """
 
+    extras: ClassVar[tuple[str, ...]] = ("datajuicer",)
     reads: ClassVar[tuple[str, ...]] = ()  # media only: a row without a text fails in the operator that reads one
     entry: ClassVar[Mapping[str, Any]] = {}
     no_meaning_here: ClassVar[frozenset[str]] = Operator.no_meaning_here - {

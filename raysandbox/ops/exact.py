@@ -52,6 +52,7 @@ class MediaDeduplicator(ExactDeduplicator):
         hash_column: name of the column of hashes.
     """
 
+    extras: ClassVar[tuple[str, ...]] = ("media",)
     hash_column: ClassVar[str]
 
     consider_text: bool = Field(

@@ -23,6 +23,7 @@ class MediaFilter(Filter):
     list is empty (it names no file) stays, as in Data-Juicer.
     """
 
+    extras: ClassVar[tuple[str, ...]] = ("media",)
     reads: ClassVar[tuple[str, ...]] = ()
 
     any_or_all: Literal["any", "all"] = Field(

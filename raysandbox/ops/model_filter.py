@@ -36,6 +36,7 @@ class ModelFilter(MediaFilter):
         usual_memory: bytes that a worker with the model needs, as Data-Juicer reckons.
     """
 
+    extras: ClassVar[tuple[str, ...]] = ("models",)
     needs_model: ClassVar[bool] = True
     usual_memory: ClassVar[int] = GIB
     no_meaning_here: ClassVar[frozenset[str]] = MediaFilter.no_meaning_here - _HERE

@@ -33,6 +33,7 @@ class GeneratingEvaluator(ModelEvaluator):
     to look what is left to do.
     """
 
+    extras: ClassVar[tuple[str, ...]] = ("video",)
     keeps_own_results: ClassVar[bool] = True
     kept_artifacts: ClassVar[frozenset[str]] = Generation.kept_artifacts
 

@@ -46,6 +46,7 @@ class LmEval(ModelEvaluator):
     on this machine, unless `allow_download` is set.
     """
 
+    extras: ClassVar[tuple[str, ...]] = ("lm-eval",)
     example: ClassVar[Mapping[str, Any]] = {
         "model": "./outputs/demo/model",
         "tasks": ["./tasks/river_facts.yaml"],

@@ -38,6 +38,7 @@ class Perplexity(ModelEvaluator):
     it in windows that overlap, as in transformers' guide "Perplexity of fixed-length models".
     """
 
+    extras: ClassVar[tuple[str, ...]] = ("models",)
     example: ClassVar[Mapping[str, Any]] = {
         "model": "./outputs/demo/model",
         "dataset_path": "./demos/held_out.jsonl",

@@ -52,6 +52,7 @@ class DiffusersInference(GenerationOptions, VideoInference):
     video has its own seed, so that it is the same whatever else is made, where and when.
     """
 
+    extras: ClassVar[tuple[str, ...]] = ("video",)
     example: ClassVar[Mapping[str, Any]] = {
         "model": "alibaba-pai/EasyAnimateV5.1-12b-zh-diffusers",
         "lora_path": "./outputs/demo/lora",

@@ -187,6 +187,11 @@ class EasyAnimateInference(BackendOptions, _Base):
         return self
 
     @classmethod
+    def needed_extras(cls, raw: Mapping[str, Any]) -> Sequence[str]:
+        """Those of diffusers, unless a script of another environment works."""
+        return () if raw.get("backend") == "external" else ("video",)
+
+    @classmethod
     def surroundings(cls, raw: Mapping[str, Any]) -> Any:
         """What the flat component depends on, and its code; or the environment of the script."""
         if raw.get("backend") == "external":

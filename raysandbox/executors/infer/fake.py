@@ -30,6 +30,7 @@ _FOREVER_S = 365 * 24 * 3600.0
 class FakeInference(VideoInference):
     """Generates moving stripes instead of videos of a model; for tests of clusters and experiments."""
 
+    extras: ClassVar[tuple[str, ...]] = ("video",)
     example: ClassVar[Mapping[str, Any]] = {
         "prompts": "./data/prompts.txt",
         "videos_per_prompt": 2,

@@ -23,6 +23,7 @@ class HuggingFaceInference(ChunkInference):
     The messages go through the tokenizer's chat template; a model without one continues their text.
     """
 
+    extras: ClassVar[tuple[str, ...]] = ("models",)
     example: ClassVar[Mapping[str, Any]] = {
         "model": "./outputs/demo/model",
         "model_params": {"dtype": "bfloat16"},

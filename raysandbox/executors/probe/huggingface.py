@@ -49,6 +49,7 @@ class HuggingfaceProbe(TextProbe):
     predicted one. The higher the loss, the harder the text.
     """
 
+    extras: ClassVar[tuple[str, ...]] = ("models",)
     example: ClassVar[Mapping[str, Any]] = {"model": "./outputs/demo/model", "batch_size": 16, "num_hardest": 50}
 
     model: ModelPath = Field(description="folder of the model, or its id on the Hugging Face hub")

@@ -39,6 +39,7 @@ class ModelscopeProbe(TextProbe):
     that score, and `model_loss` its negative logarithm. The higher the loss, the harder the text.
     """
 
+    extras: ClassVar[tuple[str, ...]] = ("modelscope",)
     example: ClassVar[Mapping[str, Any]] = {"task": "text-generation", "model": "./outputs/demo/model/output"}
 
     task: str = Field(min_length=1, description="task of the pipeline: text-generation, text-classification, …")

@@ -50,6 +50,7 @@ class DiffusersTrainer(TrainingOptions, ModelTrainer):
     HunyuanVideo, Mochi.
     """
 
+    extras: ClassVar[tuple[str, ...]] = ("video",)
     distributed: ClassVar[bool] = True
     example: ClassVar[Mapping[str, Any]] = {
         "model": "alibaba-pai/EasyAnimateV5.1-12b-zh-diffusers",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, model_validator
@@ -185,6 +185,11 @@ class EasyAnimateTrainer(BackendOptions, _Base):
             refused["width"] = "must be as height: the script trains on squares"
         _KEYS.check(raw, ("model", "dataset", "output_dir"), refused)
         return self
+
+    @classmethod
+    def needed_extras(cls, raw: Mapping[str, Any]) -> Sequence[str]:
+        """Those of diffusers, unless a script of another environment works."""
+        return () if raw.get("backend") == "external" else ("video",)
 
     @classmethod
     def surroundings(cls, raw: Mapping[str, Any]) -> Any:

@@ -94,6 +94,7 @@ class ModelscopeTrainer(ModelTrainer):
 
     model_config = ConfigDict(serialize_by_alias=True)
 
+    extras: ClassVar[tuple[str, ...]] = ("modelscope",)
     example: ClassVar[Mapping[str, Any]] = {
         "train_dataset": "./outputs/demo-process/demo-processed.jsonl",
         "work_dir": "./outputs/demo-model",

@@ -25,6 +25,7 @@ _TEXTS_AT_ONCE = 128  # bounds the encodings in memory
 class TokenNumFilter(Filter):
     """Keeps texts whose number of tokens lies within a range."""
 
+    extras: ClassVar[tuple[str, ...]] = ("models",)
     example: ClassVar[Mapping[str, Any]] = {"hf_tokenizer": "EleutherAI/pythia-6.9b-deduped", "min_num": 10}
     stats: ClassVar[tuple[Stat, ...]] = (Stat("num_token", "min_num", "max_num", 0, integer=True),)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
@@ -50,6 +50,11 @@ class TextChunkMapper(Mapper):
         None, description="tokenizer whose tokens count: path or hub id; characters count without it"
     )
     trust_remote_code: bool = Field(False, description="run code that comes with the tokenizer")
+
+    @classmethod
+    def needed_extras(cls, raw: Mapping[str, Any]) -> Sequence[str]:
+        """What a tokenizer needs, where there is one."""
+        return ("models",) if raw.get("tokenizer") else cls.extras
 
     @model_validator(mode="after")
     def _bounds(self) -> TextChunkMapper:

@@ -28,6 +28,7 @@ class VideoExtractFramesMapper(Mapper):
 
     no_meaning_here: ClassVar[frozenset[str]] = Mapper.no_meaning_here | {"video_backend"}
     reads: ClassVar[tuple[str, ...]] = ("text", "video")
+    extras: ClassVar[tuple[str, ...]] = ("media",)
     example: ClassVar[Mapping[str, Any]] = {"frame_sampling_method": "uniform", "output_format": "bytes"}
 
     frame_sampling_method: Literal["all_keyframes", "all_frames", "uniform"] = Field(

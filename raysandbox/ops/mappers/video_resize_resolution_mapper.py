@@ -25,6 +25,7 @@ class VideoResizeResolutionMapper(Mapper):
 
     reads: ClassVar[tuple[str, ...]] = ("video",)
     changes_media: ClassVar[bool] = True
+    extras: ClassVar[tuple[str, ...]] = ("media",)
     example: ClassVar[Mapping[str, Any]] = {"max_width": 1280, "force_original_aspect_ratio": "decrease"}
 
     min_width: int = Field(1, ge=1, description="smallest width in pixels")

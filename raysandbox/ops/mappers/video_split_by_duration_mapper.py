@@ -37,6 +37,7 @@ class VideoSplitByDurationMapper(Mapper):
     no_meaning_here: ClassVar[frozenset[str]] = Mapper.no_meaning_here | {"video_backend", "ffmpeg_extra_args"}
     reads: ClassVar[tuple[str, ...]] = ("text", "video")
     changes_media: ClassVar[bool] = True
+    extras: ClassVar[tuple[str, ...]] = ("media",)
     example: ClassVar[Mapping[str, Any]] = {"split_duration": 10, "keep_original_sample": False}
 
     split_duration: PositiveFloat = Field(10, description="seconds of each piece")
