@@ -9,9 +9,11 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from raysandbox.core.errors import WriteFailed
 from raysandbox.core.redact import redact
 from raysandbox.watcher.metrics import Metric, flatten
 from raysandbox.watcher.sinks import SinkState
@@ -113,7 +115,11 @@ class WatcherClient:
         return self._transport.setup_sweep(redact(hpo_config), project)
 
     def flush(self, timeout: float = _FLUSH_S) -> bool:
-        """Sends everything and has it on the disk; returns whether that succeeded in time."""
+        """Sends everything and has it on the disk; returns whether that succeeded in time.
+
+        Raises:
+            WriteFailed: the disk does not take it; what waits is sent again until the end.
+        """
         sent = self._outbox.flush(timeout)
         try:
             self._transport.sync()
@@ -165,6 +171,7 @@ class _Outbox:
         self._first = 0  # number of _waiting[0]
         self._hurry = False
         self._closed = False
+        self._refused: WriteFailed | None = None  # why the disk did not take the last batch
         self._change = threading.Condition()
         self._thread: threading.Thread | None = None
 
@@ -181,17 +188,24 @@ class _Outbox:
             self._change.notify_all()
 
     def flush(self, timeout: float) -> bool:
-        """Waits until everything is sent; returns whether it was."""
+        """Waits until everything is sent; returns whether it was.
+
+        Raises:
+            WriteFailed: the disk does not take it.
+        """
         with self._change:
             self._hurry = True
             self._change.notify_all()
-            done = self._change.wait_for(lambda: not self._waiting, timeout)
+            self._change.wait_for(lambda: not self._waiting or self._refused, timeout)
             self._hurry = False
-            return done
+            if self._waiting and self._refused:
+                raise self._refused
+            return not self._waiting
 
     def close(self, timeout: float) -> int:
         """Sends what is left and ends the thread; returns how many metrics are not sent."""
-        self.flush(timeout)
+        with suppress(WriteFailed):  # who asked for metrics to be on the disk was told
+            self.flush(timeout)
         with self._change:
             self._closed = True
             self._change.notify_all()
@@ -207,9 +221,12 @@ class _Outbox:
             except OSError as error:
                 logger.debug("metrics are sent again: %s", error)
                 with self._change:
+                    self._refused = error if isinstance(error, WriteFailed) else None
+                    self._change.notify_all()
                     self._change.wait_for(lambda: self._closed, _RETRY_S)
                 continue
             with self._change:
+                self._refused = None
                 del self._waiting[: len(batch)]
                 self._first += len(batch)
                 self._change.notify_all()
@@ -269,14 +286,16 @@ def call_actor(actor: Any, method: str, *args: Any, patience: float = _CALL_S) -
     """Calls a method of a watcher's actor.
 
     Raises:
-        OSError: it does not answer in time, or fails.
+        OSError: it does not answer in time, or fails; a `WriteFailed` as the actor met it.
     """
     import ray
-    from ray.exceptions import RayError
+    from ray.exceptions import RayError, RayTaskError
 
     try:
         return ray.get(getattr(actor, method).remote(*args), timeout=patience)
     except RayError as error:
+        if isinstance(error, RayTaskError) and isinstance(error.cause, WriteFailed):
+            raise error.cause from None
         raise OSError(f"watcher: {error}") from error
 
 
