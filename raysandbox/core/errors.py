@@ -20,6 +20,7 @@ __all__ = [
     "UnknownNameError",
     "UserError",
     "WorkDirBusyError",
+    "WorkerLeaves",
     "WriteFailed",
     "did_you_mean",
 ]
@@ -119,6 +120,10 @@ class WriteFailed(JobFailed, OSError):
 
 class WorkDirBusyError(UserError):
     """Another live process runs in the same work_dir."""
+
+
+class WorkerLeaves(JobFailed):
+    """A training ends here since its node is about to go; what it needs to go on elsewhere is written."""
 
 
 class RunInterrupted(SandboxError):

@@ -143,6 +143,14 @@ class TrainSession(Protocol):
         """Number of workers that train together."""
         ...
 
+    def must_leave(self) -> bool:
+        """Whether this worker's node is about to go.
+
+        A training that can go on elsewhere asks after every step, writes what that takes and raises
+        `WorkerLeaves` in all of its workers; it is begun again where there is room.
+        """
+        ...
+
 
 class UnitWork(Protocol):
     """Work in units that do not depend on each other; pickled to the workers that do them."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from raysandbox.core.errors import JobFailed, UserError
+from raysandbox.core.errors import JobFailed, UserError, WorkerLeaves
 from raysandbox.core.redact import redact_text
 from raysandbox.runtime.placement import Resources
 from raysandbox.runtime.session import is_local
@@ -49,7 +49,16 @@ class WorkerJob(Protocol):
 
 
 class WorkerLost(Exception):
-    """The worker's process or node died."""
+    """The worker's process or node died, or its node is about to go and the work has left it.
+
+    Attributes:
+        node: id of the node, "" where it is not known.
+        left: whether the work has left by itself, and goes on elsewhere.
+    """
+
+    def __init__(self, message: str, node: str = "", *, left: bool = False) -> None:
+        self.node, self.left = node, left
+        super().__init__(message)
 
 
 def start_actor(cls: type, job: WorkerJob, group: Any, bundle: int = 0, python: str | None = None) -> Any:
@@ -105,6 +114,8 @@ def failure(error: Exception, tail: str, log: Path) -> Exception:
 
     if isinstance(error, RayTaskError):
         cause = error.cause
+        if isinstance(cause, WorkerLeaves):
+            return WorkerLost(str(cause), left=True)
         if isinstance(cause, UserError) and not isinstance(cause, JobFailed):
             tail = ""  # it says itself what is to be mended
         reason = str(cause) if isinstance(cause, UserError) else f"{type(cause).__name__}: {cause}"

@@ -15,8 +15,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from raysandbox.core.errors import JobFailed, UserError
+from raysandbox.core.errors import JobFailed, UserError, WorkerLeaves
 from raysandbox.runtime.actors import PULL_S, START_S, WorkerJob, WorkerLost, failure, runtime_env_of, with_tail
+from raysandbox.runtime.claims import Owner
 from raysandbox.runtime.placement import placement_group_for, waited_in_vain
 from raysandbox.runtime.ray_train import Outcome, Setting, controller_for, outcome_of
 from raysandbox.runtime.session import is_local
@@ -38,27 +39,30 @@ def train_together(training: Training, job: WorkerJob, log: Path) -> str:
 
     Raises:
         JobFailed: the resources cannot be had, or a worker failed.
-        WorkerLost: a worker died.
+        WorkerLost: a worker died, or they left a node that is about to go.
     """
     environment = runtime_env_of(job.runtime_env)
     if is_local():
         environment["env_vars"] = {**_LOOPBACK, **environment.get("env_vars", {})}
-    with placement_group_for(job.resources) as group, tempfile.TemporaryDirectory(prefix="raysandbox-") as storage:
+    held = placement_group_for(job.resources, owner=Owner.new(job.id))
+    with held as group, tempfile.TemporaryDirectory(prefix="raysandbox-") as storage:
         setting = Setting(job.resources, environment, group, storage, is_local())
-        outcome, tail = _run(training, setting, log)
+        outcome, tail, node = _run(training, setting, log)
     if outcome.kind == "no room":
         raise waited_in_vain(job.resources, job.resources.timeout_s)
     if outcome.kind == "done":
         return outcome.value
     message = with_tail(outcome.value, "" if outcome.kind == "refused" else tail, log_of(log, outcome.rank))
-    raise WorkerLost(message) if outcome.kind == "lost" else JobFailed(message)
+    if outcome.kind in ("lost", "left"):
+        raise WorkerLost(message, node, left=outcome.kind == "left")
+    raise JobFailed(message)
 
 
-def _run(training: Training, setting: Setting, log: Path) -> tuple[Outcome, str]:
+def _run(training: Training, setting: Setting, log: Path) -> tuple[Outcome, str, str]:
     """Starts the workers and waits for them, with their output copied on the way.
 
     Returns:
-        how it ended, and the last lines of the worker that matters.
+        how it ended, the last lines of the worker that matters, and the id of its node where that is known.
     """
     import ray
     from ray.exceptions import RayError
@@ -83,7 +87,7 @@ def _run(training: Training, setting: Setting, log: Path) -> tuple[Outcome, str]
         follower = listener.followers.get(outcome.rank)
         if follower is not None:
             follower.pull(last=True)
-        return outcome, follower.tail if follower is not None else ""
+        return outcome, follower.tail if follower is not None else "", follower.node if follower is not None else ""
     except RayError as error:
         raise failure(error, "", log) from error
     finally:
@@ -137,6 +141,8 @@ def _train_rank(training: Training) -> str | None:
         result = training.run(rank)
     except UserError as error:
         kind = "failed" if isinstance(error, JobFailed) else "refused"
+        if isinstance(error, WorkerLeaves):
+            kind = "left"
         ray.get(controller.tell.remote(rank, Outcome(kind, str(error), rank)))
         _be_silent()
         raise

@@ -54,12 +54,12 @@ class Outcome:
 
     Attributes:
         kind: the training ended, a worker failed, or refused for a reason that it names itself, a worker
-            was lost, or a bundle was.
+            was lost, a bundle was, or all left since a node is about to go.
         value: what the first worker returned, or the reason.
         rank: of the worker that failed or was lost.
     """
 
-    kind: Literal["done", "failed", "refused", "lost", "no room"]
+    kind: Literal["done", "failed", "refused", "lost", "no room", "left"]
     value: str
     rank: int = 0
 

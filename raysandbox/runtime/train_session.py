@@ -9,6 +9,7 @@ from typing import Any
 
 from raysandbox.core.runner import Report
 from raysandbox.executors.base import ModelTrainer
+from raysandbox.runtime.draining import own_node_drains
 from raysandbox.runtime.unit_actor import device_for, guarded
 from raysandbox.runtime.watcher_actor import Reporter
 
@@ -34,6 +35,10 @@ class Session:
     prepared: Any = None
     rank: int = 0
     world_size: int = 1
+
+    def must_leave(self) -> bool:
+        """Whether this node is being drained."""
+        return own_node_drains()
 
 
 @dataclass(frozen=True)

@@ -79,10 +79,14 @@ class LogFollower:
     Args:
         address: where the worker lives.
         log: the job's log; the output is appended.
+
+    Attributes:
+        node: id of the worker's node.
     """
 
     def __init__(self, address: WorkerAddress, log: Path) -> None:
         self._address = address
+        self.node = address.node_id
         self._log = log
         self._offset = 0
         self._part = b""

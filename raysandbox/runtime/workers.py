@@ -10,8 +10,11 @@ from typing import Any, Protocol
 from raysandbox.core.errors import JobFailed
 from raysandbox.executors.base import ModelTrainer
 from raysandbox.runtime.actors import LOST_TRIES, PULL_S, START_S, WorkerJob, WorkerLost, failure, start_actor
+from raysandbox.runtime.claims import Owner
 from raysandbox.runtime.distributed import train_together
+from raysandbox.runtime.draining import is_going
 from raysandbox.runtime.placement import placement_group_for
+from raysandbox.runtime.slots import nodes_by_id
 from raysandbox.runtime.train_session import Training
 from raysandbox.runtime.watcher_actor import Reporter
 from raysandbox.runtime.worker_log import LogFollower, WorkerAddress, redirect_output
@@ -39,8 +42,9 @@ def run_in_worker(trainer: ModelTrainer, job: WorkerJob, context: WorkerContext,
     """Trains in actors that hold the job's resources; returns the checkpoint or model directory.
 
     The output of the first goes to `context.log`, that of number 2 to `LOG.2.log`, and so on. A lost
-    worker is replaced twice; where several train together, all of them start again. Whatever ends
-    this call, a signal or a deadline too, ends the actors with all their child processes.
+    worker is replaced twice, and as often as one is lost with its node or leaves a node that is about
+    to go; where several train together, all of them start again. Whatever ends this call, a signal or a
+    deadline too, ends the actors with all their child processes.
 
     Raises:
         JobFailed: the resources cannot be had, or the training failed; with the log's last lines.
@@ -54,22 +58,29 @@ def run_in_worker(trainer: ModelTrainer, job: WorkerJob, context: WorkerContext,
     log_dir = context.log.with_suffix("")
     training = Training(trainer, context.report, job.resources.num_gpus > 0, log_dir, prepared, number)
     lost: list[WorkerLost] = []
-    while len(lost) <= LOST_TRIES:
+    while _own_losses(lost) <= LOST_TRIES:
         try:
             if number > 1:
                 return train_together(training, job, context.log)
             return _train_alone(training, job, context.log)
         except WorkerLost as error:
-            logger.warning("job %s lost its worker: %s", job.id, str(error).splitlines()[0])
-            lost.append(error)
+            text = "job %s moves: %s" if error.left else "job %s lost its worker: %s"
+            logger.warning(text, job.id, str(error).splitlines()[0])
+            lost += [] if error.left else [error]
     raise JobFailed(f"the worker died {len(lost)} times: {lost[-1]}") from lost[-1]
+
+
+def _own_losses(lost: list[WorkerLost]) -> int:
+    """How many workers were lost on nodes that stay: a lost node is nobody's fault."""
+    nodes = nodes_by_id() if lost else {}
+    return sum(not is_going(error.node, nodes) for error in lost)
 
 
 def _train_alone(training: Training, job: WorkerJob, log: Path) -> str:
     import ray
     from ray.exceptions import RayError
 
-    with placement_group_for(job.resources) as group:
+    with placement_group_for(job.resources, owner=Owner.new(job.id)) as group:
         worker = start_actor(_Worker, job, group)
         follower: LogFollower | None = None
         try:
@@ -82,7 +93,10 @@ def _train_alone(training: Training, job: WorkerJob, log: Path) -> str:
         except RayError as error:
             if follower is not None:
                 follower.pull(last=True)
-            raise failure(error, follower.tail if follower else "", log) from error
+            reason = failure(error, follower.tail if follower else "", log)
+            if isinstance(reason, WorkerLost) and follower is not None:
+                reason.node = follower.node
+            raise reason from error
         finally:
             ray.kill(worker)
             if follower is not None:

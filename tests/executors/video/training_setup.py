@@ -17,7 +17,10 @@ from tests.ops.tiny_clips import save_clip
 
 @dataclass
 class Worker:
-    """A `TrainSession`; `told` holds what was reported. It dies before `dies_at` reports a loss."""
+    """A `TrainSession`; `told` holds what was reported. It dies before `dies_at` reports a loss.
+
+    Its node is drained while it does the step `drained_at`.
+    """
 
     prepared: Any
     log_dir: Path = Path()
@@ -25,12 +28,16 @@ class Worker:
     rank: int = 0
     world_size: int = 1
     dies_at: int | None = None
+    drained_at: int | None = None
     told: list[tuple[int | None, dict[str, float]]] = field(default_factory=list)
 
     def report(self, metrics: dict[str, float], step: int | None = None) -> None:
         if self.dies_at == step and "loss" in metrics:
             raise KeyboardInterrupt
         self.told.append((step, dict(metrics)))
+
+    def must_leave(self) -> bool:
+        return self.drained_at is not None and len(self.values("loss")) >= self.drained_at - 1
 
     def values(self, name: str) -> dict[int | None, float]:
         return {step: metrics[name] for step, metrics in self.told if name in metrics}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,7 +81,7 @@ class Checkpoints:
             the step to go on from, 0 for a training from the beginning, or `FINISHED`.
         """
         marker = _read(self.folder / MARKER)
-        own = _read(self.folder / _STATES / _OWN)
+        own = self._own()
         strange = (own or marker).get("key") != self.key
         if strange or (self.execution is not None and own.get("execution") != self.execution):
             files = sorted({*own.get("files", []), *marker.get("files", [])})
@@ -121,8 +121,24 @@ class Checkpoints:
 
     def forget(self) -> None:
         """Removes the states before the last ones; to be called once a new checkpoint stands."""
+        passing = self.in_passing()
+        for step in passing:
+            self._state(step).unlink(missing_ok=True)
+            (self.folder / checkpoint_name(step)).unlink(missing_ok=True)
+        if passing:
+            gone = {checkpoint_name(step) for step in passing}
+            self._claim([name for name in self._own().get("files", []) if name not in gone])
         for step in self._steps()[: -self.keep_last]:
             self._state(step).unlink()
+
+    def in_passing(self) -> list[int]:
+        """Steps with a checkpoint that nobody asked for, written since a node had to be left."""
+        return self._own().get("in_passing", [])
+
+    def pass_by(self, step: int) -> None:
+        """Notes that the checkpoint of a step, not written yet, is not to stay."""
+        own = self._own()
+        self._claim(own.get("files", []), [*own.get("in_passing", []), step])
 
     def read(self, step: int) -> tuple[dict[str, torch.Tensor], Progressed]:
         """The state after a step: tensors of the optimizer, and how far the training was.
@@ -146,20 +162,26 @@ class Checkpoints:
 
     def own(self, name: str) -> None:
         """Notes a file or folder as the training's, before it is written."""
-        files = _read(self.folder / _STATES / _OWN).get("files", [])
+        own = self._own()
+        files = own.get("files", [])
         if name not in files:
-            self._claim([*files, name])
+            self._claim([*files, name], own.get("in_passing", []))
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Writes the marker: the training is complete."""
-        files = _read(self.folder / _STATES / _OWN).get("files", [])
+        files = self._own().get("files", [])
         content = {"key": self.key, **summary, "files": [name for name in files if (self.folder / name).exists()]}
         atomic_write(self.folder / MARKER, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
-    def _claim(self, files: list[str]) -> None:
-        atomic_write(
-            self.folder / _STATES / _OWN, json.dumps({"key": self.key, "execution": self.execution, "files": files})
-        )
+    def _own(self) -> dict[str, Any]:
+        """What is noted of the folder: whose it is, its files, and what of them is not to stay."""
+        return _read(self.folder / _STATES / _OWN)
+
+    def _claim(self, files: list[str], in_passing: Sequence[int] = ()) -> None:
+        own = {"key": self.key, "execution": self.execution, "files": files}
+        if in_passing:
+            own["in_passing"] = list(in_passing)
+        atomic_write(self.folder / _STATES / _OWN, json.dumps(own))
 
     def _clear(self, names: list[str]) -> None:
         for name in names:

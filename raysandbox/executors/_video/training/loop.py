@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raysandbox.core.errors import JobFailed
+from raysandbox.core.errors import JobFailed, WorkerLeaves
 from raysandbox.core.keys import digest
 from raysandbox.core.runner import TrainSession
 from raysandbox.executors._video.models.layout import PipelineSource, fetch, read_layout
@@ -223,11 +223,13 @@ class _Run:
     def go_back_to(self, step: int) -> None:
         """Takes up the state after a step, and makes its sample videos that are not there."""
         state, self.progress = self.checkpoints.read(step)
+        in_passing = step in self.checkpoints.in_passing()
         self.optimizing.load(state, self.progress.extra)
         if self.together.rank == 0:
             _tell_again(self.options, self.progress, self.steps, self.session)
             _warn_of_other_wishes(self.options, self.progress, self.checkpoint_steps, self.prepared.output)
-        self._sample(step)
+        if not in_passing:
+            self._sample(step)
 
     def train(self) -> None:
         """Does the steps that are left."""
@@ -236,7 +238,7 @@ class _Run:
         for step in range(self.progress.step + 1, self.steps + 1):
             started = time.perf_counter()
             with _peak(self.session.device) as peak:
-                loss, norm = self._step(step)
+                loss, norm, leaving = self._step(step)
             seconds = time.perf_counter() - started
             self.progress.step = step
             self.progress.losses.append(loss)
@@ -244,11 +246,17 @@ class _Run:
             self._report(step, loss, norm, seconds, peak)
             if step in self.checkpoint_steps:
                 self._checkpoint(step)
+            if leaving and step < self.steps:
+                self._leave(step)
         if self.together.rank == 0:
             self.checkpoints.finish(self._summary())
 
-    def _step(self, step: int) -> tuple[float, float]:
-        """Learns from a step's clips; returns the mean loss and the norm of the gradient, over all workers."""
+    def _step(self, step: int) -> tuple[float, float, bool]:
+        """Learns from a step's clips.
+
+        Returns:
+            the mean loss and the norm of the gradient, over all workers, and whether the node of one must be left.
+        """
         import torch
 
         options, together = self.options, self.together
@@ -261,14 +269,15 @@ class _Run:
             loss = self._losses(batch).mean() / options.gradient_accumulation_steps
             self.optimizing.backward(loss)
             total += loss.detach()
-        together.average([*self.optimizing.gradients(), total])
+        leaving = torch.full_like(total, float(self.session.must_leave()))
+        together.average([*self.optimizing.gradients(), total, leaving])
         loss = total.item()
         if not math.isfinite(loss):
             raise JobFailed(
                 f"the loss is {loss} at step {step}: lower learning_rate, use dtype bf16 instead of fp16, or look for "
                 f"broken clips in the data set"
             )
-        return loss, self.optimizing.step(options.rate(step, self.steps))
+        return loss, self.optimizing.step(options.rate(step, self.steps)), bool(leaving.item())
 
     def _losses(self, batch: Batch) -> Tensor:
         """The loss of each clip of a batch."""
@@ -306,14 +315,25 @@ class _Run:
     def _checkpoint(self, step: int) -> None:
         self._validate(step)
         if self.together.rank == 0:
-            self.progress.extra = self.optimizing.extra()
-            self.checkpoints.write(self.optimizing.state(), self.progress)
-            about = {"step": str(step), "model": self.prepared.source.model, "training": self.checkpoints.key}
-            file = self.checkpoints.folder / checkpoint_name(step)
-            state = lora_state(self.transformer)
-            save_lora(file, state, rank=self.options.rank, alpha=self.options.alpha, about=about)
+            self._write(step)
             self.checkpoints.forget()
         self._sample(step)
+
+    def _leave(self, step: int) -> None:
+        """Writes what it takes to go on elsewhere after a step, which goes again with the next checkpoint."""
+        if step not in self.checkpoint_steps and self.together.rank == 0:
+            self.checkpoints.pass_by(step)
+            self._write(step)
+        self.together.meet()
+        raise WorkerLeaves(f"the node of a worker is drained; the training goes on after step {step}")
+
+    def _write(self, step: int) -> None:
+        self.progress.extra = self.optimizing.extra()
+        self.checkpoints.write(self.optimizing.state(), self.progress)
+        about = {"step": str(step), "model": self.prepared.source.model, "training": self.checkpoints.key}
+        file = self.checkpoints.folder / checkpoint_name(step)
+        state = lora_state(self.transformer)
+        save_lora(file, state, rank=self.options.rank, alpha=self.options.alpha, about=about)
 
     def _sample(self, step: int) -> None:
         """Makes the sample videos of a step that are not there, each worker its share, and waits for all."""
