@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from raysandbox.core.keys import digest
+from raysandbox.core.scope import kept
 from raysandbox.ops.base import DatasetOperator, Filter, Mapper, Operator, Rewriter
 from raysandbox.ops.batch import ROW_TIMEOUT_S, Batch, FieldKeys, FrameRequest, RowFaults
 from raysandbox.recipe.blocks import ROW_COLUMN, BadRow, Block, Needs, Place, bad_row
@@ -36,7 +37,6 @@ ROW_ERRORS = (
 
 _FEATURE = "__feature__"
 _ROWS_AT_ONCE = {"video": 8, "image": 64}  # rows whose decoded frames and images are in memory together
-_STATES: dict[str, list[_State]] = {}  # of the operators that this process ran last
 
 
 class _State:
@@ -150,11 +150,12 @@ class FusedOps:
         return [Tally(op.type_name) for op in self.operators]
 
     def _states(self) -> list[_State]:
-        """The operators' states; loaded once per process when first needed, kept until other operators come."""
-        if self._key not in _STATES:
-            _STATES.clear()
-            _STATES[self._key] = [_State(op) for op in self.operators]
-        return _STATES[self._key]
+        """The operators' states; loaded once per process and job when first needed, kept until other operators come."""
+        states: dict[str, list[_State]] = kept("states of operators")
+        if self._key not in states:
+            states.clear()
+            states[self._key] = [_State(op) for op in self.operators]
+        return states[self._key]
 
     @cached_property
     def _key(self) -> str:

@@ -18,6 +18,7 @@ from raysandbox.core.keys import DigestMemo
 from raysandbox.core.locks import KeyLocks
 from raysandbox.core.progress import Progress
 from raysandbox.core.runner import CachedScorer, RowScorer
+from raysandbox.core.scope import kept
 from raysandbox.ops.base import OpResources
 from raysandbox.recipe.blocks import Block, Needs
 from raysandbox.recipe.parts import PartWriter, Sink, Unit, UnitReport
@@ -28,9 +29,6 @@ from raysandbox.recipe.units import blocks_of
 __all__ = ["ScoreMemory", "ScoreWork", "memory_of"]
 
 logger = logging.getLogger(__name__)
-
-_STATES: dict[str, Any] = {}  # of the scorer that this process ran last
-_KNOWN: dict[str, KnownScores] = {}  # what was known before the pass that this process took part in last
 
 
 @dataclass(frozen=True)
@@ -144,7 +142,7 @@ class ScoreWork:
 
     def forget(self) -> None:
         """Gives the memory back that holds what was known."""
-        _KNOWN.pop(self.pass_token, None)
+        kept("known scores").pop(self.pass_token, None)
 
     def _scores(self, block: Block, report: UnitReport) -> pa.Table | None:
         """The scores of a block's rows: those that are known are taken; None if one is not and may not be made."""
@@ -169,15 +167,18 @@ class ScoreWork:
 
     def _computed(self, table: pa.Table) -> pa.Table:
         """What the scorer makes of rows; it is loaded when it is first needed."""
-        if self.token not in _STATES:
-            _STATES.clear()
+        states = kept("states of scorers")
+        if self.token not in states:
+            states.clear()
             if self.hide_gpus:
                 os.environ["CUDA_VISIBLE_DEVICES"] = ""
-            _STATES[self.token] = self.scorer.load()
-        return pa.table(dict(self.scorer.score(table, _STATES[self.token])))
+            states[self.token] = self.scorer.load()
+        return pa.table(dict(self.scorer.score(table, states[self.token])))
 
     def _known(self, index: ScoreIndex) -> KnownScores:
-        if self.pass_token not in _KNOWN:
-            _KNOWN.clear()
-            _KNOWN[self.pass_token] = index.read()
-        return _KNOWN[self.pass_token]
+        """What was known before this pass, read once per process."""
+        known: dict[str, KnownScores] = kept("known scores")
+        if self.pass_token not in known:
+            known.clear()
+            known[self.pass_token] = index.read()
+        return known[self.pass_token]

@@ -1,9 +1,10 @@
-"""Signals and time limits that end blocking work in the main thread.
+"""Signals and time limits that end blocking work.
 
 The handlers raise KeyboardInterrupt, because that is the one exception that Ray's blocking calls
 let through from a signal handler (any other becomes a SystemError), and because `except Exception`
 in somebody's library does not swallow it. It becomes the error that is meant where it leaves the
-`with` block.
+`with` block. Signals reach the main thread only; time limits also hold in the threads that
+`runtime.interrupts` can interrupt.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
 
 from raysandbox.core.errors import JobTimeout, RunInterrupted
+from raysandbox.runtime.interrupts import being_stopped, current_thread_limits
 
 __all__ = ["deadline", "interruptible"]
 
@@ -25,12 +27,16 @@ _SOON_S = 0.001  # a timer of 0 would never ring
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[None]:
+def interruptible(on_signal: Callable[[int], None] | None = None) -> Iterator[None]:
     """Turns SIGINT and SIGTERM into `RunInterrupted` where they leave the block.
 
     Must be entered after `ray.init()`, which installs handlers of its own. Inside the block the
     signal appears as KeyboardInterrupt. A second SIGINT ends the process as if there were no
     handler. Outside the main thread, where Python has no signals, nothing happens.
+
+    Args:
+        on_signal: called in the handler with the first signal, before anything is ended: what must be on
+            the disk soon (Ray's job server kills 3 s after its SIGTERM). An OSError of it is passed over.
 
     Raises:
         RunInterrupted: a signal arrived.
@@ -44,6 +50,9 @@ def interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         if not arrived:
             arrived.append(signum)
+            if on_signal is not None:
+                with contextlib.suppress(OSError):
+                    on_signal(signum)
             raise KeyboardInterrupt
 
     before = {signum: signal.signal(signum, handle) for signum in (signal.SIGINT, signal.SIGTERM)}
@@ -68,6 +77,10 @@ class _Limit:
     end: float
     over: bool = False
 
+    def pass_over(self) -> None:
+        """Its time is over."""
+        self.over = True
+
 
 _limits: list[_Limit] = []  # outermost first
 
@@ -82,23 +95,23 @@ def deadline(seconds: float | None, what: str = "the work") -> Iterator[None]:
 
     Raises:
         JobTimeout: the time is over. Inside the block it appears as KeyboardInterrupt.
-        RuntimeError: not called from the main thread, the only one that Python's signals reach.
+        RuntimeError: called from a thread that cannot be interrupted.
     """
     if seconds is None:
         yield
         return
-    if threading.current_thread() is not threading.main_thread():
-        raise RuntimeError("deadline() works in the main thread only")
     limit = _Limit(time.monotonic() + seconds)
-    with _alarm(limit):
-        try:
+    in_main = threading.current_thread() is threading.main_thread()
+    message = f"{what} ran past its limit of {seconds:g} s"
+    try:
+        with _alarm(limit) if in_main else current_thread_limits(seconds, limit.pass_over):
             yield
-        except BaseException as error:
-            if limit.over:
-                raise JobTimeout(f"{what} ran past its limit of {seconds:g} s") from error
-            raise
-        if limit.over:
-            raise JobTimeout(f"{what} ran past its limit of {seconds:g} s")
+    except BaseException as error:
+        if limit.over and not being_stopped():
+            raise JobTimeout(message) from error
+        raise
+    if limit.over:
+        raise JobTimeout(message)
 
 
 @contextlib.contextmanager

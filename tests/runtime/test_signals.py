@@ -61,7 +61,7 @@ def test_other_errors_pass_through():
         raise ValueError("own")
 
 
-def test_no_deadline_in_threads():
+def test_no_deadline_in_threads_that_cannot_be_interrupted():
     errors = []
 
     def work():
@@ -74,7 +74,7 @@ def test_no_deadline_in_threads():
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert errors == ["deadline() works in the main thread only"]
+    assert errors == ["deadline() works in the main thread and in WorkThreads only"]
 
 
 def interrupted(work, signum, after):

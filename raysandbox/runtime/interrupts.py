@@ -1,0 +1,191 @@
+"""Threads that can be interrupted: KeyboardInterrupt appears in them as a signal's does in the main thread.
+
+Python delivers such an exception between two bytecodes, so that a wait inside a C function ends first:
+whatever waits in such a thread polls. While a thread is importing or logging it is left alone, since
+an exception there could leave a lock held or a module half loaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+__all__ = ["WorkThread", "being_stopped", "current_thread_limits"]
+
+_AGAIN_S = 10.0  # an exception raised inside a destructor is lost: then raise it again
+_BUSY_S = 0.02
+_BUSY_MOST_S = 5.0  # an import may take longer: then it is interrupted all the same
+_DEPTH = 12  # frames that are looked at
+_LOGGING, _IMPORTING = "logging/__init__.py", "<frozen importlib"
+_local = threading.local()  # `target`: this thread's
+
+
+class _Target:
+    """A thread that may be interrupted while its block runs.
+
+    Attributes:
+        wanted: whether all of its work is to end, not only one block.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ident: int | None = None
+        self.wanted = False
+
+    def open(self) -> None:
+        """The calling thread may be interrupted from now on."""
+        self._ident = threading.get_ident()
+
+    def close(self) -> None:
+        """No interruption after this; one that is on its way is dropped."""
+        while self._ident is not None:
+            with contextlib.suppress(KeyboardInterrupt), self._lock:
+                ident, self._ident = self._ident, None
+                _raise_in(ident, None)
+
+    def interrupt(self, holds: Callable[[], bool], *, for_good: bool) -> bool:
+        """Raises KeyboardInterrupt in the thread, unless it is over or `holds` says no; returns whether it did."""
+        end = time.monotonic() + _BUSY_MOST_S
+        while True:
+            with self._lock:
+                if self._ident is None or not holds():
+                    return False
+                self.wanted |= for_good
+                if time.monotonic() > end or not _is_delicate(self._ident):
+                    _raise_in(self._ident, KeyboardInterrupt)
+                    return True
+            time.sleep(_BUSY_S)
+
+    def leave_limit(self, over: Callable[[], None]) -> None:
+        """Ends one of the thread's limits: what it may have raised and has not arrived yet is dropped."""
+        while True:
+            try:
+                with self._lock:
+                    over()
+                    if self._ident is not None and not self.wanted:
+                        _raise_in(self._ident, None)
+                return
+            except KeyboardInterrupt:
+                if self.wanted:
+                    raise
+
+
+def being_stopped() -> bool:
+    """Whether the calling thread is a `WorkThread` that was told to end."""
+    target: _Target | None = getattr(_local, "target", None)
+    return target is not None and target.wanted
+
+
+@contextlib.contextmanager
+def current_thread_limits(seconds: float, on_over: Callable[[], None]) -> Iterator[None]:
+    """Interrupts the calling thread, a `WorkThread`, when a time is over, and again every ten seconds.
+
+    Args:
+        seconds: the time.
+        on_over: called once, right before the first interruption.
+
+    Raises:
+        RuntimeError: the thread cannot be interrupted.
+    """
+    target: _Target | None = getattr(_local, "target", None)
+    if target is None:
+        raise RuntimeError("deadline() works in the main thread and in WorkThreads only")
+    active = [True]
+    ended = threading.Event()
+
+    def watch() -> None:
+        wait = seconds
+        while not ended.wait(wait):
+
+            def still() -> bool:
+                if active:
+                    on_over()
+                return bool(active)
+
+            target.interrupt(still, for_good=False)
+            wait = _AGAIN_S
+
+    threading.Thread(target=watch, name="time limit", daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+        target.leave_limit(active.clear)
+
+
+class WorkThread:
+    """Does a piece of work in a thread of its own, and tells when it ended.
+
+    A daemon: one that does not end keeps no process alive.
+
+    Args:
+        work: what to do.
+        on_end: called in the thread when it ended.
+        name: of the thread.
+    """
+
+    def __init__(self, work: Callable[[], Any], on_end: Callable[[WorkThread], None], name: str) -> None:
+        self._work, self._on_end = work, on_end
+        self._target = _Target()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self.value: Any = None
+        self.error: BaseException | None = KeyboardInterrupt()  # until it has ended well
+
+    @property
+    def ended(self) -> bool:
+        """Whether the thread is no more."""
+        return self._thread.ident is not None and not self._thread.is_alive()
+
+    def start(self) -> None:
+        """Begins."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Interrupts the work until it ends; returns at once."""
+        if not self._stopping:
+            self._stopping = True
+            threading.Thread(target=self._interrupt, name="interruption", daemon=True).start()
+
+    def _interrupt(self) -> None:
+        while self._target.interrupt(lambda: True, for_good=True):
+            self._thread.join(_AGAIN_S)
+
+    def _run(self) -> None:
+        _local.target = self._target
+        try:
+            self._target.open()
+            if self._stopping:
+                raise KeyboardInterrupt
+            self.value, self.error = self._work(), None
+        except BaseException as error:  # noqa: BLE001  # who started it looks at it
+            self.error = error
+        while True:
+            with contextlib.suppress(KeyboardInterrupt):
+                self._target.close()
+                break
+        self._on_end(self)
+
+
+def _is_delicate(ident: int) -> bool:
+    """Whether a thread is where an exception would do harm."""
+    frame: FrameType | None = sys._current_frames().get(ident)
+    for _ in range(_DEPTH):
+        if frame is None:
+            return False
+        name = frame.f_code.co_filename
+        if name.endswith(_LOGGING) or name.startswith(_IMPORTING):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _raise_in(ident: int, error: type[BaseException] | None) -> None:
+    """Sets the exception that a thread raises next, or takes away one that is on its way."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), ctypes.py_object(error) if error else None)
