@@ -124,8 +124,9 @@ def _guarded(
         yield process
     finally:
         for stream in (process.stdin, process.stdout):
-            with contextlib.suppress(OSError):
-                stream and stream.close()
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_END_S)
         with contextlib.suppress(ProcessLookupError):

@@ -2,53 +2,76 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
+from urllib.parse import quote, quote_plus, unquote
 
 __all__ = ["REDACTED", "is_secret_key", "redact", "redact_text", "remember_secrets", "secret_values"]
 
 REDACTED = "***"
 _SECRET_WORDS = re.compile(
-    r"(^|_)(api_?key|access_?key|key_?id|private_?key|ssh_?key|secret|token|password|passwd|passphrase|pgpassword|"
-    r"credential|auth|authorization)s?(_|$)"
+    r"(^|_)(api_?key|access_?key|account_?key|key_?id|private_?key|ssh_?key|secret|secret_?key|token|password|passwd|"
+    r"passphrase|pgpassword|credential|auth|authorization|cookie|bearer|connection_?string|signature)s?(_|$)"
 )
 # Keys that speak of tokens of text: special tokens of recipes and tokenizers, numbers of tokens.
 _TEXT_TOKEN = re.compile(
     r"(special|bos|eos|pad|unk|cls|sep|mask|image|audio|video|eoc|eot|prefix|suffix|think_start|think_end)_token|suppress_tokens|(^|_)(max|min|num|new)_.*tokens?|tokens?_(num|len)|"
     r"^tokens$|tokens_per"
 )
+# Environment variables that are named more shortly: OPENAI_KEY, GITHUB_PAT, DB_PWD.
+_SHORT_VARIABLE = re.compile(r"[A-Z0-9_]+_(KEY|PAT|PWD|PASS|PSW)$")
 _WORD_ENDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _MIN_SECRET = 8  # shorter values would blank out ordinary words
+_MIN_LINE = 16  # of a secret of several lines, each line counts from this length on
+
+# What is a secret by its place in a text: https://user:PASSWORD@host, ?token=SECRET, Authorization: Bearer SECRET.
+_IN_ADDRESS = re.compile(r"(?<=://)([^\s/?#@:]*):([^\s/?#@]+)@")
+_IN_QUERY = re.compile(r"(?<=[?&])([\w.\-]+)=([^\s&#\"'<>]+)")
+_IN_HEADER = re.compile(r"(?i)(\bauthorization\W{1,4}(?:bearer|basic)\s+)([\w+/.~\-]+=*)")
 
 _known: set[str] = set()  # secret values that configurations of this process hold
 
 
+@lru_cache(maxsize=4096)
 def is_secret_key(key: str) -> bool:
     """Whether a configuration key or environment variable names a secret."""
     words = _WORD_ENDS.sub("_", key).lower().replace("-", "_").replace(".", "_")
     if words.endswith("_env"):  # the name of a variable that holds one
         return False
-    return bool(_SECRET_WORDS.search(words)) and not _TEXT_TOKEN.search(words)
+    if _TEXT_TOKEN.search(words):
+        return False
+    return bool(_SECRET_WORDS.search(words) or _SHORT_VARIABLE.fullmatch(key))
 
 
 def secret_values() -> set[str]:
     """Secrets of this process: of environment variables by their names, and of configurations seen."""
-    return _known | {v for k, v in os.environ.items() if is_secret_key(k) and len(v) >= _MIN_SECRET}
+    return _known | _in_environment(tuple(os.environb.items()))
+
+
+@lru_cache(maxsize=4)
+def _in_environment(variables: tuple[tuple[bytes, bytes], ...]) -> frozenset[str]:
+    found: set[str] = set()
+    for name, value in ((os.fsdecode(name), os.fsdecode(value)) for name, value in variables):
+        if is_secret_key(name) and len(value) >= _MIN_SECRET:
+            found.add(value)
+        elif "://" in value:  # a proxy's or an index's address
+            found.update(_in_text(value))
+    return frozenset(found)
 
 
 def redact(value: Any) -> Any:
     """A copy of a JSON-like value with secrets replaced by "***", by key and wherever their values recur."""
     remember_secrets(value)
-    return _redact(value, secret_values())
+    return _redact(value, _pattern(frozenset(secret_values())))
 
 
 def redact_text(text: str) -> str:
-    """Text with the values of known secrets replaced by "***"."""
-    for secret in secret_values():
-        text = text.replace(secret, REDACTED)
-    return text
+    """Text with known secrets, and what is one by its place in an address or a header, replaced by "***"."""
+    return _without(text, _pattern(frozenset(secret_values())))
 
 
 def remember_secrets(value: Any) -> None:
@@ -59,30 +82,65 @@ def remember_secrets(value: Any) -> None:
                 _known.update(text for text in _texts(item) if len(text) >= _MIN_SECRET)
             else:
                 remember_secrets(item)
-    elif isinstance(value, list | tuple):
+    elif isinstance(value, list | tuple | set | frozenset):
         for item in value:
             remember_secrets(item)
+    elif isinstance(value, str) and "://" in value:
+        _known.update(_in_text(value))
 
 
 def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, Mapping):
         value = list(value.values())
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | set | frozenset):
         for item in value:
             yield from _texts(item)
     elif isinstance(value, str):
         yield value
 
 
-def _redact(value: Any, secrets: set[str]) -> Any:
+def _in_text(text: str) -> Iterator[str]:
+    """The secrets that addresses in a text hold, as they stand there and decoded."""
+    found = [match[2] for match in _IN_ADDRESS.finditer(text)]
+    found += [match[2] for match in _IN_QUERY.finditer(text) if is_secret_key(match[1])]
+    for secret in found:
+        yield from (form for form in (secret, unquote(secret)) if len(form) >= _MIN_SECRET)
+
+
+@lru_cache(maxsize=8)
+def _pattern(secrets: frozenset[str]) -> re.Pattern[str] | None:
+    """Matches any of some secrets, as they are and as addresses, JSON and Python write them."""
+    forms = {form for secret in secrets for form in _forms(secret)}
+    return re.compile("|".join(map(re.escape, sorted(forms, key=len, reverse=True)))) if forms else None
+
+
+def _forms(secret: str) -> Iterable[str]:
+    yield from (secret, quote(secret), quote(secret, safe=""), quote_plus(secret))
+    yield from (json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1], repr(secret)[1:-1])
+    if "\n" in secret:  # a log has it line by line
+        yield from (line.strip() for line in secret.splitlines() if len(line.strip()) >= _MIN_LINE)
+
+
+def _without(text: str, secrets: re.Pattern[str] | None) -> str:
+    if secrets is not None:
+        text = secrets.sub(REDACTED, text)
+    if "://" in text:
+        text = _IN_ADDRESS.sub(rf"\1:{REDACTED}@", text)
+    if "=" in text:
+        text = _IN_QUERY.sub(lambda match: f"{match[1]}={REDACTED}" if is_secret_key(match[1]) else match[0], text)
+    if "uthorization" in text:
+        text = _IN_HEADER.sub(rf"\1{REDACTED}", text)
+    return text
+
+
+def _redact(value: Any, secrets: re.Pattern[str] | None) -> Any:
     if isinstance(value, Mapping):
         return {
-            key: REDACTED if is_secret_key(str(key)) and item is not None else _redact(item, secrets)
+            _without(key, secrets) if isinstance(key, str) else key: (
+                REDACTED if is_secret_key(str(key)) and item is not None else _redact(item, secrets)
+            )
             for key, item in value.items()
         }
     if isinstance(value, list | tuple):
         return [_redact(item, secrets) for item in value]
-    if isinstance(value, str):
-        for secret in secrets:
-            value = value.replace(secret, REDACTED)
-    return value
+    return _without(value, secrets) if isinstance(value, str) else value
