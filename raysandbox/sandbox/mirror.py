@@ -23,7 +23,7 @@ from typing import Any
 from raysandbox.core.files import atomic_write, remove
 from raysandbox.core.keys import DigestMemo
 from raysandbox.sandbox.state import own_files
-from raysandbox.sandbox.storage import ObjectStore
+from raysandbox.sandbox.storage import ObjectStore, StorageError
 from raysandbox.sandbox.storage_lock import LOCK
 
 __all__ = ["Mirror"]
@@ -77,7 +77,8 @@ class Mirror:
 
     def send_finished(self) -> int:
         """Sends jobs that have finished, each marker after its files. Returns their number."""
-        return sum(self._send_marker(name) for name in self._names() if _is_marker(name))
+        found = {name: stamp for name in self._names() if _is_marker(name) and (stamp := _stamp(self.folder / name))}
+        return sum(self._send_marker(name) for name in sorted(found, key=lambda name: found[name][1]))  # oldest first
 
     def send_state(self) -> None:
         """Sends what a reader looks at: `status.json` last."""
@@ -114,7 +115,14 @@ class Mirror:
         return True
 
     def _send(self, name: str) -> None:
-        """Sends a file unless the store has it."""
+        """Sends a file unless the store has it, or it went while that was looked at."""
+        try:
+            self._send_changed(name)
+        except (StorageError, OSError):
+            if (self.folder / name).exists():
+                raise
+
+    def _send_changed(self, name: str) -> None:
         path = self.folder / name
         for _ in range(3):
             stamp = _stamp(path)

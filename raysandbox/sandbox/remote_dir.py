@@ -36,6 +36,7 @@ __all__ = ["hosted", "mirrored", "note_remote_refusal", "work_dir_problems"]
 
 _INTERVAL_S = 2.0  # at least, between two looks at what has changed
 _REST = 10.0  # times as long as a look took, before the next one
+_TELL_S = 30.0  # between two notes on sending that takes long
 _RUN_PATIENCE_S, _END_PATIENCE_S, _HURRY_S = 20.0, 120.0, 1.0
 
 
@@ -222,8 +223,17 @@ class _Sender:
             hurry = isinstance(error, RunInterrupted | KeyboardInterrupt)
             self._end.set()
             self._abandoned.set()  # what fails now is tried again below
-            thread.join(_HURRY_S if hurry else _RUN_PATIENCE_S)
+            self._wait_for(thread, hurry)
             self._send_rest(hurry, error)
+
+    def _wait_for(self, thread: threading.Thread, hurry: bool) -> None:
+        """Lets a round of sending end that goes on; a large file may take minutes. After a signal not for long."""
+        began = time.monotonic()
+        # waits: the store's own time limits end a round, and a signal ends this
+        while thread.is_alive() and not (hurry and time.monotonic() - began > _HURRY_S):
+            thread.join(_TELL_S if not hurry else _HURRY_S)
+            if thread.is_alive():
+                self.view.note(f"still sending to {self.mirror.store.url} ({time.monotonic() - began:.0f} s)")
 
     def _go_on(self) -> None:
         pause = _INTERVAL_S

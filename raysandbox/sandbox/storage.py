@@ -214,7 +214,7 @@ class ObjectStore:
         left, errors, guard = iter(list(items)), [], threading.Lock()
 
         def pull() -> None:
-            while not errors:
+            while not errors:  # until the items are used up
                 with guard:
                     try:
                         item = next(left)
@@ -229,7 +229,7 @@ class ObjectStore:
         for thread in threads:
             thread.start()
         for thread in threads:
-            while thread.is_alive():
+            while thread.is_alive():  # waits: every operation has a limit of its own; a signal is heard meanwhile
                 thread.join(0.2)
         if errors:
             raise errors[0]
@@ -262,15 +262,16 @@ class ObjectStore:
         """The result of an operation, tried again while the store does not answer.
 
         Raises:
-            FileNotFoundError: there is no such object.
+            FileNotFoundError: there is no such object to be read.
             FileExistsError: there is one already.
             StorageError: anything else, when the time is over.
         """
+        passed = (FileExistsError, NotImplementedError, *([] if what.startswith("write") else [FileNotFoundError]))
         end, pause = time.monotonic() + self.patience_s, _FIRST_PAUSE_S
         while True:
             try:
                 return work(*self._system())
-            except (FileNotFoundError, FileExistsError, NotImplementedError):
+            except passed:
                 raise
             except Exception as error:  # every store raises errors of its own kind
                 given_up = self.abandoned is not None and self.abandoned.is_set()

@@ -126,7 +126,7 @@ class StorageLock:
         return json.dumps({**about, "place": self.place, "token": self._token}).encode()
 
     def _renew(self) -> None:
-        while not self._end.wait(RENEW_S):
+        while not self._end.wait(RENEW_S):  # waits: as long as the run goes on
             try:
                 holder = self._holder()
                 if holder and holder.get("token") != self._token:
