@@ -20,7 +20,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +96,20 @@ def _on_a_gpu(config: str, job: str) -> Callable[[Path], None]:
     return prepare
 
 
+def _few_texts(prepare: Callable[[Path], None]) -> Callable[[Path], None]:
+    """The first 1,500 documents, and 60 to measure the model with."""
+
+    def prepare_few(folder: Path) -> None:
+        prepare(folder)
+        for name, count in (("documents", 1500), ("held_out", 60)):
+            path = folder / f"configs/demo/data/{name}.jsonl"
+            path.write_text("".join(path.read_text().splitlines(keepends=True)[:count]))
+
+    return prepare_few
+
+
 def _few_videos(folder: Path) -> None:
-    """Two prompts with two videos of each, and the training of two thirds as many steps."""
+    """Two prompts with two videos of each, and half of the training."""
     demo = folder / "configs/text_to_video/demo"
     prompts = demo / "data/prompts.json"
     prompts.write_text(json.dumps(json.loads(prompts.read_text())[:2]))
@@ -124,9 +136,13 @@ DEMOS = {
     ),
 }
 SMALL = {
-    "text": DEMOS["text"],
-    "video": Demo("video", _VIDEO, DEMOS["video"].work_dir, ("text_to_video",), prepare=_few_videos),
-    "hpo": DEMOS["hpo"],
+    "text": replace(DEMOS["text"], prepare=_few_texts(DEMOS["text"].prepare)),
+    "video": replace(DEMOS["video"], prepare=_few_videos),
+    "hpo": replace(
+        DEMOS["hpo"],
+        overrides=(*DEMOS["hpo"].overrides, "hpo_config.sweep_max_count=6"),
+        prepare=_few_texts(DEMOS["hpo"].prepare),
+    ),
 }
 
 
