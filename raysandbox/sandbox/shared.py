@@ -34,6 +34,7 @@ LIMIT_BYTES = 50 << 30
 _VERSION = 2
 _RECORD, _ARTIFACTS, _WRITES = "entry.json", "artifacts", "writes"
 _ABANDONED_S = 86_400.0  # age of an entry that was begun and never finished
+_LOG = ".log"  # says where something was done; nobody takes paths from it
 _TRAVELS = ".rows"  # hidden files with this ending belong to the content of the file beside them
 
 logger = logging.getLogger(__name__)
@@ -393,7 +394,7 @@ def _refuse_place(place: str, record: _Record, files: Mapping[str, Path]) -> Non
     if any(text in shown for text in texts) or any(is_inside(path, same_path(place)) for path in paths):
         raise _NotKeptError("its outputs name the run's folder")
     for file in files.values():
-        if holds_text(file, texts):
+        if file.suffix != _LOG and holds_text(file, texts):
             raise _NotKeptError(f"{file} names the run's folder")
 
 

@@ -165,7 +165,7 @@ def test_what_names_its_own_place_is_not_kept(shared: SharedResults, old: Run) -
     assert not keep(shared, old, {"other": str(old.folder / "elsewhere")}, old.out)
     old.write({"artifacts/job/list.txt": f"see {old.out}"})
     assert not keep(shared, old, {}, old.out)
-    old.write({"artifacts/job/list.txt": "fine"})
+    old.write({"artifacts/job/list.txt": "fine", "artifacts/job/train.log": f"saved to {old.out}"})
     assert keep(shared, old, {"path": str(old.out)}, old.out)
 
 

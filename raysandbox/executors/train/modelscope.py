@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
 import math
 import time
@@ -145,7 +146,7 @@ class ModelscopeTrainer(ModelTrainer):
             trainer = self._build(data, model_dir, folder, session.device, reporter)
             summary.update(model=str(model_dir), seed=self.seed)
             summary.update(_run(trainer, reporter, session.report))
-            _name_final_directory(folder, work_dir)
+            _forget_directory(folder)
         return self.work_dir
 
     def _build(
@@ -327,8 +328,11 @@ def _held_out_loss(trainer: Any) -> float:
     return mean
 
 
-def _name_final_directory(folder: Path, work_dir: Path) -> None:
-    """Names `work_dir` where ModelScope wrote the directory that it trained in.
+def _forget_directory(folder: Path) -> None:
+    """Takes the directory that ModelScope trained in out of the model's configuration.
+
+    ModelScope sets these keys from the `work_dir` that a trainer is given. Without them equal trainings leave
+    equal models wherever they ran, and nothing that goes on from a model writes into the folder of another run.
 
     Raises:
         JobFailed: no model was saved.
@@ -336,8 +340,15 @@ def _name_final_directory(folder: Path, work_dir: Path) -> None:
     configuration = folder / OUTPUT_DIR / "configuration.json"
     if not configuration.is_file():
         raise JobFailed("ModelScope saved no model: train.hooks needs {type: CheckpointHook, interval: 1}")
-    text = configuration.read_text(encoding="utf-8")
-    configuration.write_text(text.replace(str(folder), str(work_dir)), encoding="utf-8")
+    content = _without(json.loads(configuration.read_text(encoding="utf-8")), str(folder))
+    configuration.write_text(json.dumps(content, indent=4, ensure_ascii=False), encoding="utf-8")
+
+
+def _without(value: Any, folder: str) -> Any:
+    """A JSON value less the keys whose text names a folder."""
+    if isinstance(value, dict):
+        return {k: _without(v, folder) for k, v in value.items() if not (isinstance(v, str) and folder in v)}
+    return [_without(item, folder) for item in value] if isinstance(value, list) else value
 
 
 @contextmanager
