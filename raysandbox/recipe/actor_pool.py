@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from raysandbox.core.errors import UserError
 from raysandbox.ops.base import OpResources
@@ -22,25 +22,29 @@ class Pool:
         num_cpus: CPUs of each.
         num_gpus: GPUs of each.
         memory: bytes of each.
+        note: what a person should know, "" for nothing.
     """
 
     size: int
     num_cpus: float
     num_gpus: float
     memory: int
+    note: str = field(default="", compare=False)
 
 
-def pool_for(asked: Sequence[OpResources], cluster: Cluster, most: int) -> Pool:
+def pool_for(asked: Sequence[OpResources], cluster: Cluster, most: int, held_cpus: float = 0) -> Pool:
     """The pool for operators that run one after the other in the same workers.
 
     A worker needs the memory of all, the CPUs of the greediest, and one GPU for all shares of one,
     since a process works on a single GPU. Where operators do not say how many workers, as many as fit
-    are made, less one CPU, which is left to other work.
+    are made. One CPU is left to other work: workers that take every CPU would wait for ever for whatever
+    else is to run before them, so fewer or smaller ones are made where they would.
 
     Args:
         asked: what each operator asks.
         cluster: what there is.
         most: the most workers that have something to do.
+        held_cpus: CPUs that placement groups hold: the workers of other jobs, trials.
 
     Raises:
         UserError: the cluster does not hold the workers that are asked for.
@@ -58,9 +62,29 @@ def pool_for(asked: Sequence[OpResources], cluster: Cluster, most: int) -> Pool:
     wanted = min((one.workers for one in asked if one.workers is not None), default=None)
     if fitting < (wanted or 1):
         raise UserError(_refusal(worker, wanted or 1, fitting, cluster))
-    if wanted is None and worker.num_cpus:
-        fitting = min(fitting, max(1, int((cluster.total("CPU") - 1) / worker.num_cpus)))
-    return Pool(min(wanted or fitting, most), worker.num_cpus, worker.num_gpus, worker.memory)
+    asked_for = min(wanted or fitting, most)
+    return _leaving_a_cpu(replace(worker, size=asked_for), cluster.total("CPU"), held_cpus, said=wanted is not None)
+
+
+def _leaving_a_cpu(pool: Pool, cpus: float, held: float, *, said: bool) -> Pool:
+    """The pool, made so small that a CPU of the cluster, or half of its only one, stays free.
+
+    Args:
+        pool: as it is asked for.
+        cpus: of the cluster.
+        held: of them, by others.
+        said: whether somebody asked for that many workers, and is told when there are fewer.
+    """
+    room = cpus - 1 if cpus > 1 else cpus / 2
+    each = min(pool.num_cpus, room)
+    size = pool.size if not each else max(1, min(pool.size, int((room - held) / each + 1e-9)))
+    if each == pool.num_cpus and (size == pool.size or not said):
+        return replace(pool, size=size)
+    note = (
+        f"operators with a model get {size} worker{'s' * (size > 1)} of {each:g} CPU, not {pool.size} of "
+        f"{pool.num_cpus:g}: of the cluster's {cpus:g} CPUs others hold {held:g}, and one is left free"
+    )
+    return replace(pool, size=size, num_cpus=each, note=note)
 
 
 def _refusal(worker: Pool, wanted: int, fitting: int, cluster: Cluster) -> str:

@@ -11,11 +11,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 
+from raysandbox.core.component import PathRole, path_refs
+from raysandbox.ops.base import Operator
 from raysandbox.ops.custom import custom_modules
+from raysandbox.recipe.inputs import ReadTask
 from raysandbox.recipe.parts import Unit, UnitReport
 from raysandbox.recipe.shipping import RESULT, packed, run_packed, unpacked
 
@@ -25,6 +29,11 @@ if TYPE_CHECKING:
     from raysandbox.recipe.engines import UnitWork
 
 __all__ = ["RayDataEngine"]
+
+logger = logging.getLogger(__name__)
+
+
+_FIRST_FILES = 4  # of the input, that nodes are asked for
 
 
 class RayDataEngine:
@@ -50,6 +59,7 @@ class RayDataEngine:
         from raysandbox.runtime.session import ensure_ray
 
         ensure_ray()
+        _require_seen(work, units)
         import ray
         import ray.cloudpickle as cloudpickle
         from ray.data import DataContext
@@ -70,14 +80,23 @@ class RayDataEngine:
         """The pipeline's one map: tasks of one CPU each, or a pool of workers that keep their models."""
         from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
+        from raysandbox.runtime.placement import wait_for_room
+
         if not work.resources:
             function = cast(Any, partial(_run_unit, work=work))
             tasks = TaskPoolStrategy(self._most)
+            wait_for_room("of a recipe", num_cpus=1)
             return units.map_batches(function, batch_size=1, batch_format="pyarrow", compute=tasks, num_cpus=1)
         from raysandbox.recipe.actor_pool import pool_for
+        from raysandbox.runtime.claims import groups, held_amount
+        from raysandbox.runtime.draining import staying
         from raysandbox.runtime.session import cluster_summary
 
-        pool = pool_for(work.resources, cluster_summary(), min(count, self._most or count))
+        cluster = staying(cluster_summary())
+        pool = pool_for(work.resources, cluster, min(count, self._most or count), held_amount(groups(), "CPU"))
+        if pool.note:
+            logger.warning("%s", pool.note)
+        wait_for_room("of a recipe", num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)
         return units.map_batches(
             cast(Any, _UnitWorker),
             fn_constructor_args=(work,),
@@ -88,6 +107,17 @@ class RayDataEngine:
             num_gpus=pool.num_gpus,
             memory=pool.memory,
         )
+
+
+def _require_seen(work: UnitWork, units: Sequence[Unit]) -> None:
+    """Refuses to begin where a node does not see the first files, or files of the operators."""
+    from raysandbox.runtime.visibility import require_seen
+
+    tasks = (unit.source for unit in units if isinstance(unit.source, ReadTask))
+    files = islice(dict.fromkeys(span.file.path for task in tasks for span in task.spans), _FIRST_FILES)
+    operators: Sequence[Operator] = getattr(getattr(work, "fused", None), "operators", ())
+    refs = [ref for op in operators for ref in path_refs(type(op), op.model_dump(by_alias=True))]
+    require_seen("recipe", [*files, *(ref.path for ref in refs if ref.role is not PathRole.OUTPUT)])
 
 
 class _UnitWorker:

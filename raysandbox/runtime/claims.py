@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Claim", "Owner", "claims", "group_name", "groups", "held_text"]
+__all__ = ["Claim", "Owner", "claims", "group_name", "groups", "held_amount", "held_text"]
 
 _PREFIX = "raysandbox:"
 _SHOWN = 5
@@ -102,6 +102,11 @@ def _claim(group: Group) -> Claim | None:
 def nodes_of(group: Group) -> frozenset[str]:
     """The nodes on which a placement group holds its bundles."""
     return frozenset(group["bundles_to_node_id"].values()) - {""} if group["state"] == "CREATED" else frozenset()
+
+
+def held_amount(table: Iterable[Group], resource: str) -> float:
+    """How much of a resource all placement groups hold together."""
+    return sum(each.get(resource, 0.0) for group in table if nodes_of(group) for each in group["bundles"].values())
 
 
 def held_text(table: Iterable[Group], resources: Sequence[str] = ("GPU", "CPU")) -> str:

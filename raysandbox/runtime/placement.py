@@ -30,6 +30,7 @@ __all__ = [
     "placement_group_for",
     "resources_problem",
     "tell_of_wait",
+    "wait_for_room",
     "waited_in_vain",
 ]
 
@@ -232,6 +233,29 @@ def _wait(group: Any, resources: Resources, timeout_s: float, owner: Owner) -> N
         if now > told + _TELL_S:
             told = now
             tell_of_wait(resources, owner, now - began)
+
+
+def wait_for_room(job: str, *, num_cpus: float, num_gpus: float = 0) -> None:
+    """Waits until the cluster has room for a worker that Ray places by itself, which it would await in silence.
+
+    Raises:
+        JobFailed: there was none within ten minutes; who holds what is said.
+    """
+    import ray
+    import ray.util
+
+    if not num_cpus and not num_gpus:
+        return
+    resources = Resources.model_validate({"num_cpus": num_cpus, "num_gpus": num_gpus})
+    free = ray.available_resources()
+    if all(free.get(name, 0.0) >= amount for name, amount in bundle(resources).items()):
+        return
+    owner = Owner.new(job)
+    group = ask_for(resources, owner)  # which also tells an autoscaler
+    try:
+        _wait(group, resources, resources.timeout_s, owner)
+    finally:
+        ray.util.remove_placement_group(group)
 
 
 def tell_of_wait(resources: Resources, owner: Owner, seconds: float) -> None:

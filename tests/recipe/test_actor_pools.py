@@ -37,13 +37,27 @@ def cluster_of(*nodes):
         ([OpResources(1, 1), OpResources(1, None)], [(32, 4, 8)], Pool(4, 1, 1, 0)),
         ([OpResources(1, 2), OpResources(1, 0.5)], [(32, 4, 8)], Pool(2, 1, 2, 0)),
         ([OpResources(1, 0, 0, 3), OpResources(1, 0, 0, 5)], [(32, 4, 8)], Pool(3, 1, 0, 0)),
-        ([OpResources(1, 0)], [(1, 0, 8)], Pool(1, 1, 0, 0)),
+        ([OpResources(1, 0)], [(1, 0, 8)], Pool(1, 0.5, 0, 0)),
+        ([OpResources(1, 0, 0, 2)], [(2, 0, 8)], Pool(1, 1, 0, 0)),
+        ([OpResources(2, 0)], [(2, 0, 8)], Pool(1, 1, 0, 0)),
         ([OpResources(0, 0.5)], [(1, 1, 8)], Pool(2, 0, 0.5, 0)),
         ([OpResources(1, 0)], [(200, 0, 8)], Pool(50, 1, 0, 0)),
     ],
 )
 def test_pool(asked, nodes, pool):
     assert pool_for(asked, cluster_of(*nodes), most=50) == pool
+
+
+def test_a_pool_leaves_a_cpu_and_says_so():
+    two = [OpResources(1, 0, 0, 2)]
+    pool = pool_for(two, cluster_of((2, 0, 8)), most=50)
+    assert pool.note == (
+        "operators with a model get 1 worker of 1 CPU, not 2 of 1: "
+        "of the cluster's 2 CPUs others hold 0, and one is left free"
+    )
+    assert not pool_for(two, cluster_of((3, 0, 8)), most=50).note
+    assert pool_for(two, cluster_of((8, 0, 8)), most=50, held_cpus=6) == Pool(1, 1, 0, 0)
+    assert pool_for([OpResources(1, 0)], cluster_of((8, 0, 8)), most=50, held_cpus=3) == Pool(4, 1, 0, 0)
 
 
 @pytest.mark.parametrize(
