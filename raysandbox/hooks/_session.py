@@ -48,7 +48,7 @@ def session_of(job: Job, context: JobContext) -> Session:
             shared=context.cache_dir,
             use_cache=context.use_cache,
         ),
-        workers=JobWorkers(job, context.log, context.progress, emit, context.report),
+        workers=JobWorkers(job, context.log, context.progress, emit, context.report, job.models),
         artifacts=context.artifacts,
         quarantine=context.quarantine,
         cache_dir=context.cache_dir,

@@ -76,6 +76,7 @@ class Job:
         extra: the other configuration, with `type` where there is one.
         resources: what its workers need.
         runtime_env: Ray runtime environment of its workers.
+        models: folders, files and names of hubs that its workers load.
     """
 
     id: str
@@ -84,6 +85,7 @@ class Job:
     extra: Mapping[str, Any]
     resources: Resources
     runtime_env: Mapping[str, Any] = field(default_factory=dict)
+    models: tuple[str, ...] = ()
 
 
 def _to_nowhere(event: str, **fields: Any) -> None:

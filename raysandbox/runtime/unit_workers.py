@@ -16,6 +16,7 @@ from raysandbox.runtime.placement import Resources, gpus_in_reach
 from raysandbox.runtime.places import places_for
 from raysandbox.runtime.session import ensure_ray
 from raysandbox.runtime.slots import Task
+from raysandbox.runtime.visibility import require_seen
 
 __all__ = ["JobWorkers"]
 
@@ -34,6 +35,7 @@ class JobWorkers:
         progress: receives the progress.
         emit: receives `worker_started`, `worker_lost` and `worker_ended`.
         report: receives how many workers there are and how busy, where they come and go.
+        needs: files and folders that workers load.
     """
 
     job: WorkerJob
@@ -41,6 +43,7 @@ class JobWorkers:
     progress: Progress
     emit: Emit = _to_nowhere
     report: Report | None = None
+    needs: Sequence[str] = ()
 
     def map(
         self,
@@ -62,6 +65,8 @@ class JobWorkers:
         given = self.job.resources
         number = given.num_workers if "num_workers" in given.model_fields_set else num_workers
         resources = _completed(given, number, len(units), elastic, gpus_in_reach())
+        # Folders in which its workers leave files say so: results of other work come back as messages.
+        require_seen(self.job.id, self.needs, getattr(work, "shared_folders", ()), resources)
         job = _Bundles(self.job.id, resources, self.job.runtime_env)
         task = Task(job, work, units, self.log, python, tries, resources.num_gpus > 0, stall_timeout_s)
         meter = Meter(self.report if elastic else None)

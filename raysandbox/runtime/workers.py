@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any, Protocol
 
+from raysandbox.core.component import PathRole, path_refs
 from raysandbox.core.errors import JobFailed
 from raysandbox.executors.base import ModelTrainer
 from raysandbox.runtime.actors import LOST_TRIES, PULL_S, START_S, WorkerJob, WorkerLost, failure, start_actor
@@ -16,6 +17,7 @@ from raysandbox.runtime.draining import is_going
 from raysandbox.runtime.placement import placement_group_for
 from raysandbox.runtime.slots import nodes_by_id
 from raysandbox.runtime.train_session import Training
+from raysandbox.runtime.visibility import require_seen
 from raysandbox.runtime.watcher_actor import Reporter
 from raysandbox.runtime.worker_log import LogFollower, WorkerAddress, redirect_output
 
@@ -55,6 +57,7 @@ def run_in_worker(trainer: ModelTrainer, job: WorkerJob, context: WorkerContext,
             f"resources.num_workers is {number}; the trainer '{trainer.type_name}' runs in one worker "
             f"(set num_workers: 1)"
         )
+    _require_seen(trainer, job)
     log_dir = context.log.with_suffix("")
     training = Training(trainer, context.report, job.resources.num_gpus > 0, log_dir, prepared, number)
     lost: list[WorkerLost] = []
@@ -68,6 +71,13 @@ def run_in_worker(trainer: ModelTrainer, job: WorkerJob, context: WorkerContext,
             logger.warning(text, job.id, str(error).splitlines()[0])
             lost += [] if error.left else [error]
     raise JobFailed(f"the worker died {len(lost)} times: {lost[-1]}") from lost[-1]
+
+
+def _require_seen(trainer: ModelTrainer, job: WorkerJob) -> None:
+    """Refuses a training whose files a node does not see that its worker may get."""
+    refs = list(path_refs(type(trainer), trainer.model_dump(by_alias=True)))
+    reads = [ref.path for ref in refs if ref.role is not PathRole.OUTPUT]
+    require_seen(job.id, reads, [ref.path for ref in refs if ref.role is PathRole.OUTPUT], job.resources)
 
 
 def _own_losses(lost: list[WorkerLost]) -> int:

@@ -177,6 +177,7 @@ class Resolver:
             paths.apply(extra, inputs),
             Resources.model_validate(entry.config.resources),
             entry.config.runtime_env,
+            tuple(paths.locate(model) for model in raw.models),
         )
         probe = self._probes.get((entry.pipeline, entry.config.meta_name)) if hook.needs_probe else None
         inputs_found = self._inputs(before, raw, drafts)

@@ -81,6 +81,11 @@ class ShardWork:
     output: Path
     notes: Path
 
+    @property
+    def shared_folders(self) -> tuple[Path, ...]:
+        """Where workers leave files."""
+        return (self.output,)
+
     def load(self, device: str) -> None:
         """Nothing: each call of the script loads the model."""
 

@@ -98,6 +98,11 @@ class GenerationWork:
     cache: Path
     fps: int
 
+    @property
+    def shared_folders(self) -> tuple[Path, ...]:
+        """Where workers leave files."""
+        return (self.folder,)
+
     def load(self, device: str) -> _State:
         """Loads the model, and PyAV, whose time then does not count for the first video."""
         importlib.import_module("av")
