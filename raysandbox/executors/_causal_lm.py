@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import json
 import math
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from raysandbox.core.errors import JobFailed, MissingExtraError, UserError
+from raysandbox.core.memory import batches_that_fit
 from raysandbox.executors.train._megatron_shim import import_plain_gpt3
 from raysandbox.executors.train._modelscope_hub import read_configuration, resolve_model
 from raysandbox.ops.pretrained import Source, load_model, load_part, transformers_package
@@ -21,7 +23,6 @@ __all__ = [
     "LanguageModel",
     "TextLoss",
     "Window",
-    "gpu_error",
     "located",
     "windows",
 ]
@@ -90,7 +91,11 @@ class LanguageModel:
         from transformers import BertTokenizer
 
         tokenizer = BertTokenizer.from_pretrained(folder, local_files_only=True)
-        model: Any = GPT3Model.from_pretrained(folder)
+        try:
+            model: Any = GPT3Model.from_pretrained(folder)
+        except (OSError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
+            reason = str(error).split(". ", 1)[0]
+            raise UserError(f"model: the weights in {folder} cannot be read as a GPT-3's: {reason}") from error
         dtype = None if self.dtype == "auto" else getattr(torch, self.dtype)
         model = model.eval().requires_grad_(False).to(device=device, dtype=dtype)
         return self._ready(
@@ -190,7 +195,7 @@ class CausalLM:
         causal model does not look.
 
         Raises:
-            JobFailed: the GPU cannot hold a batch.
+            JobFailed: the memory does not hold one text.
         """
         if not texts:
             return []
@@ -201,11 +206,16 @@ class CausalLM:
         work.sort(key=lambda item: item[1].end - item[1].begin, reverse=True)  # too little memory shows at once
         sums: list[list[float]] = [[] for _ in texts]
         counts = [0] * len(texts)
-        for start in range(0, len(work), self.batch_size):
-            batch = work[start : start + self.batch_size]
-            found = self._batch_losses(
-                [(encoded[row][one.begin : one.end], one.scored - one.begin) for row, one in batch]
-            )
+
+        def batch_losses(batch: Sequence[tuple[int, Window]]) -> list[float]:
+            parts = [(encoded[row][one.begin : one.end], one.scored - one.begin) for row, one in batch]
+            return self._batch_losses(parts)
+
+        def refusal(batch: Sequence[tuple[int, Window]]) -> str:
+            tokens = batch[0][1].end - batch[0][1].begin
+            return f"the memory does not hold the model and one text of {tokens} tokens: set a smaller max_length"
+
+        for batch, found in batches_that_fit(work, self.batch_size, batch_losses, refusal):
             for (row, one), total in zip(batch, found, strict=True):
                 sums[row].append(total)
                 counts[row] += one.end - one.scored
@@ -223,34 +233,26 @@ class CausalLM:
             ids[row, : len(sequence)] = torch.tensor(sequence)
             mask[row, : len(sequence)] = 1
         ids, mask = ids.to(self.device), mask.to(self.device)
-        try:
-            with torch.inference_mode():
-                logits = self.logits(ids, mask)
-                return [
-                    # Row by row, so that the float32 copy of the logits stays small.
-                    cross_entropy(
-                        logits[row, first - 1 : len(sequence) - 1].float(),
-                        ids[row, first : len(sequence)],
-                        reduction="none",
-                    )
-                    .double()
-                    .sum()
-                    .item()
-                    for row, (sequence, first) in enumerate(batch)
-                ]
-        except torch.OutOfMemoryError as error:
-            raise gpu_error(f"{len(batch)} texts of {longest} tokens") from error
+        with torch.inference_mode():
+            logits = self.logits(ids, mask)
+            return [
+                # Row by row, so that the float32 copy of the logits stays small.
+                cross_entropy(
+                    logits[row, first - 1 : len(sequence) - 1].float(),
+                    ids[row, first : len(sequence)],
+                    reduction="none",
+                )
+                .double()
+                .sum()
+                .item()
+                for row, (sequence, first) in enumerate(batch)
+            ]
 
 
 def located(name: str) -> str:
     """The name of a model, with the path of one on this machine made absolute: workers may start elsewhere."""
     path = Path(name).expanduser()
     return str(path.absolute()) if path.exists() else name
-
-
-def gpu_error(what: str) -> JobFailed:
-    """What to say when a GPU cannot hold a batch."""
-    return JobFailed(f"the GPU has no memory for {what} at once: set a smaller batch_size or max_length")
 
 
 def _require_modelscope() -> None:

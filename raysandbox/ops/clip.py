@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from raysandbox.core.errors import UserError
+from raysandbox.core.memory import batches_that_fit
 from raysandbox.ops.pretrained import Network, Source, load_network, load_part, transformers_package
 
 __all__ = ["Clip", "load_clip"]
@@ -53,14 +54,17 @@ class Clip:
         lengths = [token["input_ids"].shape[1] for token in tokens]
         order = sorted(range(len(texts)), key=lengths.__getitem__)
         found: dict[int, np.ndarray] = {}
+
+        def read(some: Sequence[int]) -> np.ndarray:
+            columns = {key: torch.cat([tokens[row][key] for row in some]) for key in tokens[some[0]]}
+            inputs = {key: values.to(self.network.device) for key, values in columns.items()}
+            return model.get_text_features(**inputs).float().cpu().numpy()
+
+        refusal = "the memory does not hold the model and one text: use a GPU with more, or a smaller model"
         with torch.inference_mode():
             for _, same in groupby(order, key=lengths.__getitem__):
-                rows = list(same)
-                for start in range(0, len(rows), self.network.batch_size):
-                    some = rows[start : start + self.network.batch_size]
-                    columns = {key: torch.cat([tokens[row][key] for row in some]) for key in tokens[some[0]]}
-                    inputs = {key: values.to(self.network.device) for key, values in columns.items()}
-                    found |= zip(some, model.get_text_features(**inputs).float().cpu().numpy(), strict=True)
+                for some, rows in batches_that_fit(list(same), self.network.batch_size, read, lambda _: refusal):
+                    found |= zip(some, rows, strict=True)
         return np.stack([found[row] for row in range(len(texts))])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import pickle
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from raysandbox.core.component import FetchedLater
-from raysandbox.core.errors import JobFailed, MissingExtraError, UserError
+from raysandbox.core.errors import MissingExtraError, UserError
+from raysandbox.core.memory import batches_that_fit
 
 __all__ = [
     "Network",
@@ -80,21 +82,18 @@ class Network:
             float32 array, one entry per picture.
 
         Raises:
-            JobFailed: the GPU cannot hold a batch.
+            JobFailed: the memory does not hold one picture.
         """
         import torch
 
-        results = []
+        def seen(some: Sequence[Any]) -> np.ndarray:
+            arrays = [np.asarray(picture) for picture in some]
+            pixels = self.processor(images=arrays, return_tensors="pt")["pixel_values"].to(self.device)
+            return function(pixels).float().cpu().numpy()
+
         with torch.inference_mode():
-            for start in range(0, len(pictures), self.batch_size):
-                arrays = [np.asarray(picture) for picture in pictures[start : start + self.batch_size]]
-                pixels = self.processor(images=arrays, return_tensors="pt")["pixel_values"].to(self.device)
-                try:
-                    results.append(function(pixels).float().cpu().numpy())
-                except torch.OutOfMemoryError as error:
-                    raise JobFailed(
-                        f"the GPU has no memory for {len(arrays)} pictures at once: set a smaller batch_size"
-                    ) from error
+            refusal = "the memory does not hold the model and one picture: use a GPU with more, or a smaller model"
+            results = [found for _, found in batches_that_fit(pictures, self.batch_size, seen, lambda _: refusal)]
         return np.concatenate(results) if results else np.zeros(0, np.float32)
 
 
@@ -178,7 +177,7 @@ def load_part(source: Source, kind: Any, *, weights: bool = False, **options: An
         raise UserError(f"{source.key}: {code} would run when the model is loaded: set trust_remote_code to allow it")
     try:
         return kind.from_pretrained(folder, local_files_only=True, trust_remote_code=trust, **options)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise UserError(f"{source.key}: '{source.name}' is no {kind.__name__}: {_reason(error)}") from error
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from raysandbox.core.memory import memory_failures
 from raysandbox.core.runner import Report
 from raysandbox.executors.base import ModelTrainer
 from raysandbox.runtime.draining import own_node_drains
@@ -77,6 +78,10 @@ class Training:
         device = device_for(self.has_gpu)
         session = Session(self.report, device, self.log_dir, self.prepared, rank, self.world_size)
         try:
-            return guarded(self.trainer.train, session)
+            return guarded(self._train, session)
         finally:
             self.report.client.flush()
+
+    def _train(self, session: Session) -> str:
+        with memory_failures(self.trainer):
+            return self.trainer.train(session)

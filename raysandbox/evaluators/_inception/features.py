@@ -13,6 +13,7 @@ import numpy as np
 
 from raysandbox.core.errors import UserError
 from raysandbox.core.keys import code_version, digest
+from raysandbox.core.memory import batches_that_fit
 from raysandbox.core.runner import Workers
 from raysandbox.evaluators._inception.cache import ArrayCache
 from raysandbox.evaluators._inception.frames import Shape, Window, ahead, clips
@@ -66,7 +67,18 @@ class FeatureWork:
         """
         size = max(1, _BATCH_FRAMES // self.shape.frames)
         batches = (np.stack(batch) for batch in _batched(clips(unit, self.shape), size))
-        features = np.concatenate([self._features(batch, *state) for batch in ahead(batches)])
+
+        def found(some: Sequence[np.ndarray]) -> np.ndarray:
+            return self._features(np.asarray(some), *state)
+
+        refusal = "the memory does not hold the detector and one window of frames: use a GPU with more"
+        features = np.concatenate(
+            [
+                part
+                for batch in ahead(batches)
+                for _, part in batches_that_fit(batch, len(batch), found, lambda _: refusal)
+            ]
+        )
         bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
         if len(bad):
             raise UserError(f"detector_path: the features of {unit[bad[0]].path} by {self.detector} are not numbers")

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raysandbox.core.errors import JobFailed, UserError, did_you_mean
+from raysandbox.core.errors import UserError, did_you_mean
+from raysandbox.core.memory import batches_that_fit
 from raysandbox.executors.infer._answers import Answer, Fault
 from raysandbox.executors.infer._prompts import Prompt, seed_of
 from raysandbox.ops.pretrained import Source, load_model, load_part, transformers_package
@@ -84,21 +85,13 @@ class Generator:
         """Goes on with all prompts at once; those that do not fit are left out.
 
         Raises:
-            JobFailed: the GPU cannot hold them.
+            JobFailed: the memory does not hold one of them.
         """
-        import torch
-
         outcomes: list[Any] = [self._encoded(prompt) for prompt in prompts]
         places = [place for place, found in enumerate(outcomes) if not isinstance(found, Fault)]
         if places:
             encoded = [outcomes[place] for place in places]
-            try:
-                texts = self._generated(encoded, [seed_of(self.seed, prompts[place]) for place in places])
-            except torch.OutOfMemoryError as error:
-                raise JobFailed(
-                    f"the GPU has no memory for {len(encoded)} rows of {max(map(len, encoded))} tokens and "
-                    f"{self._new_tokens} new ones at once: set a smaller batch_size or max_new_tokens"
-                ) from error
+            texts = self._fitting(encoded, [seed_of(self.seed, prompts[place]) for place in places])
             for place, ids, new in zip(places, encoded, texts, strict=True):
                 text = self.tokenizer.decode(new, skip_special_tokens=True)
                 ended = (bool(new) and new[-1] in self._ends) or any(stop in text for stop in self._stops)
@@ -142,6 +135,19 @@ class Generator:
     def _templated(self, prompt: Prompt) -> str:
         messages = [dict(message) for message in prompt.messages]
         return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+    def _fitting(self, encoded: Sequence[Sequence[int]], seeds: Sequence[int]) -> list[list[int]]:
+        """The new tokens of each row; of fewer at a time where the memory does not hold all."""
+
+        def refusal(rows: Sequence[int]) -> str:
+            tokens = f"{len(encoded[rows[0]])} tokens and {self._new_tokens} new ones"
+            return f"the memory does not hold the model and one row of {tokens}: set a smaller max_new_tokens"
+
+        def generated(rows: Sequence[int]) -> list[list[int]]:
+            return self._generated([encoded[row] for row in rows], [seeds[row] for row in rows])
+
+        batches = batches_that_fit(range(len(encoded)), len(encoded), generated, refusal)
+        return [new for _, some in batches for new in some]
 
     def _generated(self, encoded: Sequence[Sequence[int]], seeds: Sequence[int]) -> list[list[int]]:
         """The new tokens of each row, with the one that ends it."""

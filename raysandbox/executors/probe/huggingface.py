@@ -12,12 +12,12 @@ from pydantic import Field
 
 from raysandbox.core.component import ModelPath
 from raysandbox.core.errors import UserError
+from raysandbox.core.memory import batches_that_fit
 from raysandbox.core.registry import register
 from raysandbox.core.runner import RowScorer
 from raysandbox.executors._causal_lm import (
     Dtype,
     LanguageModel,
-    gpu_error,
     located,
 )
 from raysandbox.executors._texts import texts_of
@@ -196,14 +196,11 @@ class _Classifier:
         """Natural logarithms of the probabilities of the classes, for each text; texts are cut at `max_length`.
 
         Raises:
-            JobFailed: the GPU cannot hold a batch.
+            JobFailed: the memory does not hold one text.
         """
         import torch
 
-        order = sorted(range(len(texts)), key=lambda index: len(texts[index]), reverse=True)
-        found: dict[int, list[float]] = {}
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
+        def judged(rows: Sequence[int]) -> list[list[float]]:
             batch = self.tokenizer(
                 [texts[row] for row in rows],
                 padding=True,
@@ -211,10 +208,12 @@ class _Classifier:
                 max_length=self.max_length,
                 return_tensors="pt",
             )
-            try:
-                with torch.inference_mode():
-                    logits = self.model(**batch.to(self.device)).logits.double()
-            except torch.OutOfMemoryError as error:
-                raise gpu_error(f"{len(rows)} texts") from error
-            found.update(zip(rows, logits.log_softmax(-1).tolist(), strict=True))
+            with torch.inference_mode():
+                return self.model(**batch.to(self.device)).logits.double().log_softmax(-1).tolist()
+
+        order = sorted(range(len(texts)), key=lambda index: len(texts[index]), reverse=True)
+        found: dict[int, list[float]] = {}
+        refusal = "the memory does not hold the model and one text: set a smaller max_length"
+        for rows, scores in batches_that_fit(order, batch_size, judged, lambda _: refusal):
+            found.update(zip(rows, scores, strict=True))
         return [found[index] for index in range(len(texts))]

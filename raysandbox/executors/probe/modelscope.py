@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -12,6 +12,7 @@ from pydantic import Field
 
 from raysandbox.core.component import ModelPath
 from raysandbox.core.errors import JobFailed, MissingExtraError, UserError
+from raysandbox.core.memory import batches_that_fit
 from raysandbox.core.registry import register
 from raysandbox.core.runner import RowScorer
 from raysandbox.executors._causal_lm import Dtype, LanguageModel, located
@@ -24,7 +25,7 @@ from raysandbox.executors.probe._loss import (
     scored_texts,
     verdict_columns,
 )
-from raysandbox.executors.train._modelscope_hub import resolve_model
+from raysandbox.executors.train._modelscope_hub import MODELSCOPE_FAULTS, resolve_model
 
 __all__ = ["ModelscopeProbe"]
 
@@ -110,7 +111,7 @@ class _PipelineScorer:
         device = "gpu" if device_here() == "cuda" else "cpu"
         try:
             return pipeline(task=self.task, model=str(folder), device=device, **self.pipeline_params)
-        except (AssertionError, AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+        except MODELSCOPE_FAULTS as error:
             raise JobFailed(
                 f"ModelScope makes no pipeline for task '{self.task}' of {folder}: {type(error).__name__}: {error}"
             ) from error
@@ -123,8 +124,13 @@ class _PipelineScorer:
         """
 
         def verdicts(texts: list[str]) -> list[Verdict]:
-            results = state(texts, batch_size=self.batch_size, **self.infer_params) if texts else []
-            return [_verdict(result, self.task) for result in results]
+
+            def judged(some: Sequence[str]) -> list[Any]:
+                return list(state(list(some), batch_size=self.batch_size, **self.infer_params))
+
+            refusal = "the memory does not hold the model and one text: use a GPU with more, or a smaller model"
+            batches = batches_that_fit(texts, self.batch_size, judged, lambda _: refusal)
+            return [_verdict(result, self.task) for _, results in batches for result in results]
 
         return verdict_columns(scored_texts(texts_of(table, self.text_key), verdicts))
 

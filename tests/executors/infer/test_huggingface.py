@@ -332,7 +332,7 @@ def test_a_full_gpu_names_the_key(infer, questions, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(_generation.Generator, "_generated", full)
-    with pytest.raises(JobFailed, match=r"no memory for 2 rows of \d tokens .* set a smaller batch_size"):
+    with pytest.raises(JobFailed, match=r"not hold the model and one row of \d tokens .* set a smaller max_new_tokens"):
         infer(questions(QUESTIONS))
 
 

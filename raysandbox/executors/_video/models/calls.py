@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from raysandbox.core.errors import JobFailed, UserError, did_you_mean
+from raysandbox.core.memory import that_fits
 from raysandbox.executors._video.models.families import Family
 from raysandbox.executors._video.models.layout import reason
 from raysandbox.executors._video.options import GenerationOptions
@@ -74,14 +75,15 @@ def generate(
     else:
         arguments["prompt"] = prompt
     _clear_conv_cache(getattr(pipe, "vae", None))
-    generator = torch.Generator("cpu").manual_seed(seed)
-    try:
+
+    def frames_of() -> Any:
+        generator = torch.Generator("cpu").manual_seed(seed)  # anew in a second try
         with torch.no_grad():
-            frames = pipe(**arguments, generator=generator, output_type="np").frames
-    except torch.OutOfMemoryError as error:
-        raise JobFailed(
-            f"the GPU has no memory for a video of {_size(options)}: lower it, or set offload or vae_tiling"
-        ) from error
+            return pipe(**arguments, generator=generator, output_type="np").frames
+
+    try:
+        refusal = f"the GPU has no memory for a video of {_size(options)}: lower it, or set offload or vae_tiling"
+        frames = that_fits(frames_of, refusal)
     except (ValueError, TypeError) as error:
         raise JobFailed(f"{family.name} refuses the request: {reason(error)}") from error
     return _pixels(np.asarray(frames[0]), family, options)

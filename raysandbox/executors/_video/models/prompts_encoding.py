@@ -6,7 +6,8 @@ import inspect
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from raysandbox.core.errors import JobFailed, UserError
+from raysandbox.core.errors import UserError
+from raysandbox.core.memory import that_fits
 from raysandbox.executors._video.models.calls import check_arguments
 from raysandbox.executors._video.models.families import Family
 from raysandbox.executors._video.options import GenerationOptions
@@ -58,17 +59,18 @@ def encode_prompts(pipe: Any, family: Family, prompt: str, options: GenerationOp
         **options.arguments,
     }
     given = {name: value for name, value in arguments.items() if name in known}
-    try:
+
+    def encoded() -> dict[str, Tensor]:
         with torch.no_grad():
-            encoded = _named(family.encoded, pipe.encode_prompt(**given))
+            found = _named(family.encoded, pipe.encode_prompt(**given))
             if family.negative_apart and negative:
                 other = options.arguments.get("negative_prompt_2")
                 second = {"prompt": options.negative_prompt, **({"prompt_2": other} if "prompt_2" in known else {})}
                 names = [f"negative_{name}" for name in family.encoded]
-                encoded |= _named(names, pipe.encode_prompt(**{**given, **second}))
-    except torch.OutOfMemoryError as error:
-        raise JobFailed("the GPU has no memory for the text encoder: set offload to 'model'") from error
-    return encoded
+                found |= _named(names, pipe.encode_prompt(**{**given, **second}))
+            return found
+
+    return that_fits(encoded, "the GPU has no memory for the text encoder: set offload to 'model'")
 
 
 def uses_negative(pipe: Any, family: Family, options: GenerationOptions) -> bool:

@@ -20,6 +20,7 @@ import pyarrow as pa
 from raysandbox.core.errors import JobFailed
 from raysandbox.core.files import atomic_path, atomic_write
 from raysandbox.core.keys import DigestMemo, digest
+from raysandbox.core.memory import that_fits
 from raysandbox.core.runner import WorkSession
 from raysandbox.executors._video.models.families import Family
 from raysandbox.executors._video.models.layout import PipelineSource, fetch, read_layout
@@ -257,8 +258,14 @@ class LatentScorer:
         if hasattr(vae, "_clear_conv_cache"):
             vae._clear_conv_cache()  # EasyAnimate's keeps frames of a video whose encoding failed
         pixels = torch.from_numpy(frames).to(vae.device).permute(3, 0, 1, 2)[None]  # (1, 3, frames, height, width)
-        with torch.no_grad():
-            found = vae.encode((pixels.float() / 127.5 - 1.0).to(vae.dtype)).latent_dist
+
+        def encode() -> Any:
+            with torch.no_grad():
+                return vae.encode((pixels.float() / 127.5 - 1.0).to(vae.dtype)).latent_dist
+
+        found = that_fits(
+            encode, "the memory does not hold the autoencoder and one clip: set vae_tiling, or a lower size"
+        )
         shift, scale = _standardisation(vae, self.family)
         mean, std = (found.mean.float() - shift) * scale, found.std.float() * scale
         return {"mean": mean[0].to(vae.dtype), "std": std[0].to(vae.dtype)}
