@@ -9,7 +9,6 @@ from typing import Any
 
 import jsonschema
 import pytest
-from ray.autoscaler._private.util import prepare_config, validate_config
 
 from tests.cluster._files import changed, load
 
@@ -18,6 +17,8 @@ FILES = ["aws", "on_premise"]
 
 def prepared(document: Any) -> Any:
     """A cluster's file as `ray up` completes and checks it before it asks the provider."""
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
     document = prepare_config(copy.deepcopy(document))
     validate_config(document)
     return document
