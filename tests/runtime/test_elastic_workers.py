@@ -318,13 +318,13 @@ def test_what_takes_long_is_said_once(cluster, tmp_path, caplog, monkeypatch):
 
 
 class Driver:
-    """`elastic_driver.py` on a cluster, and what it has told."""
+    """A driver's script on a cluster, and what it has told."""
 
-    def __init__(self, cluster, folder, count, seconds):
+    def __init__(self, cluster, folder, *arguments, script="elastic_driver.py"):
         self._errors = folder / "driver.err"
         with self._errors.open("w") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, Path(__file__).with_name("elastic_driver.py"), str(folder), str(count), str(seconds)],
+                [sys.executable, Path(__file__).with_name(script), str(folder), *map(str, arguments)],
                 env={**cluster.environment, "RAY_ADDRESS": cluster.address, "PYTHONPATH": str(ROOT)},
                 stdout=subprocess.PIPE,
                 stderr=errors,
