@@ -99,7 +99,9 @@ def memory_failures(component: Component) -> Iterator[None]:
             raise
         fields: Mapping[str, Any] = type(component).model_fields
         keys = [key for key in _KEYS if key in fields]
-        fix = f"lower {' or '.join(k for k in keys if k != _KEYS[2])}" if keys else "lower the batch size, as batch_size_per_gpu, or use a smaller model"
+        fix = "lower the batch size, as batch_size_per_gpu, or use a smaller model"
+        if keys:
+            fix = f"lower {' or '.join(key for key in keys if key != _KEYS[2])}"
         if _KEYS[2] in keys:
             fix += f", with a larger {_KEYS[2]} for the same number of examples per step"
         raise JobFailed(f"{component.type_name}: the memory is not enough: {_first_line(error)} ({fix})") from error
