@@ -8,10 +8,12 @@ is installed on each: the Python environment, and the isolated environments of c
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 import uuid
@@ -28,6 +30,17 @@ VENV = RAY.parents[1]
 MARK = "RAYSANDBOX_CHAOS"
 ENVIRONMENTS = ".cache/raysandbox/environments"
 WORKERS = (3, 4, 5)
+# What Ray Data keeps for the whole cluster.
+_RAYS_OWN = ("_StatsActor", "_AutoscalingCoordinatorActor", "AutoscalingRequester", "_DatasetStatsActor")
+_LEFT_OVER = """
+import json
+from ray.util.state import list_actors, list_placement_groups
+actors = [(a.class_name, a.state, a.pid) for a in list_actors(limit=1000) if a.state != "DEAD"]
+groups = [(g.placement_group_id, g.state) for g in list_placement_groups(limit=1000) if g.state != "REMOVED"]
+print(json.dumps([actors, groups]))
+"""
+# Ray's agents notice the end of their raylet only after about a minute when it was killed.
+_SLOW_TO_NOTICE = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 _OBJECT_STORE = 150_000_000  # bytes; the least that Ray takes is 75 MB
 _LEAVE_S = 20.0  # for the processes of a raylet to end after it
 
@@ -52,11 +65,13 @@ class ChaosCluster(Raylets):
         mark: stands in the environment of every process of the cluster.
         session: where the head's Ray has its sessions; each worker has a folder of its own there.
         environments: isolated environments that every machine has.
+        others: the nodes besides the head that may be killed.
     """
 
     mark: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     session: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="rc-", dir="/tmp")))
-    environments: Path = field(default_factory=lambda: Path.home() / ENVIRONMENTS)
+    environments: Path = Path("/nowhere")
+    others: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         for folder in (self.submitted, self.shared, self.folder / "home" / ENVIRONMENTS, self.package):
@@ -135,13 +150,8 @@ class ChaosCluster(Raylets):
         self.kill(number)
 
     def marked(self) -> list[psutil.Process]:
-        """Every process of this cluster, by its environment."""
-        found = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                if process.pid != os.getpid() and process.environ().get(MARK) == self.mark:
-                    found.append(process)
-        return found
+        """Every process of this cluster."""
+        return marked(self.mark)
 
     def orphans(self) -> list[str]:
         """Processes of this cluster that are no node's."""
@@ -152,6 +162,25 @@ class ChaosCluster(Raylets):
                 if process.pid not in ours and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(f"{process.pid}: {' '.join(process.cmdline())[:160]}")
         return found
+
+    def left_in_ray(self) -> list[str]:
+        """Actors and placement groups that live, besides Ray Data's own."""
+        asked = subprocess.run(
+            [sys.executable, "-c", _LEFT_OVER],
+            env={**self.environment, "RAY_ADDRESS": self.dashboard},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        if asked.returncode != 0:
+            return [f"Ray's state cannot be asked: {asked.stderr.strip().splitlines()[-1]}"]
+        actors, groups = json.loads(asked.stdout.strip().splitlines()[-1])
+        return [f"actor {each}" for each in actors if each[0] not in _RAYS_OWN] + [f"group {each}" for each in groups]
+
+    def stop(self, submission: str) -> None:
+        """Ends a job."""
+        self.ray("job", "stop", "--address", self.dashboard, submission)
 
     def ray(self, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         """Runs a command of Ray's as a user does."""
@@ -198,6 +227,97 @@ class ChaosCluster(Raylets):
         shutil.rmtree(self.session, ignore_errors=True)
 
 
+@dataclass
+class OneMachine:
+    """This machine alone: a submission is a driver, which starts a Ray of its own.
+
+    Attributes:
+        folder: for everything.
+        mark: stands in the environment of every process of a run.
+        others: there are none.
+    """
+
+    folder: Path
+    mark: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+    others: Sequence[int] = ()
+
+    def __post_init__(self) -> None:
+        for folder in (self.submitted, self.shared, self.folder / "home"):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def submitted(self) -> Path:
+        """Where the configuration is."""
+        return self.folder / "submitted"
+
+    @property
+    def shared(self) -> Path:
+        """Where outputs go."""
+        return self.folder / "shared"
+
+    def marked(self) -> list[psutil.Process]:
+        """Every process of a run."""
+        return marked(self.mark)
+
+    def orphans(self) -> list[str]:
+        """Processes that outlive their run."""
+        found = []
+        for process in self.marked():
+            with contextlib.suppress(psutil.Error):
+                line = process.cmdline()
+                if process.status() != psutil.STATUS_ZOMBIE and (line[:1] or [""])[0] not in _SLOW_TO_NOTICE:
+                    found.append(f"{process.pid}: {' '.join(line)[:160]}")
+        return found
+
+    def left_in_ray(self) -> list[str]:
+        """Nothing: Ray has ended."""
+        return []
+
+    def stop(self, submission: str) -> None:
+        """Nothing: the driver has been killed."""
+
+    def kill(self, number: int) -> None:
+        """There is no other node."""
+        raise NotImplementedError
+
+    kill_raylet = start = kill
+
+    def submit(self, log: Path, submission: str, root: Path, *run: str) -> subprocess.Popen[bytes]:
+        """Starts a driver; see `ChaosCluster.submit`."""
+        root.mkdir(parents=True, exist_ok=True)
+        environment = {
+            **os.environ,
+            "HOME": str(self.folder / "home"),
+            "WANDB_MODE": "disabled",
+            "RAY_worker_niceness": "0",
+            MARK: self.mark,
+        }
+        with log.open("ab") as output:
+            return subprocess.Popen(
+                [sys.executable, "-m", "raysandbox", "run", *run],
+                cwd=root,
+                env=environment,
+                stdout=output,
+                stderr=output,
+            )
+
+    def end(self) -> None:
+        """Ends what is left."""
+        for process in self.marked():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+def marked(mark: str) -> list[psutil.Process]:
+    """Every other process with a mark in its environment."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.pid != os.getpid() and process.environ().get(MARK) == mark:
+                found.append(process)
+    return found
+
+
 def _name(process: psutil.Process) -> str:
     with contextlib.suppress(psutil.Error):
         return process.name()
@@ -205,10 +325,20 @@ def _name(process: psutil.Process) -> str:
 
 
 @contextlib.contextmanager
-def machines(folder: Path, workers: Sequence[int] = WORKERS, gpus: int = 1) -> Iterator[ChaosCluster]:
-    """A running cluster: a head without GPUs and workers with some, which do not see what is the head's."""
+def machines(
+    folder: Path, workers: Sequence[int] = WORKERS, gpus: int = 1, environments: Path | None = None
+) -> Iterator[ChaosCluster]:
+    """A running cluster: a head without GPUs and workers with some, which do not see what is the head's.
+
+    Args:
+        folder: for everything.
+        workers: their numbers.
+        gpus: logical GPUs of each.
+        environments: isolated environments that every machine has; the user's by default.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    cluster = ChaosCluster(folder, cpus=2, gpus=gpus)
+    environments = environments or Path.home() / ENVIRONMENTS
+    cluster = ChaosCluster(folder, cpus=2, gpus=gpus, environments=environments, others=workers)
     try:
         cluster.start(HEAD)
         cluster.start(*workers)

@@ -61,7 +61,8 @@ class Demo:
     def place(self, folder: Path) -> None:
         """Puts the demo's files into the folder that is submitted."""
         for name in self.folders:
-            shutil.copytree(ROOT / "configs" / name, folder / "configs" / name, dirs_exist_ok=True)
+            if not (folder / "configs" / name).exists():  # demos share data
+                shutil.copytree(ROOT / "configs" / name, folder / "configs" / name)
         self.prepare(folder)
 
     def arguments(self, cache: Path) -> list[str]:

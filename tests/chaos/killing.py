@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import psutil
 
-from tests.chaos.cluster import WORKERS, ChaosCluster
+from tests.chaos.cluster import ChaosCluster, OneMachine
 from tests.chaos.raylets import START_S
 
 KINDS = ("driver", "watcher", "recipe worker", "GPU actor", "trial", "raylet")
@@ -54,7 +54,7 @@ class Killer:
         kills: of this round.
     """
 
-    cluster: ChaosCluster
+    cluster: ChaosCluster | OneMachine
     every: float
     chance: random.Random
     counts: Counter[str] = field(default_factory=Counter)
@@ -84,7 +84,7 @@ class Killer:
         if now < self._due:
             return None
         targets = self.targets()
-        standing: list[int] = [] if self._returning and self._returning.is_alive() else [*WORKERS]
+        standing: list[int] = [] if self._returning and self._returning.is_alive() else [*self.cluster.others]
         there = [kind for kind in KINDS if kind in targets] + ["raylet"] * bool(standing)
         if not there or ("driver" not in targets and now < self._due + self.every):
             return None  # nothing runs: it is on its way

@@ -8,7 +8,6 @@ import random
 import shutil
 import statistics
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from raysandbox.core.files import atomic_write
-from tests.chaos.cluster import ChaosCluster
+from tests.chaos.cluster import ChaosCluster, OneMachine
 from tests.chaos.demos import ROOT, Demo, differences, outputs
 from tests.chaos.killing import KINDS, Kill, Killer
 
@@ -27,15 +26,6 @@ _MOST_TIMES = 15.0  # a round that takes this many times as long as an undisturb
 _LEAST_LIMIT_S = 600.0
 _GIVEN_UP = 5  # times that a driver may end with an error of its own
 _CLEAN_S = 75.0  # Ray's agents notice the end of their raylet after a minute
-# What Ray Data keeps for the whole cluster.
-_RAYS_OWN = ("_StatsActor", "_AutoscalingCoordinatorActor", "AutoscalingRequester", "_DatasetStatsActor")
-_LEFT_OVER = """
-import json
-from ray.util.state import list_actors, list_placement_groups
-actors = [(a.class_name, a.state, a.pid) for a in list_actors(limit=1000) if a.state != "DEAD"]
-groups = [(g.placement_group_id, g.state) for g in list_placement_groups(limit=1000) if g.state != "REMOVED"]
-print(json.dumps([actors, groups]))
-"""
 
 
 @dataclass
@@ -84,7 +74,7 @@ class Suite:
         keep: whether the files of good rounds stay.
     """
 
-    cluster: ChaosCluster
+    cluster: ChaosCluster | OneMachine
     demos: Mapping[str, Demo]
     out: Path
     every: float | None = None
@@ -178,7 +168,7 @@ class Suite:
             time.sleep(0.1)
         client.kill()
         round_.errors.append(f"did not end within {max(_LEAST_LIMIT_S, _MOST_TIMES * usual):.0f} s")
-        self.cluster.ray("job", "stop", "--address", self.cluster.dashboard, _submission(round_))
+        self.cluster.stop(_submission(round_))
 
     def _submit(self, round_: Round, demo: Demo, root: Path, log: Path) -> subprocess.Popen[bytes]:
         resume = ["--resume"] if round_.submissions else []
@@ -190,25 +180,10 @@ class Suite:
         """Processes, actors and placement groups that outlive the run, when Ray had time to notice."""
         end = time.monotonic() + _CLEAN_S
         while True:
-            left = [f"process {each}" for each in self.cluster.orphans()] + self._in_ray()
+            left = [f"process {each}" for each in self.cluster.orphans()] + self.cluster.left_in_ray()
             if not left or time.monotonic() > end:
                 return left
             time.sleep(3)
-
-    def _in_ray(self) -> list[str]:
-        environment = {**self.cluster.environment, "RAY_ADDRESS": self.cluster.dashboard}
-        asked = subprocess.run(
-            [sys.executable, "-c", _LEFT_OVER],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        if asked.returncode != 0:
-            return [f"Ray's state cannot be asked: {asked.stderr.strip().splitlines()[-1]}"]
-        actors, groups = json.loads(asked.stdout.strip().splitlines()[-1])
-        return [f"actor {each}" for each in actors if each[0] not in _RAYS_OWN] + [f"group {each}" for each in groups]
 
     def table(self) -> str:
         """What became of the rounds, as text."""
