@@ -17,7 +17,7 @@ import psutil
 
 RAY = Path(sys.executable).with_name("ray")
 HEAD = 2
-START_S = 60.0
+START_S = 180.0  # on a busy machine; 10 s on an idle one
 
 
 def free_port() -> int:
