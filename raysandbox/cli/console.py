@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -18,6 +20,7 @@ from rich.progress import (
 )
 from rich.table import Table as RichTable
 
+from raysandbox.core.progress import Progress as WorkProgress
 from raysandbox.sandbox.view import RunView
 
 if TYPE_CHECKING:
@@ -36,6 +39,7 @@ _MARKS = {
     "cached": "[cyan]cached[/]",
     "failed": "[red]failed[/]",
     "stopped": "[yellow]stopped[/]",
+    "pending": "[yellow]given up[/]",
 }
 _REASON_CHARACTERS = 200
 
@@ -66,7 +70,8 @@ class ConsoleView(RunView):
             disable=not console.is_terminal,
         )
         self._task: TaskID | None = None
-        self._number, self._total = 0, 0
+        self._jobs: dict[int, TaskID] = {}
+        self._numbers: dict[int, int] = {}  # of jobs, by their identity, in the order of the configuration
 
     def __enter__(self) -> ConsoleView:
         self._bars.start()
@@ -77,8 +82,8 @@ class ConsoleView(RunView):
 
     def run_started(self, plan: ExperimentPlan, work_dir: str) -> None:
         """Says where the run is."""
-        self._total = len(plan.jobs)
-        console.print(f"{self._total} jobs, work_dir {escape(work_dir)}")
+        self._numbers = {id(job.entry): number for number, job in enumerate(plan.jobs, start=1)}
+        console.print(f"{len(self._numbers)} jobs, work_dir {escape(work_dir)}")
 
     def note(self, text: str) -> None:
         """Prints a note."""
@@ -86,20 +91,32 @@ class ConsoleView(RunView):
 
     def iteration_started(self, number: int, of: int) -> None:
         """Prints the iteration."""
-        self._number = 0
         console.print(f"iteration {number} of at most {of}")
 
     def job_started(self, entry: JobEntry) -> None:
         """Shows the job as going on."""
-        self._number += 1
         if console.is_terminal:
-            self.begin(f"[{self._number}/{self._total}] {entry.id}", None, "")
+            name = escape(f"{self._place(entry)} {entry.id}")
+            self._jobs[id(entry)] = self._bars.add_task(name, total=None)
 
     def job_ended(self, entry: JobEntry, state: str, seconds: float) -> None:
         """Prints the job's line."""
-        self.end()
-        name = f"{escape(f'[{self._number}/{self._total}]')} {escape(entry.id)}"
+        if id(entry) in self._jobs:
+            self._bars.remove_task(self._jobs.pop(id(entry)))
+        name = escape(f"{self._place(entry)} {entry.id}")
         console.print(f"{name} ({entry.config.hook}) {_MARKS[state]} {seconds:.1f} s")
+
+    def _place(self, entry: JobEntry) -> str:
+        return f"[{self._numbers[id(entry)]}/{len(self._numbers)}]"
+
+    @contextlib.contextmanager
+    def job_progress(self, name: str) -> Iterator[WorkProgress]:
+        """A bar of its own: several jobs may run."""
+        bar = _JobBar(self._bars, name)
+        try:
+            yield bar
+        finally:
+            bar.end()
 
     def search_started(self, trials: int | None, concurrent: int, work_dir: str) -> None:
         """Says how long the search is."""
@@ -122,6 +139,36 @@ class ConsoleView(RunView):
         self.end()
         suffix = f" ({unit})" if unit else ""
         self._task = self._bars.add_task(escape(description + suffix), total=total)
+
+    def advance(self, amount: float) -> None:
+        """Moves the bar on."""
+        if self._task is not None:
+            self._bars.advance(self._task, amount)
+
+    def end(self) -> None:
+        """Takes the bar away."""
+        if self._task is not None:
+            self._bars.remove_task(self._task)
+            self._task = None
+
+
+class _JobBar(WorkProgress):
+    """The bar of one job's current step.
+
+    Args:
+        bars: where it is drawn.
+        name: of the job.
+    """
+
+    def __init__(self, bars: Progress, name: str) -> None:
+        self._bars, self._name = bars, name
+        self._task: TaskID | None = None
+
+    def begin(self, description: str, total: float | None = None, unit: str = "rows") -> None:
+        """Starts a bar."""
+        self.end()
+        suffix = f" ({unit})" if unit else ""
+        self._task = self._bars.add_task(escape(f"{self._name}: {description}{suffix}"), total=total)
 
     def advance(self, amount: float) -> None:
         """Moves the bar on."""

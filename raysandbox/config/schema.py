@@ -46,6 +46,9 @@ class Settings(_Model):
         {}, description="outputs that become configuration values of the next iteration"
     )
     stages: list[str] | None = Field(None, min_length=1, description="names of the job lists, in order")
+    max_parallel_jobs: int | None = Field(
+        None, ge=1, description="most jobs and `foreach` elements at the same time; 1: one after the other"
+    )
     cache_dir: str | None = Field(None, description="what runs share; ~/.cache/raysandbox by default")
     watcher: WatcherSettings = Field(default_factory=lambda: WatcherSettings.model_validate({}))
 

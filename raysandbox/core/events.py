@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,7 +23,7 @@ _FORMS = (frozenset({"t", "seq", "run", "event"}), frozenset({"name", "value", "
 
 
 class Journal:
-    """Appends events `{"t", "seq", "run", "event", …}`; each is on disk when `emit` returns.
+    """Appends events `{"t", "seq", "run", "event", …}`; each is on disk when `emit` returns. Safe in threads.
 
     Args:
         path: the file; an earlier run's events in it are kept and its numbering goes on.
@@ -35,6 +36,7 @@ class Journal:
         self._run = run_id
         self._seq = max((event.get("seq", -1) for event in read_events(path)), default=-1) + 1
         self._file = path.open("ab", buffering=0)
+        self._lock = threading.Lock()
 
     def emit(self, event: str, **fields: Any) -> None:
         """Appends one event; values are redacted.
@@ -42,9 +44,11 @@ class Journal:
         Raises:
             WriteFailed: the disk is full; the file is as before.
         """
-        line = {"t": round(time.time(), 3), "seq": self._seq, "run": self._run, "event": event, **redact(fields)}
-        append_whole(self._file, (json.dumps(line, ensure_ascii=False, default=str) + "\n").encode())
-        self._seq += 1
+        fields = redact(fields)
+        with self._lock:
+            line = {"t": round(time.time(), 3), "seq": self._seq, "run": self._run, "event": event, **fields}
+            append_whole(self._file, (json.dumps(line, ensure_ascii=False, default=str) + "\n").encode())
+            self._seq += 1
         os.fsync(self._file.fileno())
 
     def close(self) -> None:

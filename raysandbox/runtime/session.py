@@ -7,7 +7,10 @@ import contextlib
 import logging
 import os
 import platform
+import signal
 import socket
+import sys
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,6 +19,7 @@ from typing import Any, cast
 
 import raysandbox
 from raysandbox.core.errors import UserError
+from raysandbox.runtime.main_thread import in_main_thread
 
 __all__ = [
     "NAMESPACE",
@@ -24,6 +28,7 @@ __all__ = [
     "cluster_summary",
     "ensure_ray",
     "in_ray_job",
+    "is_connected",
     "is_local",
     "join_as_worker",
     "shutdown_ray",
@@ -109,12 +114,30 @@ def ensure_ray(*, num_cpus: int | None = None, num_gpus: int | None = None) -> N
     Raises:
         UserError: the cluster cannot be reached or refuses the token.
     """
-    global _started
+    if not is_connected():
+        in_main_thread(partial(_connect_or_start, num_cpus, num_gpus))  # Ray ends with the thread that started it
+
+
+def is_connected() -> bool:
+    """Whether this process has a Ray, of its own or of somebody's; imports none to find out."""
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(getattr(ray, "is_initialized", bool)())
+
+
+def _connect_or_start(num_cpus: int | None, num_gpus: int | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
     if ray.is_initialized():
         return
+    with _own_handlers():
+        _start(num_cpus, num_gpus)
+
+
+def _start(num_cpus: int | None, num_gpus: int | None) -> None:
+    global _started
+    import ray
+
     common = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": logging.ERROR}
     address = os.environ.get("RAY_ADDRESS")
     if address:
@@ -135,6 +158,22 @@ def ensure_ray(*, num_cpus: int | None = None, num_gpus: int | None = None) -> N
             )
         _started = "local"
         atexit.register(shutdown_ray)  # before Ray's own, which waits half a second first
+
+
+@contextlib.contextmanager
+def _own_handlers() -> Iterator[None]:
+    """Keeps signal handlers of ours that `ray.init` replaces: Ray's end the process at once, with status 15.
+
+    A recipe may start Ray in the middle of a run that is interruptible already.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Ray installs none
+        return
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for signum, handler in before.items():
+        if callable(handler) and handler is not signal.default_int_handler:
+            signal.signal(signum, handler)
 
 
 def join_as_worker(*, local: bool) -> None:

@@ -57,7 +57,7 @@ class ContextInfos:
                         "pipeline_name": name,
                         "job_infos": [
                             {"meta_name": entry.config.meta_name, **outputs}
-                            for entry, outputs in infos.items()
+                            for entry, outputs in sorted(infos.items(), key=lambda item: item[0].index)
                             if entry.pipeline == name
                         ],
                     }

@@ -19,16 +19,18 @@ from raysandbox.core.events import Journal, read_events
 from raysandbox.core.files import atomic_write, cache_dir
 from raysandbox.core.keys import DigestMemo
 from raysandbox.core.redact import redact
-from raysandbox.runtime.session import ensure_ray, in_ray_job
+from raysandbox.runtime.session import cluster_summary, ensure_ray, in_ray_job, is_connected, this_machine
 from raysandbox.runtime.signals import interruptible
 from raysandbox.runtime.watcher_actor import WatcherClient, start_watcher
+from raysandbox.sandbox.admission import demand_of, fit_together
 from raysandbox.sandbox.context import ContextInfos
-from raysandbox.sandbox.jobs import JobRunner
+from raysandbox.sandbox.jobs import JobRunner, JobTurn
 from raysandbox.sandbox.manifest import Manifest
 from raysandbox.sandbox.paths import PathMap, output_root
 from raysandbox.sandbox.plan import ExperimentPlan, make_plan, split_update
 from raysandbox.sandbox.references import resolve_reference
 from raysandbox.sandbox.resolve import Resolver
+from raysandbox.sandbox.schedule import MOST_AT_ONCE, Schedule
 from raysandbox.sandbox.shared import SharedResults
 from raysandbox.sandbox.state import RunFolder, Status, set_aside
 from raysandbox.sandbox.view import RunView
@@ -186,8 +188,12 @@ class _Experiment:
         if self.root is not None:
             self.view.note(f"outputs go below {self.root} (the cluster's copy of the working directory is temporary)")
         with accounted(self.status, self.folder, self.at_end), ExitStack() as stack:
-            stack.enter_context(interruptible())
+            stack.enter_context(interruptible(self._mark_interrupted))
             return self._run_inside(stack)
+
+    def _mark_interrupted(self, signum: int) -> None:
+        """Says so at once: what ends the process may not wait until all of it has ended."""
+        self.status.end("interrupted", 128 + signum, str(RunInterrupted(signum)))
 
     def _refuse_errors(self) -> None:
         errors = [p for p in self.plan.problems if p.severity == "error" or p.missing_path]
@@ -204,7 +210,7 @@ class _Experiment:
         if self.plan.uses_workers or in_ray_job():
             self.view.note("starting Ray")
             ensure_ray()
-            stack.enter_context(interruptible())  # again: Ray installs handlers of its own
+            stack.enter_context(interruptible(self._mark_interrupted))  # again: Ray installs handlers of its own
         self._prepare_folder()
         journal = Journal(self.folder / "journal.jsonl", self.run_id)
         stack.callback(journal.close)
@@ -282,8 +288,7 @@ class _Experiment:
                 runner.journal.emit("iteration_started", iteration=number)
             runner.context.begin_iteration()
             runner.resolver.begin_iteration()
-            for job in self.plan.jobs:
-                runner.run(job, f"iter_{number}" if several else "", updates.get(job.entry, {}))
+            self._run_jobs(runner, f"iter_{number}" if several else "", updates)
             met = {t.text: t.met(runner.context.outputs(t.reference.entry)) for t in self.plan.targets}
             unmet = self._unmet(met)
             if met:
@@ -293,6 +298,37 @@ class _Experiment:
             if number < self.settings.max_iter_num:
                 updates = self._updates(runner, entries)
         return unmet
+
+    def _run_jobs(
+        self,
+        runner: JobRunner,
+        scope: str,
+        updates: Mapping[JobEntry, Mapping[str, Any]],
+    ) -> None:
+        """The jobs of one iteration: those that do not depend on each other at the same time, as far as there is room.
+
+        Where only one can run at a time, it does so in the main thread. So do the jobs of a trial: they work
+        in the bundles that it holds.
+        """
+        graph = self.plan.graph(updates)
+        most = self.settings.max_parallel_jobs or MOST_AT_ONCE
+        foreach = any(job.entry.config.foreach for job in self.plan.jobs)
+        in_actors = self.plan.uses_workers or foreach
+        if self.trial or most == 1 or not in_actors or (graph.is_chain and not foreach):
+            for job in self.plan.jobs:
+                runner.run(job, scope, updates.get(job.entry, {}))
+            return
+        cluster = cluster_summary() if self.plan.uses_workers else this_machine()
+        turns = [
+            JobTurn(runner, job, scope, updates.get(job.entry, {}), demand_of(job.entry, job.hook, cluster))
+            for job in self.plan.jobs
+        ]
+        Schedule(
+            turns,
+            graph.after,
+            lambda demands: fit_together(demands, cluster_summary() if is_connected() else cluster),
+            most,
+        ).run()
 
     def _unmet(self, met: Mapping[str, bool]) -> tuple[str, ...]:
         if self.settings.iter_targets_mode == "any" and any(met.values()):

@@ -6,43 +6,48 @@ import contextlib
 import json
 import logging
 import os
-import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from raysandbox.config.schema import JobEntry
-from raysandbox.core.disk import dispensable, writes
+from raysandbox.core.disk import writes
 from raysandbox.core.errors import JobFailed, JobTimeout, UserError
 from raysandbox.core.events import Journal, read_events
 from raysandbox.core.files import atomic_write, link_or_copy, remove
 from raysandbox.core.locks import KeyLocks
+from raysandbox.core.progress import Progress
 from raysandbox.core.redact import redact_text
 from raysandbox.hooks.base import Hook, JobContext
 from raysandbox.runtime.signals import deadline
 from raysandbox.runtime.watcher_actor import WatcherClient
+from raysandbox.sandbox.admission import NOTHING, Demand
 from raysandbox.sandbox.context import ContextInfos, plain
 from raysandbox.sandbox.drafts import same_path
+from raysandbox.sandbox.job_log import job_log
 from raysandbox.sandbox.manifest import Manifest, Marker
 from raysandbox.sandbox.paths import standing
 from raysandbox.sandbox.plan import PlannedJob
 from raysandbox.sandbox.resolve import ReadyJob, Resolver, joined
+from raysandbox.sandbox.schedule import Piece
 from raysandbox.sandbox.shared import SharedResults, rebase
 from raysandbox.sandbox.state import JobState, Status, own_files
 from raysandbox.sandbox.view import RunView
 from raysandbox.watcher.metrics import from_json
 
-__all__ = ["JobRunner"]
+__all__ = ["JobRunner", "JobTurn"]
 
 logger = logging.getLogger(__name__)
+_POLL_S = 0.2
 _KEPT_METRICS = "metrics.jsonl"  # among the artefacts of a job that runs share: what it reported
 
 
 @dataclass
 class JobRunner:
-    """Runs the jobs of one experiment, one after the other.
+    """Runs the jobs of one experiment.
 
     Attributes:
         folder: the run's.
@@ -69,9 +74,10 @@ class JobRunner:
     cache_dir: Path
     use_cache: bool
     shared: SharedResults | None = None
+    _working: dict[str, threading.Lock] = field(default_factory=dict)
 
     def run(self, planned: PlannedJob, scope: str, updates: Mapping[str, Any]) -> None:
-        """Runs a job, or takes it from its marker.
+        """Runs a job here and now, or takes it from its marker.
 
         Args:
             planned: the job.
@@ -81,35 +87,38 @@ class JobRunner:
         Raises:
             JobFailed: it ended without its outputs.
         """
-        entry = planned.entry
-        self.view.job_started(entry)
-        start = time.monotonic()
+        turn = JobTurn(self, planned, scope, updates)
+        turn.begin()
         try:
-            units = self.resolver.units(planned, scope, updates)
-            outcomes = [self._run_unit(planned, ready) for ready in units]
+            turn.end([piece.work() for piece in turn.prepare()])
         except UserError as error:
-            seconds = time.monotonic() - start
-            self.status.job(entry.id, "failed")
-            self.journal.emit("job_failed", job=entry.id, error=str(error), seconds=round(seconds, 3))
-            self.view.job_ended(entry, "failed", seconds)
+            turn.fail(error)
             raise
-        self.context.record(entry, joined(entry, [outputs for outputs, _ in outcomes]))
-        state: JobState = "cached" if outcomes and all(cached for _, cached in outcomes) else "done"
-        self.status.job(entry.id, state)
-        self.view.job_ended(entry, state, time.monotonic() - start)
 
-    def _run_unit(self, planned: PlannedJob, ready: ReadyJob) -> tuple[Mapping[str, Any], bool]:
-        """Returns the outputs of one run, and whether they were there already."""
+    def take(self, ready: ReadyJob) -> _Outcome | None:
+        """What is known of one run of a job that is done; None where it is to be done."""
         found = self.manifest.find(ready.key) if ready.reusable else None
-        cached = found is not None
-        if found is not None:
-            marker = self._reuse(ready, found)
-        elif self.shared is not None and ready.shareable:
-            marker, cached = self._share(ready, self.shared)
-        else:
-            marker = self._execute(ready)
-        self.resolver.finished(planned, marker)
-        return marker.outputs, cached
+        return None if found is None else _Outcome(self._reuse(ready, found), cached=True)
+
+    def do(self, ready: ReadyJob, progress: Progress) -> _Outcome:
+        """Does one run of a job, or takes what an equal one has just made, or another experiment."""
+        with self._alone(ready.key):
+            if (found := self.take(ready)) is not None:
+                return found
+            if self.shared is not None and ready.shareable:
+                return _Outcome(*self._share(ready, self.shared))
+            return _Outcome(self._execute(ready, progress), cached=False)
+
+    @contextlib.contextmanager
+    def _alone(self, key: str) -> Iterator[None]:
+        """While the block runs no other thread does equal work, such as that of an equal element."""
+        lock = self._working.setdefault(key, threading.Lock())
+        while not lock.acquire(timeout=_POLL_S):  # waits: the other one's end, however it ends
+            pass
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _share(self, ready: ReadyJob, shared: SharedResults) -> tuple[Marker, bool]:
         """Takes a job from another run, or does it for all; a second one that needs it meanwhile waits."""
@@ -121,7 +130,7 @@ class JobRunner:
             others, copied = self._others(ready.paths.writes), ready.kept_artifacts
             outputs = shared.take(ready.key, writes, artifacts, others=others, copied=copied)
             if outputs is None:
-                marker = self._execute(ready)
+                marker = self._execute(ready, self.view)
                 if self.resolver.reads_as_before(ready):
                     # A key does not say where the search's folder is: what names that folder serves no other one.
                     place = str(self.resolver.work_dir)
@@ -160,7 +169,7 @@ class JobRunner:
         self.journal.emit("job_cached", job=ready.job.id, key=ready.key, scope=ready.scope)
         return replace(marker, outputs=rebase(marker.outputs, moves))
 
-    def _execute(self, ready: ReadyJob) -> Marker:
+    def _execute(self, ready: ReadyJob, progress: Progress) -> Marker:
         entry = ready.planned.entry
         folder = os.path.join(ready.scope, ready.slug)
         context = JobContext(
@@ -168,7 +177,7 @@ class JobRunner:
             quarantine=self._quarantine(ready),
             log=self.folder / "logs" / f"{folder}.log",
             report=self.watcher.scoped(ready.job.name, ready.job.id, ready.key),
-            progress=self.view,
+            progress=progress,
             probe=ready.probe,
             cache_dir=self.cache_dir,
             use_cache=self.use_cache,
@@ -179,7 +188,7 @@ class JobRunner:
         configurations = {"dj_configs": ready.job.recipe, "extra_configs": ready.job.extra}
         self.watcher.watch_cfgs([(config, f"{entry.id}.{part}") for part, config in configurations.items() if config])
         start = time.monotonic()
-        with _job_log(context.log):
+        with job_log(context.log):
             values, reported = self._attempts(ready, ready.planned.hook(), context)
         outputs = _name_outputs(entry, values)
         missing = [path for path in ready.paths.writes if not standing(path)]
@@ -239,6 +248,85 @@ class JobRunner:
         raise AssertionError("unreachable: the last attempt returns or raises")
 
 
+@dataclass(frozen=True)
+class _Outcome:
+    """One run of a job, and whether it was there already."""
+
+    marker: Marker
+    cached: bool
+
+
+@dataclass
+class JobTurn:
+    """A job whose turn has come: a `schedule.Turn`.
+
+    Attributes:
+        runner: runs it.
+        planned: the job.
+        scope: folder below work_dir of this iteration, "" for none.
+        updates: values of `iter_updater` for its configuration.
+        demand: what each of its runs needs.
+    """
+
+    runner: JobRunner
+    planned: PlannedJob
+    scope: str
+    updates: Mapping[str, Any]
+    demand: Demand = NOTHING
+    _start: float = 0.0
+
+    def begin(self) -> None:
+        """Shows it."""
+        self._start = time.monotonic()
+        self.runner.view.job_started(self.planned.entry)
+
+    def prepare(self) -> list[Piece]:
+        """Its runs: one, or one per element of its `foreach`; those that are done are taken, not run."""
+        units = self.runner.resolver.units(self.planned, self.scope, self.updates)
+        return [self._piece(ready) for ready in units]
+
+    def _piece(self, ready: ReadyJob) -> Piece:
+        found = self.runner.take(ready)
+        if found is not None:
+            return Piece(ready.slug, NOTHING, lambda: found)
+
+        def work() -> _Outcome:
+            with self.runner.view.job_progress(ready.slug) as progress:
+                return self.runner.do(ready, progress)
+
+        return Piece(ready.slug, self.demand, work)
+
+    def end(self, results: Sequence[_Outcome]) -> None:
+        """Files what it returned.
+
+        Raises:
+            JobFailed: an element of its `foreach` lacks an output.
+        """
+        entry, runner = self.planned.entry, self.runner
+        for outcome in results:
+            runner.resolver.finished(self.planned, outcome.marker)
+        runner.context.record(entry, joined(entry, [outcome.marker.outputs for outcome in results]))
+        state: JobState = "cached" if results and all(outcome.cached for outcome in results) else "done"
+        runner.status.job(entry.id, state)
+        runner.view.job_ended(entry, state, self._seconds())
+
+    def fail(self, error: UserError) -> None:
+        """Writes down why it failed."""
+        entry, runner, seconds = self.planned.entry, self.runner, self._seconds()
+        runner.status.job(entry.id, "failed")
+        runner.journal.emit("job_failed", job=entry.id, error=str(error), seconds=round(seconds, 3))
+        runner.view.job_ended(entry, "failed", seconds)
+
+    def give_up(self) -> None:
+        """Writes down that it was ended before its time; it stays pending, and is done by `resume`."""
+        entry, runner, seconds = self.planned.entry, self.runner, self._seconds()
+        runner.journal.emit("job_given_up", job=entry.id, seconds=round(seconds, 3))
+        runner.view.job_ended(entry, "pending", seconds)
+
+    def _seconds(self) -> float:
+        return time.monotonic() - self._start
+
+
 def _clear(artifacts: Path, kept: frozenset[str]) -> None:
     """Empties the folder of a job that begins anew, but for what its component goes on from."""
     artifacts.mkdir(parents=True, exist_ok=True)
@@ -272,33 +360,3 @@ def _name_outputs(entry: JobEntry, values: list[Any]) -> dict[str, Any]:
         )
     unpacked = [value[0] if isinstance(value, list | tuple) and len(value) == 1 else value for value in values]
     return {name: plain(value, entry.id) for name, value in zip(names, unpacked, strict=False)}
-
-
-@contextlib.contextmanager
-def _job_log(path: Path) -> Iterator[None]:
-    """Sends the log records of this process to the job's log file while the job runs."""
-    with writes(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handler = _LogFile(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    root = logging.getLogger()
-    root.addHandler(handler)
-    try:
-        yield
-    finally:
-        root.removeHandler(handler)
-        with dispensable("a job's log", path):
-            handler.close()
-
-
-class _LogFile(logging.FileHandler):
-    """A log that the disk may not take: said once, not with a traceback per line."""
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        error = sys.exception()
-        if isinstance(error, OSError):
-            logging.getLogger().removeHandler(self)  # which gets the warning too
-            with dispensable("a job's log", Path(self.baseFilename)):
-                raise error
-        else:
-            super().handleError(record)

@@ -17,6 +17,8 @@ from raysandbox.recipe.problems import recipe_problems
 from raysandbox.recipe.remote import is_remote
 from raysandbox.runtime.placement import Resources
 from raysandbox.sandbox.drafts import UNKNOWN, Draft, Drafts, put_together, same_path, strings
+from raysandbox.sandbox.extras import extras_of_job
+from raysandbox.sandbox.graph import Footprint, JobGraph, footprint, job_graph
 from raysandbox.sandbox.paths import PathMap, is_inside, standing
 from raysandbox.sandbox.references import ITEM, Target, resolve_reference
 from raysandbox.sandbox.state import own_files
@@ -33,12 +35,16 @@ class PlannedJob:
         hook: its hook.
         paths: what it reads and writes.
         needs: earlier jobs whose outputs it reads.
+        footprint: the paths that it names and writes.
+        extras: extras of this package that it needs where it works.
     """
 
     entry: JobEntry
     hook: type[Hook]
     paths: JobPaths
     needs: tuple[JobEntry, ...]
+    footprint: Footprint
+    extras: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,22 @@ class ExperimentPlan:
     def uses_workers(self) -> bool:
         """Whether any job runs in Ray actors."""
         return any(job.hook.uses_workers for job in self.jobs)
+
+    def graph(self, updates: Mapping[JobEntry, Mapping[str, Any]] | None = None) -> JobGraph:
+        """Which jobs of an iteration must wait for which.
+
+        Args:
+            updates: what `iter_updater` brings; a text among it may change what its job writes.
+        """
+        positions = {job.entry: number for number, job in enumerate(self.jobs)}
+        prints = [
+            replace(
+                job.footprint,
+                open=job.footprint.open or bool([*strings(list((updates or {}).get(job.entry, {}).values()))]),
+            )
+            for job in self.jobs
+        ]
+        return job_graph(prints, [[positions[need] for need in job.needs] for job in self.jobs])
 
 
 def make_plan(config: SandboxConfig, paths: PathMap | None = None) -> ExperimentPlan:
@@ -125,7 +147,22 @@ class _Planner:
                 self.written[same_path(path)] = entry
         self.predicted |= {same_path(path): content for path, content in paths.recipes.items()}
         ordered = tuple(e for e in self.entries if e in needs)
-        return PlannedJob(entry, hook, paths, ordered)
+        extras = extras_of_job(hook, recipe, drafts.extra.data if drafts.extra else {})
+        return PlannedJob(entry, hook, paths, ordered, self._footprint(entry, hook, paths, drafts, sides), extras)
+
+    def _footprint(
+        self, entry: JobEntry, hook: type[Hook], paths: JobPaths, drafts: Drafts, sides: Sequence[str]
+    ) -> Footprint:
+        parts = [*(draft.data for draft in drafts.parts.values() if draft), sides, dict(entry.config.runtime_env)]
+        probe = f"probe {entry.pipeline} {entry.config.meta_name}"
+        return footprint(
+            parts,
+            [*paths.reads, *paths.models, *sides],
+            paths.writes,
+            uses=[probe] if hook.needs_probe else [],
+            makes=[probe] if hook.is_probe else [],
+            is_open=bool(drafts.deferred),
+        )
 
     def _open_side(self, path: str) -> Path | Mapping[str, Any] | None:
         normal = same_path(path)

@@ -107,12 +107,13 @@ class Resolver:
 
     def written(self) -> list[str]:
         """Where the outputs that this iteration's jobs declare really are."""
-        paths = PathMap(self.work_dir, self.root, self._written, self._scopes)
-        return [same_path(paths.locate(path)) for path in self._written]
+        written = dict(self._written)  # other jobs may be resolved meanwhile
+        paths = PathMap(self.work_dir, self.root, written, set(self._scopes))
+        return [same_path(paths.locate(path)) for path in written]
 
     def folders(self) -> list[str]:
         """The folders of iterations and elements so far, which outputs of other jobs may contain."""
-        return [same_path(str(self.work_dir / scope)) for scope in self._scopes]
+        return [same_path(str(self.work_dir / scope)) for scope in set(self._scopes)]
 
     def reads_as_before(self, ready: ReadyJob) -> bool:
         """Whether what a job reads is still what its key says."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from raysandbox.core.progress import Progress
@@ -30,7 +32,12 @@ class RunView(Progress):
         """A job begins."""
 
     def job_ended(self, entry: JobEntry, state: str, seconds: float) -> None:
-        """A job ended: "done", "cached" or "failed"."""
+        """A job ended: "done", "cached", "failed", or "pending" where it was given up for another one's sake."""
+
+    @contextlib.contextmanager
+    def job_progress(self, name: str) -> Iterator[Progress]:
+        """Receives the progress of one run of a job, in its thread; several may be open at the same time."""
+        yield self
 
     def search_started(self, trials: int | None, concurrent: int, work_dir: str) -> None:
         """A search begins: how many trials are left, None when that is open, and how many run at once."""
