@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import pickle
 import re
 import urllib.error
 import urllib.request
@@ -15,8 +16,19 @@ from typing import Any
 
 from raysandbox.core.errors import JobFailed
 
-__all__ = ["read_configuration", "resolve_model", "without_hub"]
+__all__ = ["MODELSCOPE_FAULTS", "read_configuration", "resolve_model", "without_hub"]
 
+# What ModelScope raises at configurations and models that do not fit, and at weights that would run code.
+MODELSCOPE_FAULTS = (
+    AssertionError,
+    AttributeError,
+    KeyError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+)
 CONFIGURATION = "configuration.json"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*/[\w.\-]+")
 _HUB_URL = "https://www.modelscope.cn"

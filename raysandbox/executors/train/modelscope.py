@@ -21,7 +21,7 @@ from raysandbox.core.registry import register
 from raysandbox.core.runner import Report, TrainSession
 from raysandbox.executors.base import ModelTrainer
 from raysandbox.executors.train._megatron_shim import import_plain_gpt3
-from raysandbox.executors.train._modelscope_hub import read_configuration, resolve_model, without_hub
+from raysandbox.executors.train._modelscope_hub import MODELSCOPE_FAULTS, read_configuration, resolve_model, without_hub
 from raysandbox.executors.train._rows import read_columns
 from raysandbox.executors.train._staging import staged
 
@@ -171,7 +171,7 @@ class ModelscopeTrainer(ModelTrainer):
         }
         try:
             return build_trainer(name=self.trainer_name, default_args=arguments)
-        except (AssertionError, AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+        except MODELSCOPE_FAULTS as error:
             raise JobFailed(
                 f"ModelScope cannot build the trainer '{self.trainer_name}' for {model_dir}: "
                 f"{type(error).__name__}: {error}"

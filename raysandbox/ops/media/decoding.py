@@ -32,6 +32,8 @@ __all__ = [
 # What a file can make FFmpeg and us raise; anything else is a mistake of ours.
 UNREADABLE = (FFmpegError, EOFError, ValueError)
 
+# Paths come with the data: neither they nor what a playlist names make FFmpeg ask the network.
+_LOCAL_ONLY = {"protocol_whitelist": "file"}
 _INDEXED = {"mov", "matroska"}  # containers that go to a key frame by its time; others only go near it
 
 
@@ -67,7 +69,7 @@ def video_digest(path: str) -> str:
 
 def audio_info(path: str) -> AudioInfo:
     """The length of the first sound stream, found by decoding it."""
-    with av.open(path) as container:
+    with av.open(path, options=_LOCAL_ONLY) as container:
         if not container.streams.audio:
             raise ValueError("it has no sound")
         stream = container.streams.audio[0]
@@ -78,7 +80,7 @@ def audio_info(path: str) -> AudioInfo:
 @contextmanager
 def opened(path: str) -> Iterator[tuple[Any, Any]]:
     """The container and its first video stream, to be decoded on this thread."""
-    with av.open(path) as container:
+    with av.open(path, options=_LOCAL_ONLY) as container:
         if not container.streams.video:
             raise ValueError("it has no video")
         stream = container.streams.video[0]

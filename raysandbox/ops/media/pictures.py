@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["grey", "info", "load"]
 
 T = TypeVar("T")
+_POSTSCRIPT = "EPS"  # Pillow gives it to Ghostscript, whatever the file is called
 _TURNED = (5, 6, 7, 8)  # EXIF orientations with width and height exchanged
 
 
@@ -77,6 +78,8 @@ def _read(path: str, read: Callable[[Image], T]) -> T | Fault:
         return Fault("is not a regular file")
     try:
         with Image.open(path) as image:
+            if image.format == _POSTSCRIPT:
+                return Fault("is PostScript: a program would run it, so it is not read")
             return read(image)
     except Image.DecompressionBombError:
         return Fault(f"has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels")

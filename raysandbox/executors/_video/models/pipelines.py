@@ -7,6 +7,7 @@ import importlib
 import inspect
 import json
 import logging
+import pickle
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
@@ -269,7 +270,7 @@ def _from_pretrained(kind: Any, folder: Path, key: str, **options: Any) -> Any:
         return kind.from_pretrained(str(folder), local_files_only=True, **options)
     except ImportError as error:
         raise MissingExtraError(error.name or "a package", "video", f"{kind.__name__}: {reason(error)};") from error
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
         raise UserError(f"{key}: {folder} cannot be loaded as {kind.__name__}: {reason(error)}") from error
 
 
