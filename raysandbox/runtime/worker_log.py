@@ -10,12 +10,12 @@ import os
 import sys
 import tempfile
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from raysandbox.core.disk import dispensable
-from raysandbox.core.redact import redact_text
+from raysandbox.core.redact import redact_text, remember_secrets, secret_values
 
 __all__ = ["LogFollower", "WorkerAddress", "log_of", "redirect_output"]
 
@@ -32,11 +32,13 @@ class WorkerAddress:
         node_id: Ray's id of its node.
         pid: its process.
         output: file with its standard output and error, on that node.
+        secrets: of its environment, which need not be the driver's: its output is redacted there.
     """
 
     node_id: str
     pid: int
     output: str
+    secrets: frozenset[str] = field(default_factory=lambda: frozenset(secret_values()), repr=False)
 
 
 def log_of(log: Path, number: int) -> Path:
@@ -85,6 +87,7 @@ class LogFollower:
     """
 
     def __init__(self, address: WorkerAddress, log: Path) -> None:
+        remember_secrets({"secrets": address.secrets})
         self._address = address
         self.node = address.node_id
         self._log = log
