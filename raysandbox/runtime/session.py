@@ -10,7 +10,6 @@ import platform
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -162,18 +161,19 @@ def _start(num_cpus: int | None, num_gpus: int | None) -> None:
 
 @contextlib.contextmanager
 def _own_handlers() -> Iterator[None]:
-    """Keeps signal handlers of ours that `ray.init` replaces: Ray's end the process at once, with status 15.
+    """Keeps a SIGTERM handler of ours, which `ray.init` would replace: Ray's ends the process with status 15.
 
     A recipe may start Ray in the middle of a run that is interruptible already.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Ray installs none
-        return
-    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for signum, handler in before.items():
-        if callable(handler) and handler is not signal.default_int_handler:
-            signal.signal(signum, handler)
+    from ray._private import utils
+
+    set_handler = utils.set_sigterm_handler
+    if callable(signal.getsignal(signal.SIGTERM)):
+        utils.set_sigterm_handler = _nothing
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = set_handler
 
 
 def join_as_worker(*, local: bool) -> None:
