@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from raysandbox.core.disk import writes
 
-__all__ = ["atomic_dir", "atomic_path", "atomic_write", "cache_dir", "link_or_copy", "remove"]
+__all__ = ["atomic_dir", "atomic_path", "atomic_write", "cache_dir", "link_or_copy", "read_object", "remove"]
 
 
 def _temporary(target: Path) -> Path:
@@ -60,6 +62,15 @@ def atomic_write(target: Path, text: str) -> None:
     """Writes UTF-8 text so that readers see the old or the new content, never a part."""
     with atomic_path(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of state; {} where there is no file, or a damaged one: what it says is found anew."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def remove(path: Path) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from raysandbox.core.disk import dispensable
+from raysandbox.core.files import read_object
 
 __all__ = [
     "CODE_BESIDE",
@@ -156,7 +157,7 @@ class DigestMemo:
 
     def _file(self, path: Path) -> str:
         memo, stamp = self._stamp(path)
-        known = _read_memo(memo)
+        known = read_object(memo)
         if {key: known.get(key) for key in stamp} == stamp:
             return str(known["sha256"])
         with path.open("rb") as file:
@@ -173,14 +174,6 @@ class DigestMemo:
         """Where a file's digest is noted, and what it holds for."""
         stamp = {"path": str(path.resolve()), **file_stamp(path)}
         return self._folder / f"{digest(stamp['path'])}.json", stamp
-
-
-def _read_memo(memo: Path) -> Mapping[str, Any]:
-    try:
-        content = json.loads(memo.read_text())
-    except (OSError, ValueError):
-        return {}  # absent or torn: the digest is computed again
-    return content if isinstance(content, dict) else {}
 
 
 def _write_memo(memo: Path, content: Mapping[str, Any]) -> None:

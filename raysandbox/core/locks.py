@@ -198,5 +198,5 @@ def _holder(path: Path) -> str:
         about = json.loads(path.read_text(encoding="utf-8"))
         who = f"process {about['pid']} on {about['host']}"
         return f"{about['label']} by {who}" if about["label"] else who
-    except (OSError, ValueError, KeyError):  # just taken or given back
+    except (OSError, ValueError, KeyError, TypeError):  # just taken or given back
         return "another process"

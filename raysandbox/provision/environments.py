@@ -7,7 +7,6 @@ cluster need it at the same path. An environment is a link `NAME` to the finishe
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import platform
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from raysandbox.core.errors import UnknownNameError, UserError, did_you_mean
-from raysandbox.core.files import cache_dir
+from raysandbox.core.files import cache_dir, read_object
 from raysandbox.core.keys import digest
 
 __all__ = [
@@ -192,10 +191,8 @@ def source_digest(source: Path, pins: Pins) -> str:
 def find(name: str) -> Environment | None:
     """A built environment, or None."""
     path = environments_dir() / name
-    try:
-        return Environment(name, path, json.loads((path / MANIFEST).read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return None
+    manifest = read_object(path / MANIFEST)
+    return Environment(name, path, manifest) if manifest else None
 
 
 def interpreter(name: str) -> str:

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from raysandbox.core.files import atomic_write
+from raysandbox.core.files import atomic_write, read_object
 from raysandbox.core.keys import DigestMemo, FileStamps, code_version, digest
 from raysandbox.ops.base import Operator
 from raysandbox.recipe.blocks import Block
@@ -60,13 +60,11 @@ class Marker:
         """
         if any(kind in ("image", "video", "audio") for op in self._operators for kind in op.reads):
             return None
-        try:
-            content = json.loads(self._path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # never finished here, or torn: do the work
-            return None
-        if content.get("output") != _stamps(content.get("result", {}).get("path", "")):
-            return None
-        return content["result"] if content.get("key") == self._key else None
+        content = read_object(self._path)
+        result = content.get("result")
+        if not isinstance(result, dict) or content.get("output") != _stamps(str(result.get("path", ""))):
+            return None  # never finished here, or torn: do the work
+        return result if content.get("key") == self._key else None
 
     def write(self, result: Mapping[str, Any]) -> None:
         """Marks the output as finished, unless the input is no longer what it was before it was read."""

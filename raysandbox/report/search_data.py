@@ -12,9 +12,10 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from raysandbox.core.files import read_object
 from raysandbox.report.axes import Column, category_column, number_column, show_value
 from raysandbox.report.importance import Importance, parameter_importance
-from raysandbox.report.summary import read_json
+from raysandbox.report.summary import read_status
 from raysandbox.sandbox.trials import TrialRecord, read_trials
 
 __all__ = [
@@ -249,8 +250,8 @@ def short_name(name: str, names: Sequence[str]) -> str:
 
 def collect_search(work_dir: Path) -> SearchSummary:
     """Reads the folder of a search, at any time: while it runs, after a kill, before its first trial."""
-    told: Mapping[str, Any] = read_json(work_dir / SEARCH_FOLDER / "search.json") or {}
-    metric = told.get("metric") or {}
+    told: Mapping[str, Any] = read_object(work_dir / SEARCH_FOLDER / "search.json")
+    metric = _mapping(told.get("metric"))
     seeds = told.get("seeds") or 0
     trials = tuple(read_trials(work_dir / "journal.jsonl"))
     return SearchSummary(
@@ -261,10 +262,15 @@ def collect_search(work_dir: Path) -> SearchSummary:
         method=str(told.get("method", "")),
         planned=told.get("num_trials"),
         seeds=seeds if isinstance(seeds, int) else len(seeds),
-        forms=told.get("parameters") or {},
+        forms=_mapping(told.get("parameters")),
         trials=trials,
-        status=read_json(work_dir / "status.json") or {},
+        status=read_status(work_dir),
     )
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """A mapping of a file that may be damaged."""
+    return value if isinstance(value, dict) else {}
 
 
 def to_json_cell(value: Any) -> Any:

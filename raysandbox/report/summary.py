@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,12 +13,16 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from raysandbox.core.events import read_events
+from raysandbox.core.files import read_object
 
 if TYPE_CHECKING:
     from raysandbox.analysis.summary import Analysis
 
-__all__ = ["Curve", "Summary", "Table", "analysis_table", "collect", "operator_table", "read_json", "show_number"]
+__all__ = ["Curve", "Summary", "Table", "analysis_table", "collect", "operator_table", "read_status", "show_number"]
 
+logger = logging.getLogger(__name__)
+
+_COUNTS = frozenset({"name", "rows_in", "rows_out", "failed", "seconds"})
 _CURVE_STEPS = 10  # a metric with at least as many steps is a curve, not a score
 
 
@@ -115,7 +120,7 @@ def collect(work_dir: Path) -> Summary:
     not count reported, or another configuration, is passed over, and a job that was taken from its
     marker shows what it reported when it ran.
     """
-    status = read_json(work_dir / "status.json") or {}
+    status = read_status(work_dir)
     events = list(read_events(work_dir / "journal.jsonl"))
     keys = {event["job"]: event["key"] for event in events if event.get("key")}
     units = {job: keys[job] for job in status.get("jobs", {}) if job in keys}
@@ -135,7 +140,11 @@ def collect(work_dir: Path) -> Summary:
         status=status,
         scores=scores,
         curves=curves,
-        operators={path.parent.name: read_json(path) for path in sorted(work_dir.glob("artifacts/**/operators.json"))},
+        operators={
+            path.parent.name: counts
+            for path in sorted(work_dir.glob("artifacts/**/operators.json"))
+            if (counts := _operator_counts(path))
+        },
         seconds={event["job"]: event["seconds"] for event in events if event["event"] == "job_done"},
     )
 
@@ -164,9 +173,27 @@ def _labels(jobs: Sequence[str]) -> dict[str, str]:
     return {job: _short(job) if counts[_short(job)] == 1 else job.removeprefix("anonymous.") for job in jobs}
 
 
-def read_json(path: Path) -> Any:
-    """Content of a JSON file; None when there is none."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+def read_status(work_dir: Path) -> Mapping[str, Any]:
+    """Content of `status.json`; what tells nothing is left out, and a damaged file is named in its `error`."""
+    path = work_dir / "status.json"
+    status = read_object(path)
+    if path.exists() and not isinstance(status.get("jobs"), dict):
+        logger.warning("%s is damaged, and is left out; a run with --resume makes it again", path)
+        return {"error": f"{path} is damaged"}
+    notes = status.get("notes")
+    return {**status, "notes": notes if isinstance(notes, list) else []}
+
+
+def _operator_counts(path: Path) -> Sequence[Mapping[str, Any]]:
+    """What operators did; none where the file is damaged, which is said."""
+    try:
+        counts = json.loads(path.read_text(encoding="utf-8"))
+        if all(count.keys() >= _COUNTS for count in counts):
+            return counts
+    except (OSError, ValueError, TypeError, AttributeError):
+        pass  # named below
+    logger.warning("%s is damaged, and is left out", path)
+    return ()
 
 
 def operator_table(title: str, counts: Sequence[Mapping[str, Any]]) -> Table:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from raysandbox.core.files import atomic_write
+from raysandbox.core.files import atomic_write, read_object
 from raysandbox.core.redact import redact_text
 from raysandbox.watcher.config import WatchConfig
 from raysandbox.watcher.metrics import MetricsLog, from_json
@@ -189,8 +189,8 @@ class WandbSink:
 
     def _read_mark(self) -> int:
         try:
-            offset = int(json.loads(self._mark.read_text())["offset"])
-        except (OSError, ValueError, KeyError):
+            offset = int(read_object(self._mark)["offset"])
+        except (ValueError, KeyError, TypeError):
             return 0  # absent or torn: everything is given again
         return offset if offset <= self._log.size else 0
 

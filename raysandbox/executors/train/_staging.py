@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from raysandbox.core.files import atomic_write, remove
+from raysandbox.core.files import atomic_write, read_object, remove
 
 __all__ = ["MARKER", "staged"]
 
@@ -45,7 +45,7 @@ def staged(work_dir: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 def _clear_earlier(work_dir: Path) -> None:
     marker = work_dir / MARKER
     if marker.is_file():
-        earlier = json.loads(marker.read_text(encoding="utf-8"))
+        files = read_object(marker).get("files")  # a damaged marker names none: what is there is replaced by name
         marker.unlink()
-        for name in earlier["files"]:
-            remove(work_dir / name)
+        for name in files if isinstance(files, list) else ():
+            remove(work_dir / str(name))

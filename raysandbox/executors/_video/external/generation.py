@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -290,10 +291,10 @@ def _record(source: Path, name: str) -> dict[str, Any]:
 def _records(notes: Path) -> Iterator[Mapping[str, Any]]:
     for file in sorted(notes.glob("*.jsonl")):
         for line in file.read_text(encoding="utf-8").splitlines():
-            try:
-                yield json.loads(line)
-            except ValueError:  # the last line of a worker that was killed: its video was not moved
-                continue
+            with contextlib.suppress(ValueError):  # the last line of a killed worker: its video was not moved
+                record = json.loads(line)
+                if isinstance(record, dict) and {"file", "bytes", "mtime_ns"} <= record.keys():
+                    yield record
 
 
 def _record_fits(record: Mapping[str, Any], output: Path) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raysandbox.core.errors import JobFailed
-from raysandbox.core.files import atomic_path, atomic_write, remove
+from raysandbox.core.files import atomic_path, atomic_write, read_object, remove
 from raysandbox.executors._video.models.lora_formats import some
 from raysandbox.executors.train._staging import MARKER
 
@@ -80,7 +80,7 @@ class Checkpoints:
         Returns:
             the step to go on from, 0 for a training from the beginning, or `FINISHED`.
         """
-        marker = _read(self.folder / MARKER)
+        marker = read_object(self.folder / MARKER)
         own = self._own()
         strange = (own or marker).get("key") != self.key
         if strange or (self.execution is not None and own.get("execution") != self.execution):
@@ -99,7 +99,7 @@ class Checkpoints:
 
     def finished(self) -> dict[str, Any]:
         """What the marker says of a training that has finished."""
-        return _read(self.folder / MARKER)
+        return read_object(self.folder / MARKER)
 
     def can_go_on_from(self, step: int) -> bool:
         """Whether the state after a step is here."""
@@ -175,7 +175,7 @@ class Checkpoints:
 
     def _own(self) -> dict[str, Any]:
         """What is noted of the folder: whose it is, its files, and what of them is not to stay."""
-        return _read(self.folder / _STATES / _OWN)
+        return read_object(self.folder / _STATES / _OWN)
 
     def _claim(self, files: list[str], in_passing: Sequence[int] = ()) -> None:
         own = {"key": self.key, "execution": self.execution, "files": files}
@@ -216,12 +216,3 @@ class Checkpoints:
     def _steps(self) -> list[int]:
         files = (self.folder / _STATES).glob("checkpoint-*.safetensors")
         return sorted(int(file.stem.removeprefix("checkpoint-")) for file in files)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A JSON object; {} where there is none, or a torn one."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
