@@ -23,7 +23,7 @@ from raysandbox.sandbox.paths import standing
 from raysandbox.sandbox.remote_dir import hosted, mirrored, note_remote_refusal, work_dir_problems
 from raysandbox.sandbox.view import RunView
 
-__all__ = ["check", "run"]
+__all__ = ["check", "recipe_document", "run"]
 
 
 def run(
@@ -83,7 +83,7 @@ def check(config: str | Path, overrides: Sequence[str] = (), *, allow_user_code:
         errors and warnings, in the order of their lines; empty when all is well.
     """
     try:
-        recipe = _recipe_document(config, overrides)
+        recipe = recipe_document(config, overrides)
         if recipe is not None:
             return _check_recipe(recipe, allow_user_code)
         loaded, problems = read_config(config, overrides, allow_user_code=allow_user_code)
@@ -96,7 +96,7 @@ def check(config: str | Path, overrides: Sequence[str] = (), *, allow_user_code:
     return sorted(problems, key=lambda problem: (problem.file != str(config), problem.file or "", problem.line or 0))
 
 
-def _recipe_document(path: str | Path, overrides: Sequence[str]) -> Document | None:
+def recipe_document(path: str | Path, overrides: Sequence[str]) -> Document | None:
     """The document at a path if it is a recipe: it has operators or data, and no jobs."""
     document = apply_overrides(load_document(path), overrides)
     keys = document.data.keys() if isinstance(document.data, dict) else frozenset()

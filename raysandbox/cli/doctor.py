@@ -1,130 +1,174 @@
-"""`raysandbox doctor`: this machine, the cluster, extras, isolated environments, model files."""
+"""`raysandbox doctor`: this machine, the cluster, and what a configuration needs of them."""
 
 from __future__ import annotations
 
-import importlib.util
+import json
 import os
-import platform
-import shutil
-from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from raysandbox.cli.options import AllowUserCode, Overrides
+
+if TYPE_CHECKING:
+    from raysandbox.cli.needs import Needs
+    from raysandbox.report.doctor.lines import Line
+    from raysandbox.runtime.machine import Machine
+
 __all__ = ["command"]
 
-# Extra → (package it brings, module that must be importable).
-_EXTRAS = {
-    "media": ("PyWavelets", "pywt"),
-    "models": ("transformers", "transformers"),
-    "datasets": ("datasets", "datasets"),
-    "modelscope": ("modelscope", "modelscope"),
-    "video": ("diffusers", "diffusers"),
-    "hpo": ("optuna", "optuna"),
-    "wandb": ("wandb", "wandb"),
-    "datajuicer": ("py-data-juicer", "data_juicer"),
-    "lm-eval": ("lm_eval", "lm_eval"),
-    "quality": ("scikit-learn", "sklearn"),
-}
-_CORE = ("raysandbox", "ray", "pyarrow", "numpy", "pydantic", "torch")
+_LIMIT_S = 30.0
 
 
 def command(
     config: Annotated[
-        str | None, typer.Argument(metavar="[CFG]", help="Also what this configuration needs and lacks.")
+        str | None, typer.Argument(metavar="[CFG]", help="Also what this configuration or recipe needs and lacks.")
     ] = None,
-    cluster: Annotated[bool, typer.Option("--cluster", help="Connect to Ray and show the cluster.")] = False,
+    override: Overrides = None,
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Connect to Ray (RAY_ADDRESS, or a local one) and ask every node.")
+    ] = False,
+    node_limit: Annotated[
+        float, typer.Option("--node-limit", metavar="SECONDS", min=0.1, help="How long a node may take to answer.")
+    ] = _LIMIT_S,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Yellow counts as red.")] = False,
+    allow_user_code: AllowUserCode = False,
 ) -> None:
-    """Show versions, resources, extras, environments and model files; with --cluster also Ray's nodes."""
-    from raysandbox.cli.console import print_table
-    from raysandbox.report.summary import Table
+    """Look at versions, resources, storage, GPUs, ports and tokens; with --cluster on every node of Ray.
 
-    rows = [*_machine(), *_versions(), *_extras(), *_environments(), *_weights(), *_hubs()]
-    if config:
-        rows += _needs(config)
-    if cluster:
-        rows += _cluster()
-    print_table(Table("doctor", ("what", "state", "found"), tuple(rows), texts=3))
+    Status 0: all green or yellow; 1: something is red (with --strict also yellow); 2: the configuration is wrong.
+    """
+    from raysandbox.cli.needs import Needs, needs_of
+    from raysandbox.report.doctor.lines import status_of
+    from raysandbox.report.doctor.needs import packages_of
+    from raysandbox.runtime.machine import examine
 
-
-def _machine() -> Iterator[tuple[str, str, str]]:
-    yield "python", "ok", f"{platform.python_version()} on {platform.platform()}"
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    yield "machine", "ok", f"{os.cpu_count()} CPUs, {memory:.0f} GiB memory"
-    free = shutil.disk_usage(Path.cwd()).free / 2**30
-    yield "disk here", "ok" if free > 5 else "low", f"{free:.0f} GiB free"
-    shared = shutil.disk_usage("/dev/shm").free / 2**30 if Path("/dev/shm").exists() else 0.0
-    yield "shared memory", "ok" if shared > 1 else "low", f"{shared:.1f} GiB free in /dev/shm"
+    needs = needs_of(config, override or [], allow_user_code) if config else Needs()
+    machine = examine(_folders(needs), more_packages=packages_of(list(needs.extras)))
+    lines = [*_here(machine, needs)]
+    lines += _on_cluster(machine, needs, node_limit) if cluster else _alone(machine, needs)
+    _print(lines, as_json)
+    sys.exit(2 if needs.is_wrong else status_of(lines, strict=strict))
 
 
-def _versions() -> Iterator[tuple[str, str, str]]:
-    for package in _CORE:
-        found = _version(package)
-        yield package, "ok" if found else "absent", found or "not installed"
+def _folders(needs: Needs) -> dict[str, str]:
+    """The local folders to look at, by what they are for."""
+    from raysandbox.core.files import cache_dir
+    from raysandbox.recipe.remote import is_remote
+    from raysandbox.runtime.checkup import session_folder
 
-
-def _extras() -> Iterator[tuple[str, str, str]]:
-    for extra, (package, module) in _EXTRAS.items():
-        found = _version(package)  # a folder `datasets` here is a module too
-        if found is None or importlib.util.find_spec(module) is None:
-            yield f"extra {extra}", "absent", f"pip install 'raysandbox[{extra}]'"
-        else:
-            yield f"extra {extra}", "ok", f"{package} {found}"
-
-
-def _environments() -> Iterator[tuple[str, str, str]]:
-    from raysandbox.cli.env import rows
-
-    for name, state, text in rows():
-        yield f"environment {name}", state, text
-
-
-def _weights() -> Iterator[tuple[str, str, str]]:
-    from raysandbox.provision.weights import components, files_of, missing
-
-    for component in components():
-        files, absent = files_of(component), missing(component)
-        found = f"{len(files) - len(absent)} of {len(files)} model files here"
-        more = f": raysandbox weights list {component}" if absent else ""
-        yield f"weights {component}", "incomplete" if absent else "ok", found + more
-
-
-def _needs(config: str) -> Iterator[tuple[str, str, str]]:
-    from raysandbox.api import check
-    from raysandbox.core.redact import redact_text
-
-    problems = check(config)
-    for problem in problems:
-        state = "missing" if problem.missing_path else problem.severity
-        yield f"{config}:{problem.line or ''} {problem.path}", state, redact_text(problem.message)
-    if not problems:
-        yield config, "ok", "nothing is missing"
-
-
-def _hubs() -> Iterator[tuple[str, str, str]]:
-    folders = {
-        "modelscope cache": Path(os.environ.get("MODELSCOPE_CACHE", Path.home() / ".cache" / "modelscope")),
-        "huggingface cache": Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface")),
+    found = {
+        "temporary files": tempfile.gettempdir(),
+        "Ray's session": session_folder(),
+        "cache": str(cache_dir(needs.cache_dir).absolute()),
+        "work_dir": needs.mirror or needs.work_dir or os.getcwd(),
     }
-    for name, folder in folders.items():
-        yield name, "ok" if folder.exists() else "absent", str(folder)
+    if root := os.environ.get("RAYSANDBOX_ROOT"):
+        found["RAYSANDBOX_ROOT"] = root
+    return {role: path for role, path in found.items() if not is_remote(path)}
 
 
-def _cluster() -> Iterator[tuple[str, str, str]]:
+def _storage(needs: Needs) -> dict[str, str]:
+    """The folders and URLs that all nodes must share."""
+    from raysandbox.core.files import cache_dir
+
+    found = {"cache": str(cache_dir(needs.cache_dir).absolute())}
+    if needs.work_dir:
+        found["work_dir"] = needs.work_dir
+    if root := os.environ.get("RAYSANDBOX_ROOT"):
+        found["RAYSANDBOX_ROOT"] = root
+    return found
+
+
+def _here(machine: Machine, needs: Needs) -> Iterator[Line]:
+    """What is said of this installation, with or without a cluster."""
+    from raysandbox.cli.env import rows
+    from raysandbox.core.keys import package_version
+    from raysandbox.report.doctor import installation
+    from raysandbox.report.doctor.doors import auth_line
+    from raysandbox.report.doctor.needs import extra_need_lines, problem_lines
+    from raysandbox.report.doctor.versions import version_lines
+
+    yield from version_lines(machine, package_version())
+    yield from installation.extra_lines(needs.extras)
+    yield from installation.environment_lines(rows())
+    yield from installation.weight_lines()
+    yield from installation.hub_lines()
+    yield _wandb(needs)
+    yield auth_line(machine)
+    if needs.config:
+        yield from problem_lines(needs.config, needs.problems)
+        yield from extra_need_lines(needs.extras)
+
+
+def _wandb(needs: Needs) -> Line:
+    from raysandbox.report.doctor.installation import is_installed, wandb_line
+    from raysandbox.watcher.config import WatchConfig, has_wandb_key
+
+    asked = needs.wandb != "auto" or bool(os.environ.get("WANDB_MODE"))
+    mode = WatchConfig("", "", "", Path(), wandb=needs.wandb).resolve_wandb()
+    return wandb_line(mode, is_installed("wandb"), has_wandb_key(), asked=asked)
+
+
+def _alone(machine: Machine, needs: Needs) -> Iterator[Line]:
+    """Without Ray: this machine, and what a store says to it."""
+    from raysandbox.report.doctor.clusters import storage_lines
+    from raysandbox.report.doctor.doors import door_lines
+    from raysandbox.report.doctor.machines import machine_lines
+    from raysandbox.report.doctor.needs import resource_lines
+    from raysandbox.runtime.checkup import ClusterReport
+    from raysandbox.runtime.session import this_machine
+    from raysandbox.runtime.shared_storage import is_url, place, remove
+
+    yield from machine_lines(machine)
+    yield from door_lines(machine)
+    if is_url(needs.work_dir):
+        probe = place("work_dir", needs.work_dir)
+        remove(probe)
+        yield from storage_lines(ClusterReport((), (probe,)))
+    if needs.plan is not None:
+        yield from resource_lines(needs.plan, this_machine(), "this machine")
+
+
+def _on_cluster(machine: Machine, needs: Needs, limit_s: float) -> Iterator[Line]:
+    """With Ray: every node."""
+    from raysandbox.core.errors import UserError
+    from raysandbox.report.doctor.clusters import cluster_lines
+    from raysandbox.report.doctor.lines import Line
+    from raysandbox.report.doctor.machines import machine_lines
+    from raysandbox.report.doctor.needs import packages_of, resource_lines
+    from raysandbox.runtime.checkup import Request, ask_nodes
     from raysandbox.runtime.session import cluster_summary, ensure_ray
 
-    ensure_ray()
-    cluster = cluster_summary()
-    yield "ray", "ok", f"{'local' if cluster.local else 'cluster'}, ray {cluster.versions['ray']}"
-    for node in cluster.nodes:
-        memory = node.resources.get("memory", 0.0) / 2**30
-        yield f"node {node.name}", "ok", f"{node.cpus:g} CPUs, {node.gpus:g} GPUs, {memory:.0f} GiB for work"
-
-
-def _version(package: str) -> str | None:
     try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+        ensure_ray()
+    except UserError as error:
+        yield from machine_lines(machine)
+        yield Line("nodes", "cluster", "red", str(error))
+        return
+    packages = packages_of(list(needs.extras))
+    report = ask_nodes(Request(_folders(needs), packages=packages), _storage(needs), limit_s=limit_s)
+    if not any(node.is_drivers and node.machine for node in report.nodes):
+        yield from machine_lines(machine)
+    yield from cluster_lines(report, machine, packages)
+    if needs.plan is not None:
+        summary = cluster_summary()
+        name = "this machine" if summary.local else f"the cluster of {len(summary.nodes)} node(s)"
+        yield from resource_lines(needs.plan, summary, name)
+
+
+def _print(lines: Sequence[Line], as_json: bool) -> None:
+    from raysandbox.core.redact import redact
+    from raysandbox.report.doctor import lines as doctor
+
+    if as_json:
+        typer.echo(json.dumps(redact(doctor.as_json(lines)), indent=2, ensure_ascii=False))
+        return
+    from raysandbox.cli.doctor_table import print_lines
+
+    print_lines(doctor.together(lines), doctor.overview(lines))

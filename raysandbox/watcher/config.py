@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["WandbMode", "WatchConfig"]
+__all__ = ["WandbMode", "WatchConfig", "has_wandb_key"]
 
 WandbMode = Literal["auto", "online", "offline", "disabled"]
 _WANDB_HOST = "api.wandb.ai"
@@ -43,11 +43,13 @@ class WatchConfig:
             return "online"
         if asked in ("offline", "dryrun"):
             return "offline"
-        known = not asked and (os.environ.get("WANDB_API_KEY") or _netrc_knows_wandb())
-        return "online" if known else "disabled"
+        return "online" if not asked and has_wandb_key() else "disabled"
 
 
-def _netrc_knows_wandb() -> bool:
+def has_wandb_key() -> bool:
+    """Whether an API key of wandb is known: in the environment, or in the file of passwords."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
     path = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
     try:
         return netrc.netrc(path).authenticators(_WANDB_HOST) is not None

@@ -1,0 +1,1 @@
+"""What `raysandbox doctor` found, judged: facts become green, yellow and red lines."""
