@@ -117,6 +117,10 @@ def test_what_a_build_copies_is_sent_and_nothing_else() -> None:
     assert all((ROOT / path).exists() for path in sent)
 
 
+def test_image_does_not_ask_for_gpus() -> None:
+    assert not [value for _, value in instructions(CLUSTER / "docker/Dockerfile") if "NVIDIA_VISIBLE_DEVICES" in value]
+
+
 def test_image_holds_extras_that_exist_and_pinned_torch() -> None:
     arguments = dict(
         value.split("=", 1)
