@@ -18,8 +18,9 @@ from raysandbox.recipe.problems import recipe_problems
 from raysandbox.recipe.remote import is_remote
 from raysandbox.report.markdown import write_report
 from raysandbox.report.search import write_search_report
+from raysandbox.runtime.session import in_ray_job
 from raysandbox.sandbox.experiment import RunResult, note_refusal, run_experiment
-from raysandbox.sandbox.paths import standing
+from raysandbox.sandbox.paths import standing, submitted_note
 from raysandbox.sandbox.remote_dir import hosted, mirrored, note_remote_refusal, work_dir_problems
 from raysandbox.sandbox.view import RunView
 
@@ -51,6 +52,8 @@ def run(
         RunInterrupted: a signal ended the run; it can be resumed.
     """
     loaded = config if isinstance(config, SandboxConfig) else _load(config, overrides, allow_user_code)
+    if view is not None and in_ray_job() and (note := submitted_note(Path.cwd())):
+        view.note(note)
     with hosted(loaded, resume=resume, view=view) as here:
         if here.settings.hpo_config is None:
             return run_experiment(here, resume=resume, use_cache=use_cache, view=view, at_end=write_report)

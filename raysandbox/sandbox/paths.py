@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
+import itertools
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -12,10 +14,12 @@ from typing import Any
 from raysandbox.recipe.inputs import shard_pattern
 from raysandbox.sandbox.drafts import same_path
 
-__all__ = ["PathMap", "is_inside", "output_root", "standing"]
+__all__ = ["PathMap", "is_inside", "output_root", "standing", "submitted_note"]
 
 _ROOT_VARIABLE = "RAYSANDBOX_ROOT"
 _WORK_DIR = "<work_dir>"
+_LARGE_BYTES = 100_000_000
+_MOST_FILES = 50_000  # of a submitted folder: a look must not take long
 
 
 def output_root(in_cluster_job: bool) -> Path | None:
@@ -26,6 +30,29 @@ def output_root(in_cluster_job: bool) -> Path | None:
     if not in_cluster_job:
         return None
     return Path(os.environ.get(_ROOT_VARIABLE) or Path.home() / "raysandbox").absolute()
+
+
+def submitted_note(folder: Path) -> str | None:
+    """What to say of a large folder that was submitted: every node that gets work fetches all of it.
+
+    Returns:
+        its size and its largest parts; None where it is small.
+    """
+    sizes: dict[str, int] = {}
+    files = (Path(parent) / name for parent, _, names in os.walk(folder) for name in names)
+    for path in itertools.islice(files, _MOST_FILES):
+        with contextlib.suppress(OSError):
+            top = path.relative_to(folder).parts[0]
+            sizes[top] = sizes.get(top, 0) + path.lstat().st_size
+    total = sum(sizes.values())
+    if total <= _LARGE_BYTES:
+        return None
+    largest = sorted(sizes, key=lambda name: -sizes[name])[:3]
+    parts = ", ".join(f"{name} {sizes[name] / 1e6:,.0f} MB" for name in largest)
+    return (
+        f"the submitted folder holds {total / 1e6:,.0f} MB ({parts}), which every node fetches: leave out what the run "
+        'does not read, by .gitignore or --runtime-env-json \'{"excludes": ["outputs", ".venv", ".git"]}\''
+    )
 
 
 def is_inside(path: str, folder: str) -> bool:

@@ -89,3 +89,19 @@ def test_importing_does_not_import_ray():
     modules = "raysandbox.runtime.session, raysandbox.runtime.workers, raysandbox.runtime.placement"
     program = f"import sys, {modules}; print([m for m in ('ray', 'torch', 'wandb') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_a_handler_for_sigterm_stays(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text("""
+import signal
+from raysandbox.runtime.session import ensure_ray, shutdown_ray
+from raysandbox.runtime.signals import interruptible
+with interruptible():
+    ours = signal.getsignal(signal.SIGTERM)
+    ensure_ray(num_cpus=1)
+    print("ours:", signal.getsignal(signal.SIGTERM) is ours)
+    shutdown_ray()
+""")
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=100)
+    assert done.stdout == "ours: True\n", done.stderr

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raysandbox.sandbox import paths
 from raysandbox.sandbox.drafts import same_path
 from raysandbox.sandbox.paths import PathMap, is_inside, output_root, standing
 
@@ -85,3 +86,14 @@ def test_what_is_in_a_scope_already_stays_where_it_is(tmp_path: Path) -> None:
         assert paths.locate(path) == path
     assert paths.locate(str(tmp_path)) == f"{folder}/iter_1"
     assert paths.locate(f"{tmp_path}/x") == f"{folder}/iter_1/x"
+
+
+def test_a_large_submitted_folder_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "outputs/run").mkdir(parents=True)
+    (tmp_path / "outputs/run/model.bin").write_bytes(b"x" * 3000)
+    (tmp_path / "sandbox.yaml").write_bytes(b"x" * 10)
+    assert paths.submitted_note(tmp_path) is None
+    monkeypatch.setattr(paths, "_LARGE_BYTES", 3000)
+    note = str(paths.submitted_note(tmp_path))
+    assert "0 MB (outputs 0 MB, sandbox.yaml 0 MB)" in note
+    assert '"excludes": ["outputs", ".venv", ".git"]' in note
