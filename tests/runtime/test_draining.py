@@ -32,8 +32,9 @@ def test_a_unit_moves_only_where_its_node_goes_before_it_ends(cluster, tmp_path,
     seen = Seen(tmp_path, num_workers=1, num_gpus=0)
     node = ray.get_runtime_context().get_node_id()
 
-    def going():  # until the worker has noticed
-        return {} if seen.of("worker_draining") or not seen.of("worker_started") else {node: seconds_left}
+    def going():  # from the first unit on, until the worker has noticed
+        begun = list(tmp_path.glob("hang once-*" if not seconds_left else "loaded-*"))
+        return {node: seconds_left} if begun and not seen.of("worker_draining") else {}
 
     monkeypatch.setattr(crew, "draining_nodes", going)
     monkeypatch.setattr(places, "draining_nodes", going)

@@ -349,8 +349,16 @@ class Driver:
     def of(self, event):
         return [told for told in list(self.told) if told["event"] == event]
 
+    def kill(self):
+        self.process.kill()
+        self.process.wait(timeout=60)
+        self._close()
+
     def end(self):
         assert self.process.wait(timeout=120) == 0, self._errors.read_text()
+        self._close()
+
+    def _close(self):
         self._reader.join()
         self.process.stdout.close()
 

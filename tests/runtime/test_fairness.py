@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 import time
 
 import pytest
@@ -109,11 +111,11 @@ def working(driver):
     return len(driver.of("worker_started")) - len(driver.of("worker_ended")) - len(driver.of("worker_lost"))
 
 
-def settles(condition, seconds=60.0):
+def settles(condition, seconds=180.0):
     """Seconds until a condition holds."""
     began = time.monotonic()
     while not condition():
-        assert time.monotonic() < began + seconds
+        assert time.monotonic() < began + seconds, condition.__code__.co_names
         time.sleep(0.1)
     return time.monotonic() - began
 
@@ -128,10 +130,8 @@ print(json.dumps([[state for state in groups if state != "REMOVED"], actors]))
 """
 
 
+@pytest.mark.timeout(600)
 def test_two_experiments_share_and_a_killed_one_gives_back(tmp_path):
-    import subprocess
-    import sys
-
     with raylets(tmp_path, 2, cpus=4, gpus=4) as cluster:
         folders = [tmp_path / name for name in "abc"]
         for folder in folders:
@@ -140,11 +140,10 @@ def test_two_experiments_share_and_a_killed_one_gives_back(tmp_path):
         settles(lambda: working(first) == 4)
         second = Driver(cluster, folders[1], 4000, 0.3)
         print("shared after", settles(lambda: working(first) == working(second) == 2), "s")
-        time.sleep(3)
+        settles(lambda: len(second.of("unit")) >= 4)
         assert working(first) == working(second) == 2
-        second.process.kill()
+        second.kill()
         print("back after", settles(lambda: working(first) == 4, 30), "s")
-        second.process.wait()
         (folders[0] / "hurry").touch()
         first.end()
         assert sorted(unit["index"] for unit in first.of("unit")) == list(range(4000))

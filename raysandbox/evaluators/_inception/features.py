@@ -153,6 +153,7 @@ def extract(work: FeatureWork, units: Sequence[Unit], workers: Workers, cache: A
     """
     distinct = {unit.key: unit for unit in units}
     missing = [unit for key, unit in distinct.items() if cache.find(key) is None]
-    for index, features in workers.map(work, [unit.windows for unit in missing], description="features"):
+    windows = [unit.windows for unit in missing]
+    for index, features in workers.map(work, windows, description="features", elastic=True):
         cache.put(missing[index].key, {"features": features})
     return len(missing)

@@ -104,7 +104,7 @@ def score_clips(
     units = list(_units(named, known, shard_size))
     failures: list[str] = []
     messages = [unit.message() for unit in units]
-    found = workers.map(work, messages, description="VBench", python=python, num_workers=num_workers)
+    found = workers.map(work, messages, description="VBench", python=python, num_workers=num_workers, elastic=True)
     for number, results in found:
         unit = units[number]
         for (key, clip), result in zip(unit.clips.items(), results, strict=True):

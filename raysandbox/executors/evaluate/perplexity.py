@@ -107,7 +107,7 @@ class Perplexity(ModelEvaluator):
                 self.trust_remote_code,
             )
         )
-        found = dict(session.workers.map(work, chunks, description="perplexity"))
+        found = dict(session.workers.map(work, chunks, description="perplexity", elastic=True))
         return [loss for index in range(len(chunks)) for loss in found[index]]
 
     def _reported(self, session: WorkSession, column: pa.ChunkedArray, losses: Sequence[TextLoss]) -> float:

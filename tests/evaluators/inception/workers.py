@@ -13,7 +13,7 @@ class InProcess:
     def __init__(self):
         self.units = 0
 
-    def map(self, work, units, *, description="", python=None):
+    def map(self, work, units, *, description="", python=None, elastic=False):
         work = pickle.loads(pickle.dumps(work))
         state = work.load("cpu") if units else None
         for index, unit in reversed(list(enumerate(units))):

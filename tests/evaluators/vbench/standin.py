@@ -167,7 +167,7 @@ class InProcess:
 
     calls: list[tuple[str, int]] = field(default_factory=list)
 
-    def map(self, work, units, *, description="", python=None, num_workers=None):
+    def map(self, work, units, *, description="", python=None, num_workers=None, elastic=False):
         assert python
         if not units:
             return

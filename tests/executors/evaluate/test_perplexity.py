@@ -30,7 +30,7 @@ class InProcess:
 
     units: list = field(default_factory=list)
 
-    def map(self, work, units, *, description="", python=None):
+    def map(self, work, units, *, description="", python=None, elastic=False):
         self.units.append(len(units))
         state = work.load("cpu")
         yield from ((index, work.run(units[index], state)) for index in reversed(range(len(units))))
