@@ -31,7 +31,7 @@ MARK = "RAYSANDBOX_CHAOS"
 ENVIRONMENTS = ".cache/raysandbox/environments"
 WORKERS = (3, 4, 5)
 # What Ray Data keeps for the whole cluster.
-_RAYS_OWN = ("_StatsActor", "_AutoscalingCoordinatorActor", "AutoscalingRequester", "_DatasetStatsActor")
+_RAYS_OWN = ("_StatsActor", "_AutoscalingCoordinatorActor", "AutoscalingRequester", "ActorLocationTracker")
 _LEFT_OVER = """
 import json
 from ray.util.state import list_actors, list_placement_groups

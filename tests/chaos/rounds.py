@@ -68,7 +68,8 @@ class Suite:
         cluster: where.
         demos: which.
         out: for logs and the table.
-        every: seconds between kills; None for the longer of 20 s and 15 % of the undisturbed time.
+        every: seconds between kills; 20 by default.
+        share: of the undisturbed time, where that is longer.
         seed: of the choices.
         say: told what happens.
         keep: whether the files of good rounds stay.
@@ -78,6 +79,7 @@ class Suite:
     demos: Mapping[str, Demo]
     out: Path
     every: float | None = None
+    share: float = SHARE_OF_RUN
     seed: int = 0
     say: Callable[[str], None] = print
     keep: bool = False
@@ -101,15 +103,17 @@ class Suite:
         """Runs each demo once; what it makes is what every round has to make."""
         for name, demo in self.demos.items():
             done = self._play(Round(0, name), demo, None)
-            if not done.good:
-                raise RuntimeError(f"{name} fails undisturbed: {done.errors or done.left} (logs in {self.out})")
+            if not done.ended:
+                raise RuntimeError(f"{name} fails undisturbed: {done.errors} (logs in {self.out})")
             self.undisturbed[name] = done
             self.say(f"{name} undisturbed: {done.seconds:.0f} s, {len(self.expected[name])} outputs")
+            for line in done.left:
+                self.say(f"  left by {name}: {line}")
 
     def run_round(self, name: str) -> Round:
         """Runs a demo while processes of it are killed."""
         number = len(self.rounds) + 1
-        every = self.every or max(LEAST_EVERY_S, SHARE_OF_RUN * self.undisturbed[name].seconds)
+        every = max(self.every or LEAST_EVERY_S, self.share * self.undisturbed[name].seconds)
         killer = Killer(self.cluster, every, random.Random(f"{self.seed} {number}"), self.counts)
         done = self._play(Round(number, name), self.demos[name], killer)
         self.rounds.append(done)

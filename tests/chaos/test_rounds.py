@@ -67,7 +67,7 @@ def test_a_short_run_survives_kills_on_one_machine(tmp_path: Path) -> None:
     machine = OneMachine(tmp_path)
     quick = Demo("quick", str(machine.submitted / "quick.yaml"), "work", (), prepare=_quick)
     try:
-        suite = Suite(machine, {"quick": quick}, tmp_path, every=7.0)
+        suite = Suite(machine, {"quick": quick}, tmp_path, every=4.0, share=0.4)
         quick.place(machine.submitted)
         suite.run_undisturbed()
         done = suite.run_round("quick")
