@@ -44,8 +44,8 @@ def command(
     Status 0: all green or yellow; 1: something is red (with --strict also yellow); 2: the configuration is wrong.
     """
     from raysandbox.cli.needs import Needs, needs_of
+    from raysandbox.report.doctor.installation import packages_of
     from raysandbox.report.doctor.lines import status_of
-    from raysandbox.report.doctor.needs import packages_of
     from raysandbox.runtime.machine import examine
 
     needs = needs_of(config, override or [], allow_user_code) if config else Needs()
@@ -59,8 +59,8 @@ def command(
 def _folders(needs: Needs) -> dict[str, str]:
     """The local folders to look at, by what they are for."""
     from raysandbox.core.files import cache_dir
-    from raysandbox.recipe.remote import is_remote
     from raysandbox.runtime.checkup import session_folder
+    from raysandbox.runtime.shared_storage import is_url
 
     found = {
         "temporary files": tempfile.gettempdir(),
@@ -70,7 +70,7 @@ def _folders(needs: Needs) -> dict[str, str]:
     }
     if root := os.environ.get("RAYSANDBOX_ROOT"):
         found["RAYSANDBOX_ROOT"] = root
-    return {role: path for role, path in found.items() if not is_remote(path)}
+    return {role: path for role, path in found.items() if not is_url(path)}
 
 
 def _storage(needs: Needs) -> dict[str, str]:
@@ -91,7 +91,6 @@ def _here(machine: Machine, needs: Needs) -> Iterator[Line]:
     from raysandbox.core.keys import package_version
     from raysandbox.report.doctor import installation
     from raysandbox.report.doctor.doors import auth_line
-    from raysandbox.report.doctor.needs import extra_need_lines, problem_lines
     from raysandbox.report.doctor.versions import version_lines
 
     yield from version_lines(machine, package_version())
@@ -102,6 +101,8 @@ def _here(machine: Machine, needs: Needs) -> Iterator[Line]:
     yield _wandb(needs)
     yield auth_line(machine)
     if needs.config:
+        from raysandbox.report.doctor.needs import extra_need_lines, problem_lines
+
         yield from problem_lines(needs.config, needs.problems)
         yield from extra_need_lines(needs.extras)
 
@@ -120,7 +121,6 @@ def _alone(machine: Machine, needs: Needs) -> Iterator[Line]:
     from raysandbox.report.doctor.clusters import storage_lines
     from raysandbox.report.doctor.doors import door_lines
     from raysandbox.report.doctor.machines import machine_lines
-    from raysandbox.report.doctor.needs import resource_lines
     from raysandbox.runtime.checkup import ClusterReport
     from raysandbox.runtime.session import this_machine
     from raysandbox.runtime.shared_storage import is_url, place, remove
@@ -132,6 +132,8 @@ def _alone(machine: Machine, needs: Needs) -> Iterator[Line]:
         remove(probe)
         yield from storage_lines(ClusterReport((), (probe,)))
     if needs.plan is not None:
+        from raysandbox.report.doctor.needs import resource_lines
+
         yield from resource_lines(needs.plan, this_machine(), "this machine")
 
 
@@ -139,9 +141,9 @@ def _on_cluster(machine: Machine, needs: Needs, limit_s: float) -> Iterator[Line
     """With Ray: every node."""
     from raysandbox.core.errors import UserError
     from raysandbox.report.doctor.clusters import cluster_lines
+    from raysandbox.report.doctor.installation import packages_of
     from raysandbox.report.doctor.lines import Line
     from raysandbox.report.doctor.machines import machine_lines
-    from raysandbox.report.doctor.needs import packages_of, resource_lines
     from raysandbox.runtime.checkup import Request, ask_nodes
     from raysandbox.runtime.session import cluster_summary, ensure_ray
 
@@ -157,6 +159,8 @@ def _on_cluster(machine: Machine, needs: Needs, limit_s: float) -> Iterator[Line
         yield from machine_lines(machine)
     yield from cluster_lines(report, machine, packages)
     if needs.plan is not None:
+        from raysandbox.report.doctor.needs import resource_lines
+
         summary = cluster_summary()
         name = "this machine" if summary.local else f"the cluster of {len(summary.nodes)} node(s)"
         yield from resource_lines(needs.plan, summary, name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -119,9 +120,8 @@ class _Visitor:
 
 def session_folder() -> str:
     """Where Ray keeps sessions, logs and objects that do not fit into memory."""
-    import ray
-
-    if ray.is_initialized():
+    ray = sys.modules.get("ray")  # not imported for this: it takes a while
+    if ray is not None and ray.is_initialized():
         return str(ray.get_runtime_context().get_temp_dir())
     return os.path.join(os.environ.get("RAY_TMPDIR") or "/tmp", "ray")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
@@ -12,7 +12,16 @@ from typing import Literal
 from raysandbox.provision.weights import components, files_of, missing
 from raysandbox.report.doctor.lines import Line, State
 
-__all__ = ["EXTRAS", "environment_lines", "extra_lines", "hub_lines", "is_installed", "wandb_line", "weight_lines"]
+__all__ = [
+    "EXTRAS",
+    "environment_lines",
+    "extra_lines",
+    "hub_lines",
+    "is_installed",
+    "packages_of",
+    "wandb_line",
+    "weight_lines",
+]
 
 # Extra → (package it brings, module that must be importable).
 EXTRAS = {
@@ -28,6 +37,7 @@ EXTRAS = {
     "lm-eval": ("lm_eval", "lm_eval"),
     "quality": ("scikit-learn", "sklearn"),
 }
+_TORCH = frozenset({"models", "modelscope", "video", "lm-eval"})  # extras that work by torch
 _SIGN_IN = "wandb login, or export WANDB_API_KEY=…"
 
 
@@ -39,6 +49,12 @@ def is_installed(extra: str) -> str:
     except PackageNotFoundError:
         return ""
     return found if importlib.util.find_spec(module) is not None else ""
+
+
+def packages_of(extras: Sequence[str]) -> tuple[str, ...]:
+    """The packages by which extras are known on other nodes."""
+    torch = ("torch",) if _TORCH.intersection(extras) else ()
+    return tuple(dict.fromkeys((*(EXTRAS[extra][0] for extra in extras), *torch)))
 
 
 def extra_lines(wanted: Collection[str] = ()) -> Iterator[Line]:

@@ -13,9 +13,7 @@ from raysandbox.runtime.placement import Resources, resources_problem
 from raysandbox.runtime.session import Cluster
 from raysandbox.sandbox.plan import ExperimentPlan
 
-__all__ = ["extra_need_lines", "packages_of", "problem_lines", "resource_lines"]
-
-_TORCH = frozenset({"models", "modelscope", "video", "lm-eval"})  # extras that work by torch
+__all__ = ["extra_need_lines", "problem_lines", "resource_lines"]
 
 
 def problem_lines(config: str, problems: Sequence[Problem]) -> Iterator[Line]:
@@ -47,12 +45,6 @@ def extra_need_lines(wanted: Mapping[str, Sequence[str]]) -> Iterator[Line]:
         else:
             fix = f"pip install 'raysandbox[{extra}]'"
             yield Line("configuration", f"extra {extra}", "red", f"not installed, needed by {named}", fix)
-
-
-def packages_of(extras: Sequence[str]) -> tuple[str, ...]:
-    """The packages by which extras are known on other nodes."""
-    torch = ("torch",) if _TORCH.intersection(extras) else ()
-    return tuple(dict.fromkeys((*(EXTRAS[extra][0] for extra in extras), *torch)))
 
 
 def resource_lines(plan: ExperimentPlan, cluster: Cluster, name: str) -> Iterator[Line]:
