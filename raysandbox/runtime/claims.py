@@ -14,8 +14,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Claim", "Owner", "claims", "group_name", "groups", "held_amount", "held_text"]
+from raysandbox.core.scope import current_scope, kept
 
+__all__ = [
+    "CREWS",
+    "Claim",
+    "Owner",
+    "claims",
+    "group_name",
+    "groups",
+    "held_amount",
+    "held_text",
+    "others_of_run_hold",
+]
+
+CREWS = "crews"  # what this thread's job keeps by `core.scope.kept`: the crews that it asked for
 _PREFIX = "raysandbox:"
 _SHOWN = 5
 
@@ -102,6 +115,17 @@ def _claim(group: Group) -> Claim | None:
 def nodes_of(group: Group) -> frozenset[str]:
     """The nodes on which a placement group holds its bundles."""
     return frozenset(group["bundles_to_node_id"].values()) - {""} if group["state"] == "CREATED" else frozenset()
+
+
+def others_of_run_hold(owner: Owner) -> bool:
+    """Whether jobs that run beside this thread's hold something: what they hold is theirs for as long as they work.
+
+    False where jobs run one after the other, and for what this thread's own job holds.
+    """
+    if current_scope() is None:
+        return False
+    own, mine = own_experiment(), {owner.crew, *kept(CREWS)}
+    return any(claim.experiment == own and claim.nodes and claim.owner.crew not in mine for claim in claims(groups()))
 
 
 def held_amount(table: Iterable[Group], resource: str) -> float:

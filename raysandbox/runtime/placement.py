@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from raysandbox.core.errors import JobFailed
-from raysandbox.runtime.claims import Owner, group_name, groups, held_text
+from raysandbox.core.scope import kept
+from raysandbox.runtime.claims import CREWS, Owner, group_name, groups, held_text, others_of_run_hold
 from raysandbox.runtime.session import Cluster, Node, cluster_summary
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def placement_group_for(
     """Holds one bundle per worker while the block runs.
 
     What a local Ray can never hold fails at once; a cluster may grow, and other work ends, so those
-    are waited for.
+    are waited for. The time does not end while jobs of this run that work beside it hold something.
 
     Args:
         resources: what is asked.
@@ -202,6 +203,7 @@ def ask_for(resources: Resources, owner: Owner) -> PlacementGroup:
     problem = resources_problem(resources, cluster)
     if problem and cluster.local:
         raise JobFailed(_refusal(resources, cluster, problem))
+    kept(CREWS)[owner.crew] = True
     return ray.util.placement_group(
         [bundle(resources)] * resources.num_workers,
         strategy=resources.strategy,
@@ -225,11 +227,13 @@ def most_workers(resources: Resources, cluster: Cluster) -> int:
 
 def _wait(group: Any, resources: Resources, timeout_s: float, owner: Owner) -> None:
     began = time.monotonic()
-    told = began
+    told, end = began, began + timeout_s
     while not group.wait(_POLL_S):
         now = time.monotonic()
-        if now > began + timeout_s:
-            raise waited_in_vain(resources, timeout_s)
+        if now > end:
+            if not others_of_run_hold(owner):
+                raise waited_in_vain(resources, timeout_s)
+            end = now + timeout_s
         if now > told + _TELL_S:
             told = now
             tell_of_wait(resources, owner, now - began)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from raysandbox.runtime.claims import Owner, groups
+from raysandbox.runtime.claims import Owner, groups, others_of_run_hold
 from raysandbox.runtime.draining import draining_nodes, staying
 from raysandbox.runtime.fairness import fair_share
 from raysandbox.runtime.placement import (
@@ -158,7 +158,9 @@ class _Apart:
         if started:
             self._had = self._told = now
         elif now > self._had + self.one.timeout_s:
-            raise waited_in_vain(self.one, self.one.timeout_s)
+            if not others_of_run_hold(self.owner):
+                raise waited_in_vain(self.one, self.one.timeout_s)
+            self._had = now
         elif now > self._told + _TELL_S:
             self._told = now
             tell_of_wait(self.one, self.owner, now - self._had)
