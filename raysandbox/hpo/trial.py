@@ -182,7 +182,7 @@ class Drive:
             ray.wait([self._call], timeout=_AGAIN_S)  # one that has not opened its watcher yet is asked again
         try:
             if ended:
-                ray.get(self._call)
+                ray.get(self._call, timeout=_END_S)
             else:
                 self.close()
         except RayError:
@@ -242,7 +242,7 @@ class Drive:
         if not ray.wait([self._call], timeout=patience)[0]:
             return None
         try:
-            return ray.get(self._call)
+            return ray.get(self._call, timeout=_END_S)
         except RayError as error:
             reason = redact_text(str(error).strip().splitlines()[-1])
         self._lost.append(reason)

@@ -124,7 +124,7 @@ def failure(error: Exception, tail: str, log: Path) -> Exception:
     elif isinstance(error, RaySystemError):
         reason = f"what the worker sent cannot be read here: {str(error).strip().splitlines()[-1]}"
     elif isinstance(error, GetTimeoutError):
-        reason = f"the worker did not start within {START_S:g} s"
+        reason = f"the worker did not start, or its result did not arrive, within {START_S:g} s"
     else:
         reason = str(error).splitlines()[-1].split(" Some common causes")[0]  # Ray's last line says why
         return WorkerLost(with_tail(reason, tail, log))

@@ -114,7 +114,7 @@ class _Visitor:
         import ray
 
         start = time.perf_counter()
-        ray.get(references[0], timeout=limit_s)
+        ray.get(references[0], timeout=limit_s)  # waits: who asked says what its end means
         return time.perf_counter() - start
 
 
@@ -144,6 +144,7 @@ def ask_nodes(request: Request, storage: Mapping[str, str], *, limit_s: float = 
     try:
         asked = {node.id: visitors[node.id].examine.remote(request, node.id) for node in alive}
         if asked:
+            # waits: each answer that is missing is told below
             ray.wait(list(asked.values()), num_returns=len(asked), timeout=limit_s, fetch_local=False)
         answered = [_answered(node, asked.get(node.id), probes, limit_s) for node in nodes]
         return ClusterReport(tuple(_with_links(answered, visitors)), probes)
@@ -160,7 +161,7 @@ def _tidy(probes: Sequence[Probe], visitors: Mapping[str, Any]) -> None:
         remove(probe)
     if written and visitors:
         tidied = [visitor.tidy.remote(written, node) for node, visitor in visitors.items()]
-        ray.wait(tidied, num_returns=len(tidied), timeout=_TIDY_S)
+        ray.wait(tidied, num_returns=len(tidied), timeout=_TIDY_S)  # waits: files that stay are small
     for visitor in visitors.values():
         ray.kill(visitor)
 
@@ -246,11 +247,12 @@ def _link(visitor: Any, thing: Any, node: NodeReport, end: float) -> Link:
     pings = []
     for _ in range(_PINGS):
         start, sent = time.perf_counter(), time.time()
-        there: Any = ray.get(visitor.clock.remote(), timeout=left())
+        there: Any = ray.get(visitor.clock.remote(), timeout=left())  # waits: the caller catches its end
         seconds = time.perf_counter() - start
         pings.append((seconds, float(there) - sent - seconds / 2))
     round_trip, clock = min(pings)
     if node.is_drivers:
         return Link(round_trip, clock)
+    # waits: the caller catches its end
     took: Any = ray.get(visitor.fetch.remote([thing], left()), timeout=left())
     return Link(round_trip, clock, _OBJECT_BYTES / float(took))

@@ -64,6 +64,7 @@ class Crew:
         """Yields (index, result) as units end."""
         import ray
 
+        # waits: as long as there are units; places.check, _check_start and _check_stall end it with a message
         while self._left:
             self._hand_out()
             self._enlist()
@@ -255,7 +256,7 @@ class Crew:
 
         call, slot.call = slot.call, None
         try:
-            result: Any = ray.get(call)
+            result: Any = ray.get(call, timeout=START_S)  # it is ready; only its way here may take
         except RayError as error:
             return self._went_wrong(slot, error)
         if slot.actor is None:

@@ -79,9 +79,9 @@ def _run(training: Training, setting: Setting, log: Path) -> tuple[Outcome, str,
             listener.listen()
             if len(listener.followers) < training.world_size and time.monotonic() > end:
                 raise JobFailed(f"{training.world_size} workers did not start within {START_S:g} s")
-        ray.get(call)
+        ray.get(call, timeout=START_S)
         listener.listen(START_S)
-        outcome = outcome_of(ray.get(controller.get_result.remote()))
+        outcome = outcome_of(ray.get(controller.get_result.remote(), timeout=START_S))
         if outcome.kind == "failed" and listener.failures:
             outcome = listener.failures[0]
         follower = listener.followers.get(outcome.rank)
@@ -118,7 +118,7 @@ class _Listener:
         if self._question is None or patience:
             self._question = self._controller.told.remote()
         if ray.wait([self._question], timeout=patience)[0]:
-            told: Any = ray.get(self._question)
+            told: Any = ray.get(self._question)  # waits: no more, ray.wait has it here
             self._question = None
             self.failures = [said for _, said in told if isinstance(said, Outcome)]
             for rank, said in told:
@@ -136,13 +136,14 @@ def _train_rank(training: Training) -> str | None:
     context = get_train_context()
     rank, controller = context.get_world_rank(), context.controller_actor
     address = WorkerAddress(ray.get_runtime_context().get_node_id(), os.getpid(), redirect_output())
-    ray.get(controller.tell.remote(rank, address))
+    ray.get(controller.tell.remote(rank, address))  # waits: a controller that ends takes this worker with it
     try:
         result = training.run(rank)
     except UserError as error:
         kind = "failed" if isinstance(error, JobFailed) else "refused"
         if isinstance(error, WorkerLeaves):
             kind = "left"
+        # waits: a controller that ends takes this worker with it
         ray.get(controller.tell.remote(rank, Outcome(kind, str(error), rank)))
         _be_silent()
         raise

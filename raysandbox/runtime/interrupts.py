@@ -101,7 +101,7 @@ def current_thread_limits(seconds: float, on_over: Callable[[], None]) -> Iterat
 
     def watch() -> None:
         wait = seconds
-        while not ended.wait(wait):
+        while not ended.wait(wait):  # waits: until the block has ended, as a daemon
 
             def still() -> bool:
                 if active:
@@ -154,8 +154,9 @@ class WorkThread:
             threading.Thread(target=self._interrupt, name="interruption", daemon=True).start()
 
     def _interrupt(self) -> None:
+        # waits: until the work has ended, as a daemon
         while self._target.interrupt(lambda: True, for_good=True):
-            self._thread.join(_AGAIN_S)
+            self._thread.join(_AGAIN_S)  # waits: a moment, then it is interrupted again
 
     def _run(self) -> None:
         _local.target = self._target

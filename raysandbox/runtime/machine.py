@@ -190,7 +190,7 @@ def within(seconds: float, function: Callable[..., T], *arguments: Any) -> T:
 
     thread = threading.Thread(target=call, daemon=True)
     thread.start()
-    thread.join(seconds)
+    thread.join(seconds)  # waits: what comes late is told below as TimeoutError
     if errors:
         raise errors[0]
     if not results:

@@ -50,7 +50,7 @@ def in_main_thread(function: Callable[[], _T]) -> _T:
         return function()
     call = MainCall(function)
     post(call)
-    return call.result()
+    return call.result()  # waits: the main thread serves calls as long as it has threads that make any
 
 
 @contextlib.contextmanager

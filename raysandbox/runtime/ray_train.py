@@ -175,7 +175,7 @@ def _backend_config(setting: Setting) -> Any:
                 worker_group.execute_single_async(rank, _join, "nccl" if able else "gloo", meeting)
                 for rank in range(len(worker_group))
             ]
-            ray.get(calls)
+            ray.get(calls)  # waits: the process group's own timeout ends each of them, with its message
 
     class TorchConfig(BackendConfig):
         @property

@@ -210,11 +210,12 @@ class _Outbox:
             self._closed = True
             self._change.notify_all()
         if self._thread is not None:
-            self._thread.join(timeout)
+            self._thread.join(timeout)  # waits: what is not sent is counted and told below
             atexit.unregister(self.close)
         return len(self._waiting)
 
     def _send_all(self) -> None:
+        # waits: until the end is told, as a daemon
         while batch := self._next_batch():
             try:
                 self._transport.append(self._client, self._first, batch)
@@ -234,7 +235,7 @@ class _Outbox:
     def _next_batch(self) -> list[Metric]:
         """Waits for metrics, then a little for more of them; empty at the end."""
         with self._change:
-            self._change.wait_for(lambda: self._waiting or self._closed)
+            self._change.wait_for(lambda: self._waiting or self._closed)  # waits: for metrics, as a daemon
             self._change.wait_for(lambda: self._hurry or self._closed or len(self._waiting) >= _BATCH, _BATCH_S)
             return [] if self._closed else self._waiting[:_MAX_BATCH]
 

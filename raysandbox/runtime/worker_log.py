@@ -118,7 +118,7 @@ class LogFollower:
             return
         removed = self._call_there(remove_file, self._address.output)
         if wait:
-            ray.wait([removed], timeout=_FETCH_S)
+            ray.wait([removed], timeout=_FETCH_S)  # waits: a file that stays behind costs nothing but its bytes
 
     @property
     def tail(self) -> str:
@@ -147,7 +147,7 @@ class LogFollower:
             return b""
         fetch, self._fetch = self._fetch, None
         try:
-            return ray.get(fetch)
+            return ray.get(fetch, timeout=_FETCH_S)  # a RayError, too
         except RayError:
             return b""  # the node is gone, and the file with it
 

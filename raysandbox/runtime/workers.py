@@ -97,9 +97,10 @@ def _train_alone(training: Training, job: WorkerJob, log: Path) -> str:
             address: Any = ray.get(worker.start.remote(), timeout=START_S)
             follower = LogFollower(address, log)
             result = worker.train.remote(training)
+            # waits: as long as the training takes; timeout_s and signals end it
             while not ray.wait([result], timeout=PULL_S)[0]:
                 follower.pull()
-            return ray.get(result)
+            return ray.get(result, timeout=START_S)
         except RayError as error:
             if follower is not None:
                 follower.pull(last=True)

@@ -284,7 +284,7 @@ def _state_dict(url: str, weights: Path) -> Any:
     places = [Path(torch.hub.get_dir()) / "checkpoints" / name, weights / "dino_model" / name]
     for place in places:
         if place.is_file():
-            return torch.load(place, map_location="cpu")
+            return torch.load(place, map_location="cpu", weights_only=True)
     raise FileNotFoundError(f"{name} is at neither of {', '.join(map(str, places))}")
 
 
