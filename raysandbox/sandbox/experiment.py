@@ -18,6 +18,7 @@ from raysandbox.core.errors import ConfigError, RunInterrupted, SandboxError, Wo
 from raysandbox.core.events import Journal, read_events
 from raysandbox.core.files import atomic_write, cache_dir
 from raysandbox.core.keys import DigestMemo
+from raysandbox.core.leftovers import remove_leftovers, tidy_cache
 from raysandbox.core.redact import redact
 from raysandbox.runtime.session import cluster_summary, ensure_ray, in_ray_job, is_connected, this_machine
 from raysandbox.runtime.signals import interruptible
@@ -132,6 +133,7 @@ def accounted(status: Status, work_dir: Path, at_end: Callable[[Path], object]) 
     try:
         with writes(work_dir):
             yield
+            remove_leftovers(work_dir)
             status.end("done", 0)
             at_end(work_dir)
     except RunInterrupted as error:
@@ -217,6 +219,8 @@ class _Experiment:
         watcher = self._start_watcher()
         stack.callback(self._finish, watcher)
         shared = self.trial.cache_dir if self.trial else cache_dir(self.settings.cache_dir)
+        if not self.trial:
+            tidy_cache(shared)
         memo = DigestMemo(shared / "digests")
         context = ContextInfos(self.folder / "context_infos.json", tuple(p.name for p in self.plan.config.pipelines))
         base = self.trial.folder if self.trial else ""
