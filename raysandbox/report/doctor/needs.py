@@ -56,7 +56,7 @@ def resource_lines(plan: ExperimentPlan, cluster: Cluster, name: str) -> Iterato
         name: what to call it.
     """
     for job in plan.jobs:
-        if not job.hook.uses_workers:
+        if not (job.hook.uses_workers or job.entry.config.resources):
             continue
         try:
             asked = Resources.model_validate(job.entry.config.resources)
