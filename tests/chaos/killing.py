@@ -22,7 +22,6 @@ _TITLES = {
     "GPU actor": ("ray::_Worker", "ray::UnitActor"),
     "trial": ("ray::ResourceTrainable", "ray::TrialRunner", "ray::SandboxTrial"),
 }
-_START_S = 60.0  # for a driver that was killed to come so far that something else can be killed
 _RARE_S = 5.0  # how long a kill waits for a kind that lives for moments only
 
 
@@ -87,8 +86,8 @@ class Killer:
         targets = self.targets()
         standing: list[int] = [] if self._returning and self._returning.is_alive() else [*self.cluster.others]
         there = [kind for kind in KINDS if kind in targets] + ["raylet"] * bool(standing)
-        if "driver" in there and self.kills and self.kills[-1].kind == "driver" and now < self._due + _START_S:
-            there.remove("driver")  # one that starts for long would be killed for ever
+        if "driver" in there and self.kills and set(targets) == {"driver"}:
+            there.remove("driver")  # it is starting, after the last kill or since; else it might do so for ever
         if not there or ("driver" not in targets and now < self._due + self.every):
             return None  # nothing runs: it is on its way
         fewest = min(self.counts[kind] for kind in KINDS)
