@@ -9,7 +9,9 @@ Data bounds how many are under way. A unit's files travel as bytes: nodes need n
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
@@ -20,6 +22,7 @@ from raysandbox.core.component import PathRole, path_refs
 from raysandbox.ops.base import Operator
 from raysandbox.ops.custom import custom_modules
 from raysandbox.recipe.inputs import ReadTask
+from raysandbox.recipe.isolated import died, one_by_one
 from raysandbox.recipe.parts import Unit, UnitReport
 from raysandbox.recipe.shipping import RESULT, packed, run_packed, unpacked
 
@@ -33,6 +36,8 @@ __all__ = ["RayDataEngine"]
 logger = logging.getLogger(__name__)
 
 
+_POLL_S = 0.5
+_RESTARTS = 2  # of a worker; then what is left is done one by one
 _FIRST_FILES = 4  # of the input, that nodes are asked for
 
 
@@ -56,13 +61,14 @@ class RayDataEngine:
         """
         if not units:
             return
-        from raysandbox.runtime.session import ensure_ray
+        from raysandbox.runtime.session import cluster_summary, ensure_ray
 
         ensure_ray()
         _require_seen(work, units)
         import ray
         import ray.cloudpickle as cloudpickle
         from ray.data import DataContext
+        from ray.exceptions import RayError
 
         for module in custom_modules():  # no worker can import it: its classes travel as they are
             cloudpickle.register_pickle_by_value(module)
@@ -71,13 +77,30 @@ class RayDataEngine:
         context.enable_progress_bars = False
         context.execution_options.preserve_order = True
         descriptors: list[Any] = [ray.put(packed(unit)) for unit in units]
-        pipeline = self._mapped(ray.data.from_arrow_refs(descriptors), work, len(units))
-        for block in pipeline.iter_batches(batch_size=None, batch_format="pyarrow"):
-            for row in cast(pa.Table, block).to_pylist():
+        options: dict[str, Any] = {}  # of a task, which the pipeline's map fills
+        done = 0
+        try:
+            pipeline = self._mapped(ray.data.from_arrow_refs(descriptors), work, len(units), options)
+            for block in _blocks(pipeline):
+                for row in block.to_pylist():
+                    done += 1
+                    yield unpacked(row, work.staging)
+        except RayError as error:
+            if not died(error):
+                raise
+            logger.warning("workers died again and again: the units that are left are done one by one, to find which")
+        else:
+            return
+        at_once = self._most or max(1, int(cluster_summary().total("CPU")))
+        for block in one_by_one(units[done:], lambda unit: (_run_unit, packed(unit), work), at_once, options):
+            for row in block.to_pylist():
                 yield unpacked(row, work.staging)
 
-    def _mapped(self, units: Dataset, work: UnitWork, count: int) -> Dataset:
-        """The pipeline's one map: tasks of one CPU each, or a pool of workers that keep their models."""
+    def _mapped(self, units: Dataset, work: UnitWork, count: int, options: dict[str, Any]) -> Dataset:
+        """The pipeline's one map: tasks of one CPU each, or a pool of workers that keep their models.
+
+        `options` is filled with what a task needs that does the same.
+        """
         from ray.data import ActorPoolStrategy, TaskPoolStrategy
 
         from raysandbox.runtime.placement import wait_for_room
@@ -86,7 +109,11 @@ class RayDataEngine:
             function = cast(Any, partial(_run_unit, work=work))
             tasks = TaskPoolStrategy(self._most)
             wait_for_room("of a recipe", num_cpus=1)
-            return units.map_batches(function, batch_size=1, batch_format="pyarrow", compute=tasks, num_cpus=1)
+            options["num_cpus"] = 1
+            with _retries_are_ours():
+                return units.map_batches(
+                    function, batch_size=1, batch_format="pyarrow", compute=tasks, num_cpus=1, max_retries=_RESTARTS
+                )
         from raysandbox.recipe.actor_pool import pool_for
         from raysandbox.runtime.claims import groups, held_amount
         from raysandbox.runtime.draining import staying
@@ -97,16 +124,28 @@ class RayDataEngine:
         if pool.note:
             logger.warning("%s", pool.note)
         wait_for_room("of a recipe", num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)
-        return units.map_batches(
-            cast(Any, _UnitWorker),
-            fn_constructor_args=(work,),
-            batch_size=1,
-            batch_format="pyarrow",
-            compute=ActorPoolStrategy(size=pool.size),
-            num_cpus=pool.num_cpus,
-            num_gpus=pool.num_gpus,
-            memory=pool.memory,
-        )
+        options |= {"num_cpus": pool.num_cpus, "num_gpus": pool.num_gpus, "memory": pool.memory}
+        with _retries_are_ours():
+            return units.map_batches(
+                cast(Any, _UnitWorker),
+                fn_constructor_args=(work,),
+                batch_size=1,
+                batch_format="pyarrow",
+                compute=ActorPoolStrategy(size=pool.size),
+                max_restarts=_RESTARTS,
+                max_task_retries=_RESTARTS,
+                **options,
+            )
+
+
+@contextmanager
+def _retries_are_ours() -> Iterator[None]:
+    """Lets Ray Data take numbers of retries: its own are without end, and it warns of the only way to say so."""
+    from ray.util.annotations import RayDeprecationWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        yield
 
 
 def _require_seen(work: UnitWork, units: Sequence[Unit]) -> None:
@@ -118,6 +157,21 @@ def _require_seen(work: UnitWork, units: Sequence[Unit]) -> None:
     operators: Sequence[Operator] = getattr(getattr(work, "fused", None), "operators", ())
     refs = [ref for op in operators for ref in path_refs(type(op), op.model_dump(by_alias=True))]
     require_seen("recipe", [*files, *(ref.path for ref in refs if ref.role is not PathRole.OUTPUT)])
+
+
+def _blocks(pipeline: Dataset) -> Iterator[pa.Table]:
+    """A pipeline's blocks as they come.
+
+    Unlike `iter_batches`, whose queue is waited for inside of a lock, this polls and can be interrupted in any thread.
+    """
+    import ray
+
+    for bundle in pipeline.iter_internal_ref_bundles():
+        for reference in bundle.block_refs:
+            # waits: the block is made, and on its way or lost, which raises below
+            while not ray.wait([reference], timeout=_POLL_S)[0]:
+                pass
+            yield cast(pa.Table, ray.get(reference))  # waits: no more, ray.wait has it here
 
 
 class _UnitWorker:

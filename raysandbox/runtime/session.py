@@ -125,6 +125,7 @@ def is_connected() -> bool:
 
 def _connect_or_start(num_cpus: int | None, num_gpus: int | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_task_oom_retries", "3")  # Ray's default is to begin a task again without end
     import ray
 
     if ray.is_initialized():
@@ -255,7 +256,7 @@ def _settle_working_dir(folder: Path) -> None:
         for node in neighbours
     ]
     if visits:
-        ray.wait(visits, num_returns=len(visits), timeout=_SETTLE_S)
+        ray.wait(visits, num_returns=len(visits), timeout=_SETTLE_S)  # waits: who is late unpacks nothing more
     os.chdir(folder)
 
 
@@ -267,6 +268,7 @@ def _knock(address: str) -> None:
     """Raises OSError when nobody listens at HOST:PORT; Ray itself tries for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if port.isdigit():
+        # waits: whoever calls this says what its OSError means
         socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
 
 
