@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from raysandbox.core.files import atomic_path, atomic_write
 from raysandbox.report.summary import Curve, Summary, Table, collect
 
 __all__ = ["markdown_table", "write_report"]
+
+_TAG = re.compile(r"<(?=[A-Za-z/!?])")
 
 
 def write_report(work_dir: Path) -> Path:
@@ -19,8 +22,8 @@ def write_report(work_dir: Path) -> Path:
     """
     summary = collect(work_dir)
     status = summary.status
-    parts = [f"# {work_dir.name}", _headline(summary)]
-    parts += [f"- {note}" for note in status.get("notes", [])]
+    parts = [f"# {_as_text(work_dir.name)}", _headline(summary)]
+    parts += [f"- {_as_text(note)}" for note in status.get("notes", [])]
     parts += [markdown_table(table) for table in summary.tables()]
     pictures = [_plot_curves(summary.curves, work_dir / "artifacts" / "curves.png")] if summary.curves else []
     for kind in ("overview", "contact_sheet"):
@@ -36,7 +39,7 @@ def write_report(work_dir: Path) -> Path:
 
 def _headline(summary: Summary) -> str:
     status = summary.status
-    error = f" · {status['error']}" if status.get("error") else ""
+    error = f" · {_as_text(status['error'])}" if status.get("error") else ""
     return f"State: **{status.get('state')}**, exit {status.get('exit')}{error}"
 
 
@@ -52,7 +55,13 @@ def markdown_table(table: Table) -> str:
 
 
 def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(_as_text(cell) for cell in cells) + " |"
+
+
+def _as_text(text: str) -> str:
+    """A text of the configuration or the data, which must be neither a tag, a link nor a new cell or line."""
+    text = _TAG.sub("&lt;", text.replace("\n", " ").replace("|", "\\|"))
+    return text.replace("](", "]\\(")
 
 
 def _changes(path: Path) -> str:
