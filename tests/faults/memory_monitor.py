@@ -8,8 +8,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import ray
-
 from raysandbox.core.errors import JobFailed
 from raysandbox.ops.base import OpResources
 from raysandbox.recipe.parts import InMemory, Unit, UnitReport
@@ -29,6 +27,8 @@ class Greedy:
 
 
 def main(folder: str) -> None:
+    import ray
+
     settings = {"memory_usage_threshold": 0.001, "memory_monitor_refresh_ms": 100}
     os.environ.setdefault("RAY_task_oom_retries", "3")  # as ensure_ray does
     ray.init(
