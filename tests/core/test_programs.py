@@ -106,6 +106,37 @@ def test_children_that_outlive_the_program_end_too():
     assert all(gone(int(pid)) for pid in run(CHILD)[0].split())
 
 
+STUBBORN = (
+    "import os, signal, subprocess, sys, time\n"
+    "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    "code = 'import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); os.fork(); os.setsid(); '\n"
+    "code += 'print(os.getpid(), flush=True); time.sleep(600)'\n"
+    "child = subprocess.Popen([sys.executable, '-c', code])\n"
+    "print(os.getpid(), flush=True)\n"
+    "time.sleep(600)\n"
+)
+
+
+def test_grandchildren_that_ignore_sigterm_end_too():
+    lines = []
+    with pytest.raises(JobFailed, match="wrote nothing"):
+        run_program(
+            [sys.executable, "-c", STUBBORN],
+            cwd=Path("/"),
+            environment=child_environment(sys.executable),
+            on_line=lines.append,
+            stall_timeout_s=2.0,
+            what="the script",
+        )
+    assert len(lines) == 3
+    assert all(gone(int(pid)) for pid in lines)
+
+
+def test_a_program_that_closes_its_output_and_goes_on_is_ended():
+    with pytest.raises(JobFailed, match=r"wrote nothing for 0\.5 s"):
+        run("import os, time; os.close(1); os.close(2); time.sleep(600)", stall_timeout_s=0.5)
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_all_ends_when_the_caller_is_killed(how):
     code = (

@@ -47,6 +47,11 @@ def found_in(folder: Path) -> dict[str, str]:
     return {path: form for path, content in named.items() for form in FORMS if form.encode() in content}
 
 
+def is_pickle(path: Path) -> bool:
+    content = path.read_bytes()
+    return content[:1] == b"\x80" and content[1:2] in b"\x02\x03\x04\x05" and content[-1:] == b"."
+
+
 @pytest.fixture
 def experiment(tmp_path):
     """The folder of an experiment whose training says all that it knows."""
@@ -125,6 +130,7 @@ def test_nothing_of_a_run_holds_a_secret(experiment, temporary):
     assert [form for form in FORMS if form in said] == []
     for folder in (experiment / "out", experiment.parent / "home", Path(temporary["TMPDIR"])):
         assert found_in(folder) == {}
+    assert [path for path in experiment.rglob("*") if path.is_file() and is_pickle(path)] == []  # rule 5
 
 
 @pytest.mark.parametrize(
