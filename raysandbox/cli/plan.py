@@ -11,6 +11,7 @@ from raysandbox.cli.options import AllowUserCode, Config, Overrides, one_config
 if TYPE_CHECKING:
     from raysandbox.hpo.schema import Search
     from raysandbox.report.summary import Table
+    from raysandbox.sandbox.graph import JobGraph
     from raysandbox.sandbox.plan import ExperimentPlan
 
 __all__ = ["command"]
@@ -37,11 +38,14 @@ def command(config: Config = None, override: Overrides = None, allow_user_code: 
     plan, search = plan_search(loaded, PathMap(work_dir, root))
     machine, lacking = resource_problems(plan)
     rows = []
-    for found in preview(plan, work_dir, root):
+    graph = plan.graph()
+    for found, before in zip(preview(plan, work_dir, root), graph.after, strict=True):
         entry, paths = found.job.entry, found.job.paths
         sides = [path for path in (entry.config.dj_configs, entry.config.extra_configs) if isinstance(path, str)]
         reads = "\n".join(path for path in (*sides, *paths.reads, *paths.models) if path != UNKNOWN)
-        after = ", ".join(f"{need.pipeline}#{need.index}" for need in found.job.needs)
+        after = ", ".join(f"{need.pipeline}#{need.index}" for need in (plan.jobs[number].entry for number in before))
+        if entry.config.foreach:
+            after += "\neach element by itself"
         resources = ", ".join(f"{key}={value}" for key, value in entry.config.resources.items())
         if entry in lacking:
             resources += f"\n{lacking[entry]}"
@@ -51,6 +55,7 @@ def command(config: Config = None, override: Overrides = None, allow_user_code: 
     columns = ("job", "after", "reads", "writes", "resources", "with --resume")
     print_table(Table(f"{loaded.settings.experiment_name} in {work_dir}", columns, tuple(rows), texts=len(columns)))
     console.print(machine, markup=False)
+    console.print(_at_once(plan, graph), markup=False)
     iterations = loaded.settings.max_iter_num
     if iterations > 1:
         targets = f", until {loaded.settings.iter_targets_mode} of: " + "; ".join(loaded.settings.iter_targets)
@@ -63,6 +68,18 @@ def command(config: Config = None, override: Overrides = None, allow_user_code: 
     for problem in plan.problems:
         console.print(f"{problem.severity}: {problem}", markup=False)
     sys.exit(2 if any(problem.severity == "error" for problem in plan.problems) else 0)
+
+
+def _at_once(plan: ExperimentPlan, graph: JobGraph) -> str:
+    """What may run at the same time."""
+    if not plan.in_parallel(graph):
+        return "one job at a time"
+    most = plan.config.settings.max_parallel_jobs
+    foreach = any(job.entry.config.foreach for job in plan.jobs)
+    parts = [] if graph.is_chain else ["jobs that are not after each other"]
+    parts += ["elements of foreach"] if foreach else []
+    limit = f", at most {most}" if most else ""
+    return f"{' and '.join(parts)} run at the same time as far as resources allow{limit}"
 
 
 def _search_tables(search: Search, plan: ExperimentPlan, work_dir: Path) -> list[Table]:

@@ -315,10 +315,7 @@ class _Experiment:
         in the bundles that it holds.
         """
         graph = self.plan.graph(updates)
-        most = self.settings.max_parallel_jobs or MOST_AT_ONCE
-        foreach = any(job.entry.config.foreach for job in self.plan.jobs)
-        in_actors = self.plan.uses_workers or foreach
-        if self.trial or most == 1 or not in_actors or (graph.is_chain and not foreach):
+        if self.trial or not self.plan.in_parallel(graph):
             for job in self.plan.jobs:
                 runner.run(job, scope, updates.get(job.entry, {}))
             return
@@ -331,7 +328,7 @@ class _Experiment:
             turns,
             graph.after,
             lambda demands: fit_together(demands, cluster_summary() if is_connected() else cluster),
-            most,
+            self.settings.max_parallel_jobs or MOST_AT_ONCE,
         ).run()
 
     def _unmet(self, met: Mapping[str, bool]) -> tuple[str, ...]:

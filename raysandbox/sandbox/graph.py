@@ -18,6 +18,7 @@ from raysandbox.sandbox.drafts import UNKNOWN, same_path
 __all__ = ["Footprint", "JobGraph", "footprint", "job_graph"]
 
 _BETWEEN_PATHS = re.compile(r"[^\w./~+@%-]+")
+_DEEPEST = 40  # components of a path, from its end, that are looked at
 _PATTERN = re.compile(r"[*?\[]")
 
 
@@ -74,6 +75,7 @@ class _Index:
     writers_below: _Numbers = field(default_factory=_numbers)
     namers_below: _Numbers = field(default_factory=_numbers)
     spelled: _Numbers = field(default_factory=_numbers)  # written paths of several parts, as they are spelled
+    parts: _Numbers = field(default_factory=_numbers)  # of texts, as `_parts_of` cuts them
     odd: dict[str, int] = field(default_factory=dict)  # spellings that no text is cut into, and who writes there
     texts: list[tuple[int, tuple[str, ...]]] = field(default_factory=list)
     everything: frozenset[str] = field(default_factory=lambda: frozenset({same_path("."), os.sep}))
@@ -100,9 +102,10 @@ class _Index:
                 yield from self.spelled.get(part, ())
             yield from (number for path, number in self.odd.items() if path in text)
         for path in job.written_as:
-            for number, texts in self.texts:
-                if any(_mentions(text, path) for text in texts):
-                    yield number
+            if _is_odd(path):
+                yield from (number for number, texts in self.texts if any(path in text for text in texts))
+            else:
+                yield from self.parts.get(os.path.normpath(path), ())
 
     def add(self, number: int, job: Footprint) -> None:
         """Notes a job."""
@@ -117,6 +120,9 @@ class _Index:
             elif os.sep in path:
                 self.spelled[os.path.normpath(path)].add(number)
         self.texts.append((number, job.texts))
+        for text in job.texts:
+            for part in _parts_of(text):
+                self.parts[part].add(number)
 
     def _note(self, path: str, number: int, exact: _Numbers, below: _Numbers) -> None:
         exact[path].add(number)
@@ -230,15 +236,7 @@ def _is_odd(path: str) -> bool:
 def _parts_of(text: str) -> Iterator[str]:
     """Every run of path components in a text: `a/b` of `/home/x/a/b/c.txt`, wherever that folder is."""
     for piece in _pieces(text):
-        components = os.path.normpath(piece).split(os.sep)
+        components = os.path.normpath(piece).split(os.sep)[-_DEEPEST:]
         for start in range(len(components)):
             for end in range(start + 2, len(components) + 1):
                 yield os.sep.join(components[start:end])
-
-
-def _mentions(text: str, path: str) -> bool:
-    """Whether a text contains a path as it is spelled."""
-    if _is_odd(path):
-        return path in text
-    spelled = os.path.normpath(path)
-    return os.sep in spelled and spelled in text and spelled in _parts_of(text)

@@ -68,6 +68,15 @@ class ExperimentPlan:
         """Whether any job runs in Ray actors."""
         return any(job.hook.uses_workers for job in self.jobs)
 
+    def in_parallel(self, graph: JobGraph) -> bool:
+        """Whether jobs, or elements of `foreach`, may run at the same time, where there is room.
+
+        What runs in this process alone shares one interpreter and gains nothing.
+        """
+        foreach = any(job.entry.config.foreach for job in self.jobs)
+        wide = foreach or (self.uses_workers and not graph.is_chain)
+        return wide and self.config.settings.max_parallel_jobs != 1
+
     def graph(self, updates: Mapping[JobEntry, Mapping[str, Any]] | None = None) -> JobGraph:
         """Which jobs of an iteration must wait for which.
 
@@ -82,7 +91,7 @@ class ExperimentPlan:
             )
             for job in self.jobs
         ]
-        return job_graph(prints, [[positions[need] for need in job.needs] for job in self.jobs])
+        return job_graph(prints, [[positions[need] for need in job.needs if need in positions] for job in self.jobs])
 
 
 def make_plan(config: SandboxConfig, paths: PathMap | None = None) -> ExperimentPlan:
