@@ -85,17 +85,25 @@ class Raylets:
         return [*command, f"--dashboard-agent-listen-port={free_port()}"]
 
     def start(self, *numbers: int) -> None:
-        """Starts nodes, several at the same time; 2 is the head."""
+        """Starts nodes, several at the same time; 2 is the head.
+
+        On a machine that is too busy `ray start` may give up: then it is tried again.
+        """
         for number in numbers:
-            with self.log(number).open("wb") as output:
-                self.nodes[number] = subprocess.Popen(
-                    self.command(number), env=self.environment, stdout=output, stderr=output, start_new_session=True
-                )
+            self._launch(number)
         end = time.monotonic() + START_S
         for number in numbers:
             while b"Ray runtime started" not in self.log(number).read_bytes():
                 assert time.monotonic() < end, self.log(number).read_text()
+                if self.nodes[number].poll() is not None:
+                    self._launch(number)
                 time.sleep(0.2)
+
+    def _launch(self, number: int) -> None:
+        with self.log(number).open("wb") as output:
+            self.nodes[number] = subprocess.Popen(
+                self.command(number), env=self.environment, stdout=output, stderr=output, start_new_session=True
+            )
 
     def processes(self, number: int) -> list[psutil.Process]:
         """All processes of a node that are children of its `ray start`, itself first."""

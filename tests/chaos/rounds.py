@@ -171,6 +171,7 @@ class Suite:
                 self.say(f"  {round_.demo} {round_.number}: {kill.at:6.1f} s killed {kill.kind}: {kill.whom}")
             time.sleep(0.1)
         client.kill()
+        client.wait()
         round_.errors.append(f"did not end within {max(_LEAST_LIMIT_S, _MOST_TIMES * usual):.0f} s")
         self.cluster.stop(_submission(round_))
 
