@@ -174,7 +174,7 @@ def outputs(root: Path, work_dir: str, submitted: Path) -> dict[str, Any]:
             found[name] = hashlib.sha256(plain(path.read_text()).encode()).hexdigest()
     infos = work / "context_infos.json"
     found["context_infos.json"] = json.loads(plain(infos.read_text())) if infos.exists() else "there is none"
-    found["metrics"] = _metrics(work / "metrics.jsonl")
+    found["metrics"] = json.loads(plain(json.dumps(_metrics(work / "metrics.jsonl"))))
     if (work / "trials").exists():
         found.update(_trials(work))
     return found
