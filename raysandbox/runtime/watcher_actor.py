@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from raysandbox.core.errors import WriteFailed
 from raysandbox.core.redact import redact
+from raysandbox.runtime.polling import result_of
 from raysandbox.watcher.metrics import Metric, flatten
 from raysandbox.watcher.sinks import SinkState
 from raysandbox.watcher.watcher import SandboxWatcher, WatchConfig
@@ -169,7 +170,7 @@ class _Outbox:
         self._client = uuid.uuid4().hex[:8]
         self._waiting: list[Metric] = []
         self._first = 0  # number of _waiting[0]
-        self._hurry = False
+        self._hurry = 0  # how many wait for everything to be sent
         self._closed = False
         self._refused: WriteFailed | None = None  # why the disk did not take the last batch
         self._change = threading.Condition()
@@ -193,11 +194,16 @@ class _Outbox:
         Raises:
             WriteFailed: the disk does not take it.
         """
+        end = time.monotonic() + timeout
         with self._change:
-            self._hurry = True
+            self._hurry += 1
             self._change.notify_all()
-            self._change.wait_for(lambda: not self._waiting or self._refused, timeout)
-            self._hurry = False
+            try:  # in short waits, which can be interrupted in any thread
+                while (left := end - time.monotonic()) > 0:
+                    if self._change.wait_for(lambda: not self._waiting or self._refused, min(left, _RETRY_S)):
+                        break
+            finally:
+                self._hurry -= 1
             if self._waiting and self._refused:
                 raise self._refused
             return not self._waiting
@@ -236,7 +242,7 @@ class _Outbox:
         """Waits for metrics, then a little for more of them; empty at the end."""
         with self._change:
             self._change.wait_for(lambda: self._waiting or self._closed)  # waits: for metrics, as a daemon
-            self._change.wait_for(lambda: self._hurry or self._closed or len(self._waiting) >= _BATCH, _BATCH_S)
+            self._change.wait_for(lambda: self._hurry > 0 or self._closed or len(self._waiting) >= _BATCH, _BATCH_S)
             return [] if self._closed else self._waiting[:_MAX_BATCH]
 
 
@@ -289,11 +295,10 @@ def call_actor(actor: Any, method: str, *args: Any, patience: float = _CALL_S) -
     Raises:
         OSError: it does not answer in time, or fails; a `WriteFailed` as the actor met it.
     """
-    import ray
     from ray.exceptions import RayError, RayTaskError
 
     try:
-        return ray.get(getattr(actor, method).remote(*args), timeout=patience)
+        return result_of(getattr(actor, method).remote(*args), patience)
     except RayError as error:
         if isinstance(error, RayTaskError) and isinstance(error.cause, WriteFailed):
             raise error.cause from None

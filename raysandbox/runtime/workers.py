@@ -15,6 +15,7 @@ from raysandbox.runtime.claims import Owner
 from raysandbox.runtime.distributed import train_together
 from raysandbox.runtime.draining import is_going
 from raysandbox.runtime.placement import placement_group_for
+from raysandbox.runtime.polling import result_of
 from raysandbox.runtime.slots import nodes_by_id
 from raysandbox.runtime.train_session import Training
 from raysandbox.runtime.visibility import require_seen
@@ -94,7 +95,7 @@ def _train_alone(training: Training, job: WorkerJob, log: Path) -> str:
         worker = start_actor(_Worker, job, group)
         follower: LogFollower | None = None
         try:
-            address: Any = ray.get(worker.start.remote(), timeout=START_S)
+            address: Any = result_of(worker.start.remote(), START_S)
             follower = LogFollower(address, log)
             result = worker.train.remote(training)
             # waits: as long as the training takes; timeout_s and signals end it

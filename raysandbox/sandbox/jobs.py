@@ -274,6 +274,7 @@ class JobTurn:
     updates: Mapping[str, Any]
     demand: Demand = NOTHING
     _start: float = 0.0
+    _working_since: float | None = None  # it may have waited for room before
 
     def begin(self) -> None:
         """Shows it."""
@@ -291,6 +292,7 @@ class JobTurn:
             return Piece(ready.slug, NOTHING, lambda: found)
 
         def work() -> _Outcome:
+            self._working_since = self._working_since or time.monotonic()
             with self.runner.view.job_progress(ready.slug) as progress:
                 return self.runner.do(ready, progress)
 
@@ -324,7 +326,7 @@ class JobTurn:
         runner.view.job_ended(entry, "pending", seconds)
 
     def _seconds(self) -> float:
-        return time.monotonic() - self._start
+        return time.monotonic() - (self._working_since or self._start)
 
 
 def _clear(artifacts: Path, kept: frozenset[str]) -> None:

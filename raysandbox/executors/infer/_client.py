@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import queue
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 _FIRST_WAIT_S = 1.0  # doubles with every try
 _LONGEST_WAIT_S = 60.0
 _LONGEST_PAUSE_S = 600.0  # that a server may ask for
+_POLL_S = 0.5
 _END_S = 10.0  # for connections to close
 _MANY = frozenset({408, 425, 429})  # and all above 500: another time it may work
 _HOPELESS = frozenset({401, 404, 405})  # wrong for every row alike
@@ -116,8 +118,7 @@ class ChatClient:
         thread = threading.Thread(target=loop.run_forever, name="inference", daemon=True)
         thread.start()
         try:
-            # waits: every request has its timeout and its tries, and the end of all puts None
-            while (item := found.get()) is not None:
+            while (item := _next(found)) is not None:
                 yield item
                 loop.call_soon_threadsafe(room.release)
             asking.result()  # waits: no more, None says that it is done
@@ -209,6 +210,13 @@ class ChatClient:
     def _without_key(self, text: str) -> str:
         """An answer without the key, which servers like to quote."""
         return text.replace(self.key, REDACTED) if self.key and len(self.key) >= _MIN_SECRET else text
+
+
+def _next(found: queue.SimpleQueue[tuple[int, Answer | Fault] | None]) -> tuple[int, Answer | Fault] | None:
+    """The next outcome, None at the end: every request has its timeout and its tries."""
+    while True:  # waits: in short ones, since a longer one can only be interrupted in the main thread
+        with contextlib.suppress(queue.Empty):
+            return found.get(timeout=_POLL_S)
 
 
 def value_at(value: Any, path: Sequence[str]) -> Any:
