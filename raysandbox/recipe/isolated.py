@@ -24,8 +24,11 @@ def died(error: BaseException) -> bool:
     """Whether an error of Ray says that a process died, was ended for its memory, or went with its node."""
     from ray import exceptions as ray_errors
 
-    kinds = (ray_errors.WorkerCrashedError, ray_errors.ActorDiedError, ray_errors.NodeDiedError)
-    return isinstance(error, (*kinds, ray_errors.OutOfMemoryError, ray_errors.LocalRayletDiedError))
+    # RayActorError: an actor whose node is gone is "unavailable" until Ray has declared the node dead, and
+    # by then it may have used up its retries. ObjectLostError: the result went with the node.
+    kinds = (ray_errors.WorkerCrashedError, ray_errors.RayActorError, ray_errors.NodeDiedError)
+    others = (ray_errors.OutOfMemoryError, ray_errors.LocalRayletDiedError, ray_errors.ObjectLostError)
+    return isinstance(error, (*kinds, *others))
 
 
 def one_by_one(

@@ -171,7 +171,7 @@ def _blocks(pipeline: Dataset) -> Iterator[pa.Table]:
             # waits: the block is made, and on its way or lost, which raises below
             while not ray.wait([reference], timeout=_POLL_S)[0]:
                 pass
-            yield cast(pa.Table, ray.get(reference))  # waits: no more, ray.wait has it here
+            yield ray.get(cast(Any, reference))  # waits: no more, ray.wait has it here
 
 
 class _UnitWorker:

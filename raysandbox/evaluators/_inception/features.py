@@ -76,7 +76,7 @@ class FeatureWork:
             [
                 part
                 for batch in ahead(batches)
-                for _, part in batches_that_fit(batch, len(batch), found, lambda _: refusal)
+                for _, part in batches_that_fit(list(batch), len(batch), found, lambda _: refusal)
             ]
         )
         bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
