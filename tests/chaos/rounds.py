@@ -242,7 +242,7 @@ def _outcome(done: Round) -> str:
 def _last_error(log: Path) -> str:
     """What a driver said last, without what the job server adds."""
     lines = log.read_text(errors="replace").splitlines()
-    told = [line for line in lines if line.startswith("error:") or "Traceback" in line or "Error" in line]
+    told = [line for line in lines if line.startswith("error:")] or [line for line in lines if "Error" in line]
     return (told or lines or ["it said nothing"])[-1][:500]
 
 
