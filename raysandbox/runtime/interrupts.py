@@ -13,10 +13,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-__all__ = ["WorkThread", "being_stopped", "current_thread_limits"]
+__all__ = ["ThreadLimit", "WorkThread", "being_stopped", "limited"]
 
 _AGAIN_S = 10.0  # an exception raised inside a destructor is lost: then raise it again
 _BUSY_S = 0.02
@@ -62,18 +63,12 @@ class _Target:
                     return True
             time.sleep(_BUSY_S)
 
-    def leave_limit(self, over: Callable[[], None]) -> None:
-        """Ends one of the thread's limits: what it may have raised and has not arrived yet is dropped."""
-        while True:
-            try:
-                with self._lock:
-                    over()
-                    if self._ident is not None and not self.wanted:
-                        _raise_in(self._ident, None)
-                return
-            except KeyboardInterrupt:
-                if self.wanted:
-                    raise
+    def leave(self, limit: ThreadLimit) -> None:
+        """Ends one of the thread's limits: what it has raised and has not arrived yet is dropped."""
+        with self._lock:
+            limit.closed = True
+            if self._ident is not None and not self.wanted:
+                _raise_in(self._ident, None)
 
 
 def being_stopped() -> bool:
@@ -82,13 +77,28 @@ def being_stopped() -> bool:
     return target is not None and target.wanted
 
 
+@dataclass(eq=False)
+class ThreadLimit:
+    """A time limit of a thread.
+
+    Attributes:
+        over: whether its time is over; it says so before it interrupts.
+        closed: whether it interrupts no more.
+    """
+
+    over: bool = False
+    closed: bool = False
+
+
 @contextlib.contextmanager
-def current_thread_limits(seconds: float, on_over: Callable[[], None]) -> Iterator[None]:
+def limited(seconds: float, limit: ThreadLimit) -> Iterator[None]:
     """Interrupts the calling thread, a `WorkThread`, when a time is over, and again every ten seconds.
+
+    An interruption may arrive anywhere, here too: whoever gets one closes the limit by itself.
 
     Args:
         seconds: the time.
-        on_over: called once, right before the first interruption.
+        limit: says how it stands.
 
     Raises:
         RuntimeError: the thread cannot be interrupted.
@@ -96,27 +106,28 @@ def current_thread_limits(seconds: float, on_over: Callable[[], None]) -> Iterat
     target: _Target | None = getattr(_local, "target", None)
     if target is None:
         raise RuntimeError("deadline() works in the main thread and in WorkThreads only")
-    active = [True]
     ended = threading.Event()
+
+    def still() -> bool:
+        limit.over |= not limit.closed
+        return not limit.closed
 
     def watch() -> None:
         wait = seconds
-        while not ended.wait(wait):  # waits: until the block has ended, as a daemon
-
-            def still() -> bool:
-                if active:
-                    on_over()
-                return bool(active)
-
+        while not ended.wait(wait) and not limit.closed:  # waits: until the block ends, which closes the limit
             target.interrupt(still, for_good=False)
             wait = _AGAIN_S
 
-    threading.Thread(target=watch, name="time limit", daemon=True).start()
     try:
+        threading.Thread(target=watch, name="time limit", daemon=True).start()
         yield
     finally:
-        ended.set()
-        target.leave_limit(active.clear)
+        while not limit.closed:
+            with contextlib.suppress(KeyboardInterrupt):
+                target.leave(limit)
+                ended.set()
+        if target.wanted:
+            raise KeyboardInterrupt
 
 
 class WorkThread:

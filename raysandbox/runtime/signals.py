@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from raysandbox.core.errors import JobTimeout, RunInterrupted
-from raysandbox.runtime.interrupts import being_stopped, current_thread_limits
+from raysandbox.runtime.interrupts import ThreadLimit, being_stopped, limited
 
 __all__ = ["deadline", "interruptible"]
 
@@ -71,15 +71,14 @@ def interruptible(on_signal: Callable[[int], None] | None = None) -> Iterator[No
 
 
 @dataclass(eq=False)
-class _Limit:
-    """A deadline that holds now."""
+class _Limit(ThreadLimit):
+    """A deadline.
 
-    end: float
-    over: bool = False
+    Attributes:
+        end: when it is, by the monotonic clock.
+    """
 
-    def pass_over(self) -> None:
-        """Its time is over."""
-        self.over = True
+    end: float = 0.0
 
 
 _limits: list[_Limit] = []  # outermost first
@@ -100,13 +99,14 @@ def deadline(seconds: float | None, what: str = "the work") -> Iterator[None]:
     if seconds is None:
         yield
         return
-    limit = _Limit(time.monotonic() + seconds)
+    limit = _Limit(end=time.monotonic() + seconds)
     in_main = threading.current_thread() is threading.main_thread()
     message = f"{what} ran past its limit of {seconds:g} s"
     try:
-        with _alarm(limit) if in_main else current_thread_limits(seconds, limit.pass_over):
+        with _alarm(limit) if in_main else limited(seconds, limit):
             yield
     except BaseException as error:
+        limit.closed = True
         if limit.over and not being_stopped():
             raise JobTimeout(message) from error
         raise

@@ -128,6 +128,7 @@ def test_a_log_record_is_not_torn() -> None:
         def work() -> None:
             while True:
                 logger.warning("x")
+                time.sleep(0.001)
 
         thread, ended = start(work)
         time.sleep(0.1)
