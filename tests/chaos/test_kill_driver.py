@@ -30,6 +30,7 @@ JOBS = (
 
 QUICK = """
 work_dir: work
+max_parallel_jobs: 1
 probe_job_configs:
   - {hook: ProbeViaAnalyzerHook, meta_name: a, dj_configs: {dataset_path: data.jsonl, process: [text_length_filter]}}
 execution_job_configs:

@@ -73,7 +73,7 @@ class Prober:
 class InProcess:
     """Stands for a job's workers: does units in this process, the last first."""
 
-    def __init__(self, job, log, progress, emit, report):
+    def __init__(self, job, log, progress, emit, report, models):
         pass
 
     def map(self, work, units, *, description="", python=None):

@@ -168,7 +168,8 @@ def test_what_earlier_trials_took_tells_the_cost() -> None:
     parameters = {RATIO: {"min": 0.1, "max": 0.9}}
     ids = [job.job for job in previewed(parameters).jobs]
     for trial, seconds in (("0000", 2.0), ("0001", 4.0), ("0002", 90.0)):
-        lines = [{"event": "job_done", "job": job, "seconds": seconds} for job in ids]
+        done = {"t": 0, "seq": 0, "run": "r", "event": "job_done", "seconds": seconds}
+        lines = [{**done, "job": job} for job in ids]
         path = Path("out/trials") / trial / "journal.jsonl"
         path.parent.mkdir(parents=True)
         path.write_text("".join(json.dumps(line) + "\n" for line in lines))

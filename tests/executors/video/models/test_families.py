@@ -68,7 +68,7 @@ def test_the_sizes_of_a_hub_model_are_known_before_its_weights_are_here(
     (there / "model_index.json").write_text(json.dumps(index))
     repository = tmp_path / "models--some--model"
 
-    def download(name: str, file: str) -> str:
+    def download(name: str, file: str, etag_timeout: float) -> str:
         target = repository / "snapshots" / "abc" / file
         target.parent.mkdir(parents=True, exist_ok=True)
         return str(shutil.copy(there / file, target))
