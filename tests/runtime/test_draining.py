@@ -58,6 +58,7 @@ def processes_of(node):
     return {child.name() for child in children if child.status() != psutil.STATUS_ZOMBIE}
 
 
+@pytest.mark.chaos
 def test_a_drained_node_is_given_back_with_nothing_lost(tmp_path):
     count = 500
     with raylets(tmp_path, 2, 3, gpus=1) as cluster:
@@ -84,7 +85,8 @@ def test_a_drained_node_is_given_back_with_nothing_lost(tmp_path):
     assert set(driver.of("end")[0]["groups"]) == {"REMOVED"}
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.chaos)])
+@pytest.mark.chaos
+@pytest.mark.parametrize("workers", [1, 2])
 def test_a_training_leaves_a_drained_node(tmp_path, workers):
     with raylets(tmp_path, 2, 3, gpus=workers) as cluster:
         if workers > 1:
