@@ -69,7 +69,7 @@ class ConsoleView(RunView):
             transient=True,
             disable=not console.is_terminal,
         )
-        self._task: TaskID | None = None
+        self._bar = _Bar(self._bars)
         self._jobs: dict[int, TaskID] = {}
         self._numbers: dict[int, int] = {}  # of jobs, by their identity, in the order of the configuration
 
@@ -112,7 +112,7 @@ class ConsoleView(RunView):
     @contextlib.contextmanager
     def job_progress(self, name: str) -> Iterator[WorkProgress]:
         """A bar of its own: several jobs may run."""
-        bar = _JobBar(self._bars, name)
+        bar = _Bar(self._bars, f"{name}: ")
         try:
             yield bar
         finally:
@@ -136,39 +136,34 @@ class ConsoleView(RunView):
 
     def begin(self, description: str, total: float | None = None, unit: str = "rows") -> None:
         """Starts a bar."""
-        self.end()
-        suffix = f" ({unit})" if unit else ""
-        self._task = self._bars.add_task(escape(description + suffix), total=total)
+        self._bar.begin(description, total, unit)
 
     def advance(self, amount: float) -> None:
         """Moves the bar on."""
-        if self._task is not None:
-            self._bars.advance(self._task, amount)
+        self._bar.advance(amount)
 
     def end(self) -> None:
         """Takes the bar away."""
-        if self._task is not None:
-            self._bars.remove_task(self._task)
-            self._task = None
+        self._bar.end()
 
 
-class _JobBar(WorkProgress):
-    """The bar of one job's current step.
+class _Bar(WorkProgress):
+    """The bar of one job's current step, or of a search.
 
     Args:
         bars: where it is drawn.
-        name: of the job.
+        prefix: what stands before each description.
     """
 
-    def __init__(self, bars: Progress, name: str) -> None:
-        self._bars, self._name = bars, name
+    def __init__(self, bars: Progress, prefix: str = "") -> None:
+        self._bars, self._prefix = bars, prefix
         self._task: TaskID | None = None
 
     def begin(self, description: str, total: float | None = None, unit: str = "rows") -> None:
         """Starts a bar."""
         self.end()
         suffix = f" ({unit})" if unit else ""
-        self._task = self._bars.add_task(escape(f"{self._name}: {description}{suffix}"), total=total)
+        self._task = self._bars.add_task(escape(f"{self._prefix}{description}{suffix}"), total=total)
 
     def advance(self, amount: float) -> None:
         """Moves the bar on."""

@@ -141,7 +141,9 @@ def test_a_model_is_fetched_by_diffusers_and_its_index_alone_where_that_does(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda self, name, timeout: None)
     asked: list[str] = []
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda name, file, **_: asked.append(file) or str(copy / file))
+    monkeypatch.setattr(
+        "huggingface_hub.hf_hub_download", lambda name, file, **_: asked.append(file) or str(copy / file)
+    )
     assert fetch(PipelineSource("some/model"), weights=False) == copy
     assert asked == ["model_index.json", "vae/config.json"]
 
