@@ -45,10 +45,10 @@ def end_all() -> None:
         for pid in found:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
         time.sleep(0.005)
+    with contextlib.suppress(ChildProcessError):  # the first process of a container may wait for nobody
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 def _die_with_parent() -> None:

@@ -52,7 +52,7 @@ def a_search(
     told = {"name": "quality", "metric": {"name": "score", "goal": goal, "target": None}, "method": "bayes"}
     told |= {"parameters": forms, "num_trials": 20, "seeds": [], **more}
     atomic_write(work_dir / "artifacts/search/search.json", json.dumps(told))
-    atomic_write(work_dir / "status.json", json.dumps({"state": "done", "exit": 0, "notes": ["said <b>"]}))
+    atomic_write(work_dir / "status.json", json.dumps({"state": "done", "exit": 0, "jobs": {}, "notes": ["said <b>"]}))
     journal = Journal(work_dir / "journal.jsonl", "run")
     log = SearchLog(journal, work_dir / "journal.jsonl")
     for record in records:

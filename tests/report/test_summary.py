@@ -10,11 +10,11 @@ from raysandbox.report.summary import collect, show_number
 
 def lines(path: Path, rows: list[dict]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path.write_text("".join(json.dumps({"t": 1, "seq": seq, "run": "r", **row}) + "\n" for seq, row in enumerate(rows)))
 
 
 def metric(name: str, value: object, job: str, unit: str, step: int | None = None) -> dict:
-    return {"t": 1, "name": name, "value": value, "step": step, "job": job, "unit": unit}
+    return {"name": name, "value": value, "step": step, "job": job, "unit": unit}
 
 
 def a_run(work_dir: Path) -> None:
