@@ -1,4 +1,4 @@
-"""Where the values of a trial go: addresses in a configuration, and the configuration of a trial."""
+"""Where the values of a trial go: addresses in a configuration, and the configuration with values there."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from raysandbox.config.documents import Document
 from raysandbox.config.dotted import set_dotted
@@ -21,33 +21,10 @@ from raysandbox.sandbox.drafts import UNKNOWN, Drafts, put_together, same_path
 from raysandbox.sandbox.paths import PathMap, is_inside
 from raysandbox.sandbox.plan import ExperimentPlan, PlannedJob
 
-if TYPE_CHECKING:
-    from raysandbox.hpo.schema import Search
-
-__all__ = ["Addresses", "trial_config", "with_values"]
+__all__ = ["Addresses", "with_values"]
 
 _PARTS = ("dj_configs", "extra_configs")
 _OF_THE_SEARCH = ("hpo_config", "work_dir", "resume", "cache_dir", "watcher", "project_name", "experiment_name")
-
-
-def trial_config(
-    config: SandboxConfig, search: Search, params: Mapping[str, Any], seed: int | None = None
-) -> SandboxConfig:
-    """The configuration of one trial: the search's, with some values replaced and without `hpo_config`.
-
-    Args:
-        config: of the search; not changed.
-        search: knows where values go.
-        params: parameter → value; parameters that are left out keep the configuration's value.
-        seed: of this repeat; None sets none.
-
-    Raises:
-        ConfigError: a value cannot stand where it goes.
-    """
-    values = [(address, value) for name, value in params.items() for address in search.addresses[name]]
-    if seed is not None:
-        values += [(address, seed) for address in search.seed_addresses]
-    return with_values(config, values)
 
 
 def with_values(config: SandboxConfig, values: Iterable[tuple[str, Any]]) -> SandboxConfig:

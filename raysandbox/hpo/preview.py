@@ -16,7 +16,6 @@ from raysandbox.core.errors import UserError
 from raysandbox.core.events import read_events
 from raysandbox.core.files import cache_dir
 from raysandbox.core.keys import DigestMemo, canonical_json
-from raysandbox.hpo.assign import trial_config
 from raysandbox.hpo.bundles import share_of
 from raysandbox.hpo.points import FixedPoints
 from raysandbox.hpo.preview_tables import JobForecast, SearchPreview
@@ -252,7 +251,7 @@ class _Lookup:
 
     def _plan(self, trial: _Trial) -> ExperimentPlan:
         if trial.number not in self._plans:
-            config = trial_config(self._config, self._search, trial.params, trial.seed)
+            config = self._search.trial_config(self._config, trial.params, trial.seed)
             self._plans[trial.number] = make_plan(config, PathMap(self.work_dir, self._root))
         return self._plans[trial.number]
 

@@ -13,7 +13,7 @@ from raysandbox.config.schema import SandboxConfig
 from raysandbox.config.validation import fit
 from raysandbox.core.errors import ConfigError, Problem, UserError, did_you_mean
 from raysandbox.hpo.algorithms import SCHEDULERS, SEARCH_ALGORITHMS, read_algorithm
-from raysandbox.hpo.assign import Addresses
+from raysandbox.hpo.assign import Addresses, with_values
 from raysandbox.hpo.objective import Objective, find_objective
 from raysandbox.hpo.parameters import algorithm_problems, read_parameters
 from raysandbox.hpo.space import Parameter, SearchSpace
@@ -95,6 +95,22 @@ class Search:
     def num_trials(self) -> int | None:
         """Points times repeats."""
         return None if self.num_points is None else self.num_points * max(1, len(self.seeds))
+
+    def trial_config(self, config: SandboxConfig, params: Mapping[str, Any], seed: int | None = None) -> SandboxConfig:
+        """The configuration of one trial: the search's, with some values replaced and without `hpo_config`.
+
+        Args:
+            config: of the search; not changed.
+            params: parameter → value; parameters that are left out keep the configuration's value.
+            seed: of this repeat; None sets none.
+
+        Raises:
+            ConfigError: a value cannot stand where it goes.
+        """
+        values = [(address, value) for name, value in params.items() for address in self.addresses[name]]
+        if seed is not None:
+            values += [(address, seed) for address in self.seed_addresses]
+        return with_values(config, values)
 
 
 def read_search(

@@ -20,7 +20,6 @@ from raysandbox.core.events import Journal, read_events
 from raysandbox.core.files import atomic_write, cache_dir, link_or_copy
 from raysandbox.core.keys import DigestMemo, digest
 from raysandbox.core.redact import redact, redact_text, secret_values
-from raysandbox.hpo.assign import trial_config
 from raysandbox.hpo.bundles import Share, share_of
 from raysandbox.hpo.planning import plan_search
 from raysandbox.hpo.recorder import Recorder, callback
@@ -345,7 +344,7 @@ class _SearchRun:
         best = best_trial(read_trials(journal), self.search.metric.goal)
         if best is None:
             return None
-        config = trial_config(self.plan.config, self.search, best.params, best.seed)
+        config = self.search.trial_config(self.plan.config, best.params, best.seed)
         settings = config.settings
         data = {
             **config.document.data,

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 from raysandbox.config.schema import SandboxConfig
 from raysandbox.core.errors import UserError
 from raysandbox.core.redact import redact_text
-from raysandbox.hpo.assign import trial_config
 from raysandbox.hpo.runner import Errand, Outcome, start_runner
 from raysandbox.hpo.schema import Search
 from raysandbox.runtime.actors import LOST_TRIES
@@ -87,7 +86,7 @@ class Setting:
             ConfigError: the values do not go together.
         """
         return Errand(
-            config=trial_config(self.config, self.search, params, seed),
+            config=self.search.trial_config(self.config, params, seed),
             work_dir=self.work_dir,
             root=self.root,
             cache_dir=self.cache_dir,

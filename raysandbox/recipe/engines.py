@@ -3,35 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Protocol
 
-from raysandbox.ops.base import OpResources
-from raysandbox.recipe.parts import Unit, UnitReport
+from raysandbox.recipe.parts import Unit, UnitReport, UnitWork
 
-__all__ = ["Engine", "LocalEngine", "UnitWork", "engine_named"]
-
-
-class UnitWork(Protocol):
-    """What is done with each unit: a dataclass, pickled to where units run.
-
-    Attributes:
-        staging: folder where units leave their files.
-    """
-
-    @property
-    def staging(self) -> Path:
-        """Folder where units leave their files."""
-        ...
-
-    @property
-    def resources(self) -> tuple[OpResources, ...]:
-        """What those of its operators ask that need workers of their own; empty when any worker will do."""
-        ...
-
-    def run(self, unit: Unit) -> UnitReport:
-        """Does one unit."""
-        ...
+__all__ = ["Engine", "LocalEngine", "engine_named"]
 
 
 class Engine(Protocol):

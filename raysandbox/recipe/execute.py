@@ -21,9 +21,9 @@ from raysandbox.core.files import atomic_path, remove
 from raysandbox.core.progress import Progress
 from raysandbox.ops.base import Deduplicator, Rewriter
 from raysandbox.recipe.blocks import Needs, output_rows
-from raysandbox.recipe.engines import Engine, UnitWork
+from raysandbox.recipe.engines import Engine
 from raysandbox.recipe.fused import FusedOps, Tally, needs_of
-from raysandbox.recipe.parts import SHOWN_BAD_ROWS, InMemory, Staged, StatSum, Unit, UnitReport, rows_at
+from raysandbox.recipe.parts import SHOWN_BAD_ROWS, InMemory, Staged, StatSum, Unit, UnitReport, UnitWork, rows_at
 from raysandbox.recipe.plan import Segment, operator_seed
 from raysandbox.recipe.rows import Row
 from raysandbox.recipe.trace import TraceSpec

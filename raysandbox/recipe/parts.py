@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,7 @@ from pyarrow import ipc
 
 from raysandbox.core.keys import FileStamps
 from raysandbox.ops.arrays import numpy_of
+from raysandbox.ops.base import OpResources
 from raysandbox.recipe.blocks import (
     ROW_COLUMN,
     BadRow,
@@ -41,6 +42,7 @@ __all__ = [
     "StatSum",
     "Unit",
     "UnitReport",
+    "UnitWork",
     "rows_at",
     "staged_blocks",
 ]
@@ -186,6 +188,28 @@ class UnitReport:
         self.lines = [RowDigests.joined(self.lines).select(keep)] if self.lines else []
         for part in self.parts:  # lines stand in one part
             self.size = _select_lines(part, keep)
+
+
+class UnitWork(Protocol):
+    """What is done with each unit: a dataclass, pickled to where units run.
+
+    Attributes:
+        staging: folder where units leave their files.
+    """
+
+    @property
+    def staging(self) -> Path:
+        """Folder where units leave their files."""
+        ...
+
+    @property
+    def resources(self) -> tuple[OpResources, ...]:
+        """What those of its operators ask that need workers of their own; empty when any worker will do."""
+        ...
+
+    def run(self, unit: Unit) -> UnitReport:
+        """Does one unit."""
+        ...
 
 
 def rows_at(reports: Sequence[UnitReport], wanted: Collection[int]) -> dict[int, Row]:

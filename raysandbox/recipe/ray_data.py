@@ -23,13 +23,11 @@ from raysandbox.ops.base import Operator
 from raysandbox.ops.custom import custom_modules
 from raysandbox.recipe.inputs import ReadTask
 from raysandbox.recipe.isolated import died, one_by_one
-from raysandbox.recipe.parts import Unit, UnitReport
+from raysandbox.recipe.parts import Unit, UnitReport, UnitWork
 from raysandbox.recipe.shipping import RESULT, packed, run_packed, unpacked
 
 if TYPE_CHECKING:
     from ray.data import Dataset
-
-    from raysandbox.recipe.engines import UnitWork
 
 __all__ = ["RayDataEngine"]
 

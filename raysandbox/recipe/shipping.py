@@ -10,16 +10,13 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import pyarrow as pa
 
 from raysandbox.core.disk import writes
 from raysandbox.core.errors import UserError, WriteFailed
-from raysandbox.recipe.parts import Staged, Unit, UnitReport
-
-if TYPE_CHECKING:
-    from raysandbox.recipe.engines import UnitWork
+from raysandbox.recipe.parts import Staged, Unit, UnitReport, UnitWork
 
 __all__ = ["RESULT", "packed", "run_packed", "unpacked"]
 

@@ -10,8 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from raysandbox.core.runner import Workers
-from raysandbox.recipe import engines
-from raysandbox.recipe.parts import Unit, UnitReport
+from raysandbox.recipe.parts import Unit, UnitReport, UnitWork
 from raysandbox.recipe.shipping import packed, run_packed, unpacked
 
 __all__ = ["WorkerEngine"]
@@ -31,7 +30,7 @@ class WorkerEngine:
         self._workers = workers
         self._description = description
 
-    def run(self, work: engines.UnitWork, units: Sequence[Unit]) -> Iterator[UnitReport]:
+    def run(self, work: UnitWork, units: Sequence[Unit]) -> Iterator[UnitReport]:
         """Yields the reports in the order of the units; their files stand in `work.staging`."""
         early: dict[int, Any] = {}
         due = 0
@@ -49,7 +48,7 @@ class WorkerEngine:
 class _InWorker:
     """Does units in a worker (`core.runner.UnitWork`)."""
 
-    work: engines.UnitWork
+    work: UnitWork
 
     def load(self, device: str) -> None:
         """Hides the GPUs of the machine from a worker that holds none: Ray leaves them visible."""

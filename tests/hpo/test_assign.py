@@ -12,7 +12,7 @@ from raysandbox.config.documents import Document, load_document
 from raysandbox.config.load import parse_config
 from raysandbox.config.schema import SandboxConfig
 from raysandbox.core.errors import ConfigError, UserError
-from raysandbox.hpo.assign import Addresses, trial_config, with_values
+from raysandbox.hpo.assign import Addresses, with_values
 from raysandbox.hpo.schema import read_search
 from raysandbox.sandbox.drafts import put_together
 from raysandbox.sandbox.paths import PathMap
@@ -233,7 +233,7 @@ def test_the_configuration_of_a_trial(config: SandboxConfig) -> None:
     assert search is not None, problems
     before = copy.deepcopy(document.data)
     params = {"text_length_filter.min_len": 5, "anonymous.train.extra_configs.steps": 8}
-    trial = trial_config(config, search, params, seed=4)
+    trial = search.trial_config(config, params, seed=4)
     assert trial.settings.hpo_config is None
     assert trial.document.data["hpo_config"] is None
     assert document.data == before

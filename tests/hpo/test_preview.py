@@ -13,7 +13,6 @@ from raysandbox.config.load import load_config
 from raysandbox.config.schema import SandboxConfig
 from raysandbox.core.events import read_events
 from raysandbox.hpo import preview as preview_module
-from raysandbox.hpo.assign import trial_config
 from raysandbox.hpo.planning import plan_search
 from raysandbox.hpo.preview import preview_search
 from raysandbox.hpo.preview_tables import SearchPreview
@@ -142,7 +141,7 @@ def test_repeats_multiply_what_the_seed_reaches() -> None:
 @pytest.mark.usefixtures("workspace")
 def test_the_keys_looked_up_are_those_of_the_run() -> None:
     config, plan, search = planned({RATIO: {"values": [0.4, 0.8]}}, method="grid")
-    run_experiment(replace_work_dir(trial_config(config, search, {RATIO: 0.8}, None)))
+    run_experiment(replace_work_dir(search.trial_config(config, {RATIO: 0.8}, None)))
     store = Store(
         {e["key"]: e["seconds"] for e in read_events(Path("elsewhere/journal.jsonl")) if e["event"] == "job_done"}
     )
