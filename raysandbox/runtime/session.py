@@ -14,10 +14,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import raysandbox
 from raysandbox.core.errors import UserError
+from raysandbox.runtime.local_ray import start_local
 from raysandbox.runtime.main_thread import in_main_thread
 
 __all__ = [
@@ -38,8 +39,6 @@ NAMESPACE = "raysandbox"
 _LOOPBACK = "127.0.0.1"
 _SETTLE_S = 60.0  # for the raylets of this machine to unpack a job's working directory
 _CONNECT_S = 10.0
-# Without this, Ray replaces 127.0.0.1 by the machine's address and listens on every interface.
-_LOOPBACK_SWITCH = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 _started: str | None = None  # "local" or "cluster" once this process has connected
 
@@ -111,7 +110,7 @@ def ensure_ray(*, num_cpus: int | None = None, num_gpus: int | None = None) -> N
         num_gpus: logical GPUs of a local Ray; the machine's by default.
 
     Raises:
-        UserError: the cluster cannot be reached or refuses the token.
+        UserError: the cluster cannot be reached or refuses the token, or a local Ray does not start.
     """
     if not is_connected():
         in_main_thread(partial(_connect_or_start, num_cpus, num_gpus))  # Ray ends with the thread that started it
@@ -147,15 +146,7 @@ def _start(num_cpus: int | None, num_gpus: int | None) -> None:
         if in_ray_job():
             _settle_working_dir(folder)
     else:
-        with _loopback_only(), _fewer_processes():
-            ray.init(
-                address="local",
-                num_cpus=num_cpus,
-                num_gpus=num_gpus,
-                include_dashboard=False,
-                _node_ip_address=_LOOPBACK,
-                **common,
-            )
+        start_local(partial(ray.init, num_cpus=num_cpus, num_gpus=num_gpus, _node_ip_address=_LOOPBACK, **common))
         _started = "local"
         atexit.register(shutdown_ray)  # before Ray's own, which waits half a second first
 
@@ -224,7 +215,7 @@ def _connect(address: str, common: Mapping[str, Any]) -> None:
             f"the Ray cluster at {address} refuses this token: export RAY_AUTH_MODE=token and "
             f"RAY_AUTH_TOKEN_PATH=FILE with the cluster's token (`ray get-auth-token` on its head node)"
         ) from error
-    except (OSError, RuntimeError) as error:
+    except Exception as error:  # Ray's own are of all kinds, bare ones too
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         raise UserError(
             f"cannot connect to the Ray cluster at {address} (RAY_ADDRESS): {reason} "
@@ -281,36 +272,3 @@ def _code_for_workers() -> dict[str, Any]:
     if in_ray_job() and package.is_relative_to(Path.cwd()):
         return {}
     return {"py_modules": [str(package)]}
-
-
-@contextlib.contextmanager
-def _loopback_only() -> Iterator[None]:
-    """Makes `ray.init` keep the loopback address, so that no port is open to the network."""
-    from ray._private import ray_constants
-
-    before = ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    os.environ[_LOOPBACK_SWITCH] = "0"  # for the processes that Ray starts
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
-        del os.environ[_LOOPBACK_SWITCH]
-
-
-@contextlib.contextmanager
-def _fewer_processes() -> Iterator[None]:
-    """Makes `ray.init` leave out the autoscaler's monitor, the log monitor and the dashboard.
-
-    Nothing here asks them, a local Ray does not grow, and each is a Python process of its own:
-    together they take 1.7 CPU seconds, and `ray.init` waits for the dashboard.
-    """
-    from ray._private import node, parameter
-
-    params, start_dashboard = parameter.RayParams, node.Node.start_api_server
-    parameter.RayParams = partial(cast(Any, params), no_monitor=True, include_log_monitor=False)
-    node.Node.start_api_server = _nothing
-    try:
-        yield
-    finally:
-        parameter.RayParams, node.Node.start_api_server = params, start_dashboard
