@@ -12,7 +12,7 @@ from raysandbox.core.errors import ConfigError, JobFailed
 from raysandbox.core.events import read_events
 from raysandbox.sandbox.trials import TrialRecord, read_trials
 from tests.hpo.tiny_searches import ROWS, filtering, training, write
-from tests.runtime.test_elastic_workers import groups_held
+from tests.runtime.elastic import groups_held
 
 pytestmark = pytest.mark.usefixtures("cluster", "texts")
 

@@ -1,4 +1,4 @@
-"""A driver for test_elastic_workers: units over workers that come and go; tells what happens, a JSON object a line."""
+"""A driver on raylets: units over workers that come and go; tells what happens, a JSON object a line."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from raysandbox.runtime import crew, draining, places
 from raysandbox.runtime.draining import draining_nodes, is_going, staying
 from raysandbox.runtime.session import Cluster, Node
 from tests.chaos.raylets import raylets
-from tests.runtime.test_elastic_workers import Driver, Seen, Work, groups_held
+from tests.runtime.elastic import Driver, Seen, Work, groups_held, runs_in
 
 
 def test_what_ray_says_of_deadlines(monkeypatch):
@@ -61,8 +61,7 @@ def processes_of(node):
 @pytest.mark.chaos
 def test_a_drained_node_is_given_back_with_nothing_lost(tmp_path):
     count = 500
-    with raylets(tmp_path, 2, 3, gpus=1) as cluster:
-        driver = Driver(cluster, tmp_path, count, 0.3)
+    with raylets(tmp_path, 2, 3, gpus=1) as cluster, Driver(cluster, tmp_path, count, 0.3) as driver:
         driver.wait_for("unit", node="127.0.0.3")
         cluster.drain(3, 60)
         driver.wait_for("worker_draining", node="127.0.0.3")
@@ -79,8 +78,7 @@ def test_a_drained_node_is_given_back_with_nothing_lost(tmp_path):
     units = driver.of("unit")
     assert sorted(unit["index"] for unit in units) == list(range(count))
     assert sum(unit["node"] == "127.0.0.3" for unit in units) <= len(before) + 1
-    runs = sum(len(path.read_text().splitlines()) for path in tmp_path.glob("runs-*"))
-    assert runs == count  # nothing was done twice
+    assert runs_in(tmp_path) == count  # nothing was done twice
     assert driver.of("worker_lost") == []
     assert set(driver.of("end")[0]["groups"]) == {"REMOVED"}
 
@@ -88,14 +86,14 @@ def test_a_drained_node_is_given_back_with_nothing_lost(tmp_path):
 @pytest.mark.chaos
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_training_leaves_a_drained_node(tmp_path, workers):
-    with raylets(tmp_path, 2, 3, gpus=workers) as cluster:
-        if workers > 1:
-            cluster.start(4)
-        driver = Driver(cluster, tmp_path, workers, script="drained_driver.py")
+    with (
+        raylets(tmp_path, 2, 3, gpus=workers) as cluster,  # the driver leaves no room for it on the head at first
+        Driver(cluster, tmp_path, workers, script="drained_driver.py") as driver,
+    ):
         driver.wait_for("begun")
         cluster.drain(3, 600)
         driver.end()
     (end,) = driver.of("end")
-    assert "127.0.0.3" in {path.read_text() for path in tmp_path.glob("begun-*")}
+    assert [path.read_text() for path in tmp_path.glob("begun-*")] == ["127.0.0.3"] * workers
     assert end["where"] != "127.0.0.3"
     assert set(end["groups"]) == {"REMOVED"}

@@ -1,12 +1,7 @@
 """Workers that come and go with the cluster; units that fail are tried elsewhere."""
 
-import json
 import os
 import re
-import signal
-import subprocess
-import sys
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,97 +9,11 @@ from pathlib import Path
 import pytest
 
 from raysandbox.core.errors import JobFailed
-from raysandbox.core.progress import Progress
 from raysandbox.core.runner import UnitFailed
 from raysandbox.runtime import pace
 from raysandbox.runtime.placement import Resources, placement_group_for
-from raysandbox.runtime.unit_workers import JobWorkers
 from tests.chaos.raylets import raylets
-from tests.runtime.test_unit_workers import Job
-
-ROOT = Path(__file__).parents[2]
-
-
-FOREVER_S = 1000.0
-
-
-def is_first(folder: Path) -> bool:
-    """Whether this process is the first that asks."""
-    try:
-        (folder / "first").touch(exist_ok=False)
-    except FileExistsError:
-        return False
-    return True
-
-
-@dataclass(frozen=True)
-class Work:
-    """Answers with its process; strings say what else to do."""
-
-    folder: Path
-    load_error: str = ""
-    meet: int = 2
-    hang_in_load: bool = False  # of the first process
-
-    def load(self, device):
-        if self.hang_in_load and is_first(self.folder):
-            time.sleep(FOREVER_S)
-        if self.load_error:
-            raise ValueError(self.load_error)
-        (self.folder / f"loaded-{os.getpid()}").touch()
-
-    def run(self, unit, state):
-        mark = self.folder / f"{unit}-{os.getpid()}"
-        if unit == "fail":
-            mark.touch()
-            raise ValueError("no such luck")
-        if unit == "fail here":  # in the first process that has it, as long as there is another one
-            while len(list(self.folder.glob("loaded-*"))) < 2:
-                time.sleep(0.01)
-            if not list(self.folder.glob("fail here-*")):
-                mark.touch()
-            if mark.exists():
-                raise ValueError("no such luck here")
-        self._wait(unit, mark)
-        if unit == "die":
-            os.kill(os.getpid(), signal.SIGKILL)
-        return os.getpid()
-
-    def _wait(self, unit, mark):
-        if unit == "meet":  # in as many processes at once as there are such units
-            mark.touch()
-            while len(list(self.folder.glob("meet-*"))) < self.meet:
-                time.sleep(0.01)
-        if unit == "wait":
-            while not (self.folder / "go").exists():
-                time.sleep(0.01)
-        if unit == "hang once" and not list(self.folder.glob("hang once-*")):
-            mark.touch()
-            time.sleep(FOREVER_S)
-        if isinstance(unit, float):
-            time.sleep(unit)
-
-
-class Seen:
-    """Collects the events and metrics of a map."""
-
-    def __init__(self, folder, **resources):
-        self.events, self.metrics = [], []
-        self.workers = JobWorkers(
-            Job(Resources(num_cpus=0.5, **resources)),
-            folder / "logs" / "job.log",
-            Progress(),
-            lambda event, **fields: self.events.append((event, fields)),
-            lambda metrics, step=None: self.metrics.append(metrics),
-        )
-
-    def of(self, event):
-        return [fields for name, fields in self.events if name == event]
-
-
-def groups_held():
-    ray = pytest.importorskip("ray")
-    return [group for group in ray.util.placement_group_table().values() if group["state"] != "REMOVED"]
+from tests.runtime.elastic import Driver, Seen, Work, groups_held, is_first, runs_in
 
 
 def test_one_worker_for_each_gpu(cluster, tmp_path):
@@ -317,58 +226,11 @@ def test_what_takes_long_is_said_once(cluster, tmp_path, caplog, monkeypatch):
     assert re.match(r"job anonymous.evaluate#0: unit 5 on worker 0 has taken \d s so far, others took 0.01", said)
 
 
-class Driver:
-    """A driver's script on a cluster, and what it has told."""
-
-    def __init__(self, cluster, folder, *arguments, script="elastic_driver.py"):
-        self._errors = folder / "driver.err"
-        with self._errors.open("w") as errors:
-            self.process = subprocess.Popen(
-                [sys.executable, Path(__file__).with_name(script), str(folder), *map(str, arguments)],
-                env={**cluster.environment, "RAY_ADDRESS": cluster.address, "PYTHONPATH": str(ROOT)},
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-            )
-        self.told = []
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def _read(self):
-        for line in self.process.stdout:
-            if line.startswith("{"):
-                self.told.append(json.loads(line))
-
-    def wait_for(self, event, **fields):
-        end = time.monotonic() + 60
-        while not any(fields.items() <= told.items() for told in self.of(event)):
-            assert time.monotonic() < end, self.told[-5:]
-            assert self.process.poll() is None or self._reader.is_alive(), self._errors.read_text()
-            time.sleep(0.05)
-
-    def of(self, event):
-        return [told for told in list(self.told) if told["event"] == event]
-
-    def kill(self):
-        self.process.kill()
-        self.process.wait(timeout=60)
-        self._close()
-
-    def end(self):
-        assert self.process.wait(timeout=120) == 0, self._errors.read_text()
-        self._close()
-
-    def _close(self):
-        self._reader.join()
-        self.process.stdout.close()
-
-
 def test_a_node_that_dies_and_one_that_joins(tmp_path, monkeypatch):
     for name, milliseconds in (("INITIAL_DELAY", 0), ("PERIOD", 500), ("TIMEOUT", 500)):
         monkeypatch.setenv(f"RAY_health_check_{name.lower()}_ms", str(milliseconds))
     count = 500
-    with raylets(tmp_path, 2, 3, gpus=1) as cluster:
-        driver = Driver(cluster, tmp_path, count, 0.3)
+    with raylets(tmp_path, 2, 3, gpus=1) as cluster, Driver(cluster, tmp_path, count, 0.3) as driver:
         for number in (2, 3):
             driver.wait_for("unit", node=f"127.0.0.{number}")
         cluster.kill(3)
@@ -380,15 +242,13 @@ def test_a_node_that_dies_and_one_that_joins(tmp_path, monkeypatch):
     units = driver.of("unit")
     assert sorted(unit["index"] for unit in units) == list(range(count))
     assert {unit["node"] for unit in units} == {f"127.0.0.{number}" for number in (2, 3, 4)}
-    runs = sum(len(path.read_text().splitlines()) for path in tmp_path.glob("runs-*"))
-    assert runs - count <= 1  # nothing was done twice but what the lost worker had at hand
+    assert runs_in(tmp_path) - count <= 1  # nothing was done twice but what the lost worker had at hand
     assert len(driver.of("worker_lost")) == 1
     assert set(driver.of("end")[0]["groups"]) == {"REMOVED"}
 
 
 def test_last_words_of_a_worker_on_another_node(tmp_path):
-    with raylets(tmp_path, 2, 3, gpus=1) as cluster:
-        driver = Driver(cluster, tmp_path, 300, 0.3)
+    with raylets(tmp_path, 2, 3, gpus=1) as cluster, Driver(cluster, tmp_path, 300, 0.3) as driver:
         driver.wait_for("unit", node="127.0.0.3")
         (tmp_path / "crash-127.0.0.3").touch()
         driver.wait_for("worker_lost", node="127.0.0.3")

@@ -1,5 +1,6 @@
 """Several experiments on one cluster share what comes and goes."""
 
+import contextlib
 import json
 import math
 import subprocess
@@ -13,7 +14,7 @@ from raysandbox.runtime.fairness import Demand, divided, fair_share
 from raysandbox.runtime.placement import Resources
 from raysandbox.runtime.session import Cluster, Node
 from tests.chaos.raylets import raylets
-from tests.runtime.test_elastic_workers import Driver
+from tests.runtime.elastic import Driver, runs_in
 
 ALL = math.inf
 
@@ -132,13 +133,13 @@ print(json.dumps([[state for state in groups if state != "REMOVED"], actors]))
 
 @pytest.mark.timeout(600)
 def test_two_experiments_share_and_a_killed_one_gives_back(tmp_path):
-    with raylets(tmp_path, 2, cpus=4, gpus=4) as cluster:
+    with raylets(tmp_path, 2, cpus=4, gpus=4) as cluster, contextlib.ExitStack() as drivers:
         folders = [tmp_path / name for name in "abc"]
         for folder in folders:
             folder.mkdir()
-        first = Driver(cluster, folders[0], 4000, 0.3)
+        first = drivers.enter_context(Driver(cluster, folders[0], 4000, 0.3))
         settles(lambda: working(first) == 4)
-        second = Driver(cluster, folders[1], 4000, 0.3)
+        second = drivers.enter_context(Driver(cluster, folders[1], 4000, 0.3))
         print("shared after", settles(lambda: working(first) == working(second) == 2), "s")
         settles(lambda: len(second.of("unit")) >= 4)
         assert working(first) == working(second) == 2
@@ -150,8 +151,7 @@ def test_two_experiments_share_and_a_killed_one_gives_back(tmp_path):
         assert len({unit["index"] for unit in first.of("unit")}) == 4000
         assert [told["workers"] for told in first.of("fair_share")] == [2, None]
         assert first.of("worker_lost") == []
-        runs = sum(len(path.read_text().splitlines()) for path in folders[0].glob("runs-*"))
-        assert runs == 4000  # no unit was cancelled for the other's sake
+        assert runs_in(folders[0]) == 4000  # no unit was cancelled for the other's sake
         settles(lambda: not cluster.workers("UnitActor"))
         environment = {**cluster.environment, "RAY_ADDRESS": cluster.address}
         environment["RAY_API_SERVER_ADDRESS"] = cluster.dashboard
