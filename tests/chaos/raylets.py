@@ -9,9 +9,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -164,12 +165,28 @@ class Raylets:
 
 
 @contextlib.contextmanager
+def running(command: Sequence[str], log: Path, **given: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A driver that is ended with its block, whatever happens there.
+
+    Args:
+        command: what starts it.
+        log: for its output.
+        given: other arguments of `Popen`.
+    """
+    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output, **given) as driver:
+        try:
+            yield driver
+        finally:
+            driver.kill()  # and no more where it has ended
+
+
+@contextlib.contextmanager
 def raylets(folder: Path, *numbers: int, cpus: int = 2, gpus: int = 0) -> Iterator[Raylets]:
-    """A running cluster of the nodes of these numbers; 2 is the head."""
+    """A running cluster of the nodes of these numbers; the first is 2, the head."""
     cluster = Raylets(folder, cpus, gpus)
     try:
-        for number in numbers:
-            cluster.start(number)
+        cluster.start(numbers[0])
+        cluster.start(*numbers[1:])
         yield cluster
     finally:
         cluster.end()

@@ -16,7 +16,7 @@ import yaml
 
 from raysandbox.core.events import read_events
 from raysandbox.executors._video.models.tiny import make_tiny_easyanimate
-from tests.chaos.raylets import raylets
+from tests.chaos.raylets import raylets, running
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 
@@ -79,6 +79,11 @@ def units_by_node(config: Path) -> Counter[str]:
     return Counter(nodes[int(event["worker"].rpartition(":")[2])] for event in events(config, "unit_done"))
 
 
+def units_lost(config: Path) -> list[int]:
+    """Units that lost workers had at hand."""
+    return [event["unit"] for event in events(config, "worker_lost") if event["unit"] is not None]
+
+
 def wait_for(condition: Callable[[], bool], driver: subprocess.Popen[bytes], log: Path, seconds: float = 200) -> None:
     end = time.monotonic() + seconds
     while not condition():
@@ -97,16 +102,14 @@ def test_killed_actor_node_and_driver_change_no_byte(tmp_path: Path) -> None:
 
     config = tiny_generation(tmp_path / "disturbed", model)
     videos, log = tmp_path / "disturbed/videos", tmp_path / "driver.log"
-    with raylets(tmp_path, 2, 3, gpus=2) as cluster, log.open("wb") as output:
+    with raylets(tmp_path, 2, 3, gpus=2) as cluster:
         environment = {**cluster.environment, "RAY_ADDRESS": cluster.address, "OMP_NUM_THREADS": "1"}
-        driver = subprocess.Popen(command(config), cwd=config.parent, env=environment, stdout=output, stderr=output)
-        wait_for(lambda: len(events(config, "unit_done")) >= 2, driver, log)
-        cluster.workers("UnitActor")[0].kill()
-        wait_for(lambda: len(events(config, "unit_done")) >= 6, driver, log)
-        cluster.kill(3)
-        wait_for(lambda: len(events(config, "unit_done")) >= 10, driver, log)
-        driver.kill()
-        driver.wait()
+        with running(command(config), log, cwd=config.parent, env=environment) as driver:
+            wait_for(lambda: len(events(config, "unit_done")) >= 2, driver, log)
+            cluster.workers("UnitActor")[0].kill()
+            wait_for(lambda: len(events(config, "unit_done")) >= 6, driver, log)
+            cluster.kill(3)
+            wait_for(lambda: len(events(config, "unit_done")) >= 10, driver, log)
         assert 10 <= len(digests(videos)) < len(expected)
         run(config, environment, "--resume")
 
@@ -114,6 +117,7 @@ def test_killed_actor_node_and_driver_change_no_byte(tmp_path: Path) -> None:
     made = Counter(event["file"] for event in events(config, "unit_done"))
     assert set(made.values()) == {1}
     assert set(made) <= set(expected)
+    assert len(units_lost(config)) <= 1 + 2, units_lost(config)  # one of the killed worker, two of the dead node
     assert events(config, "worker_lost")
     assert not [path for path in videos.rglob("*") if "tmp" in path.name]
 
@@ -129,9 +133,12 @@ def test_a_node_that_joins_is_used_and_one_that_goes_costs_its_current_units(tmp
         seconds=1.0,
     )
     log = tmp_path / "driver.log"
-    with raylets(tmp_path, 2, 3, gpus=2) as cluster, log.open("wb") as output:
-        environment = {**cluster.environment, "RAY_ADDRESS": cluster.address}
-        driver = subprocess.Popen(command(config), cwd=tmp_path, env=environment, stdout=output, stderr=output)
+    with (
+        raylets(tmp_path, 2, 3, gpus=2) as cluster,
+        running(
+            command(config), log, cwd=tmp_path, env={**cluster.environment, "RAY_ADDRESS": cluster.address}
+        ) as driver,
+    ):
         wait_for(lambda: units_by_node(config)["127.0.0.3"] >= 2, driver, log)
         cluster.kill(3)
         cluster.start(4)
@@ -141,7 +148,8 @@ def test_a_node_that_joins_is_used_and_one_that_goes_costs_its_current_units(tmp
     made = Counter(event["file"] for event in events(config, "unit_done"))
     assert len(made) == 80
     assert set(made.values()) == {1}
+    assert len(units_lost(config)) <= 2, units_lost(config)  # what its two workers had at hand
     by_node = units_by_node(config)
     assert set(by_node) == {"127.0.0.2", "127.0.0.3", "127.0.0.4"}
     assert by_node["127.0.0.4"] >= 4, by_node
-    print(by_node)
+    print(by_node, "lost:", units_lost(config))
