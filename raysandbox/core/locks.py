@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
+from raysandbox.core.disk import dispensable
+
 __all__ = ["KeyLocks", "Lease"]
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
@@ -41,6 +43,9 @@ class KeyLocks:
     some and asks for more must do so in one order everywhere: those of jobs before those of statistics
     and scores.
 
+    Where no lock can be had (a folder that is read-only or full, a file system without `flock`) that is said once and
+    the work goes on: locks spare work that is done twice, and nothing is wrong without them.
+
     Attributes:
         folder: where the files are.
     """
@@ -65,8 +70,8 @@ class KeyLocks:
 
     def sweep(self, older_than_s: float = _OLD_S) -> None:
         """Removes the files of processes that were killed; those of held locks stay."""
-        with contextlib.suppress(FileNotFoundError):  # the folder, or a file that its holder removed just now
-            for path in list(self.folder.glob("*.lock")):
+        for path in list(self.folder.glob("*.lock")):
+            with contextlib.suppress(OSError):  # its holder removed it just now, or nobody may
                 if time.time() - path.stat().st_mtime > older_than_s:
                     opened: list[int] = []
                     if _try(path, opened):
@@ -94,10 +99,10 @@ class Lease:
 
     def __enter__(self) -> Lease:
         """Takes all keys, and waits for those that others hold."""
-        self.locks.folder.mkdir(parents=True, exist_ok=True)
         try:
             for key in self.keys:
-                self._take(key)
+                with dispensable("a lock", self.locks.file(key)):  # others may then do the same work once more
+                    self._take(key)
             return self
         except BaseException:  # a signal while it waits
             self.give_back(self.keys)
@@ -124,6 +129,7 @@ class Lease:
         path = self.locks.file(key)
         if path in _mine():
             return
+        path.parent.mkdir(parents=True, exist_ok=True)
         pause, told = _FIRST_PAUSE_S, -_REMINDER_S
         started = time.monotonic()
         while not self._got(key, path):
@@ -181,12 +187,16 @@ def _try(path: Path, opened: list[int]) -> bool:
             return False
         except FileNotFoundError:
             pass
+        except OSError:  # a file system without locks
+            os.close(opened.pop())
+            raise
         os.close(opened.pop())
 
 
 def _give_back(path: Path, descriptor: int) -> None:
     try:
-        path.unlink(missing_ok=True)  # while it is held: after that it may be another one's
+        with contextlib.suppress(OSError):  # none there, or a disk that is read-only by now
+            path.unlink()  # while it is held: after that it may be another one's
         fcntl.flock(descriptor, fcntl.LOCK_UN)  # for children too that share the descriptor
     finally:
         os.close(descriptor)

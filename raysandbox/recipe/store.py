@@ -46,7 +46,8 @@ class StatisticsStore:
         for stat, entry in sorted(found, key=lambda item: item[0].st_mtime):
             if excess <= 0:
                 return
-            entry.unlink(missing_ok=True)  # another run may prune as well
+            with suppress(OSError):  # another run may prune as well, or nobody may write here
+                entry.unlink()
             excess -= stat.st_size
 
 
@@ -77,7 +78,7 @@ class UnitFolder:
             return None
         try:
             content = path.read_bytes()
-        except FileNotFoundError:  # pruned by another run
+        except OSError:  # pruned by another run, or one may not read it
             return None
         if _checksum(content) != path.stem.rpartition("-")[2]:
             self.damaged += 1
@@ -123,7 +124,8 @@ class UnitFolder:
         """Removes an entry, if there is one."""
         path = self._listing().pop(key[:_KEY], None)
         if path is not None:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # gone, or nobody may write here
+                path.unlink()
 
     def _listing(self) -> dict[str, Path]:
         if self._files is None:
@@ -135,7 +137,7 @@ def _entries(folder: Path) -> Mapping[str, Path]:
     try:
         with os.scandir(folder) as entries:
             names = sorted(entry.name for entry in entries if entry.name.endswith(".parquet"))
-    except FileNotFoundError:
+    except OSError:  # none there, or one may not read it
         return {}
     return {name.partition("-")[0]: folder / name for name in names}
 
