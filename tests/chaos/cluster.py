@@ -57,8 +57,24 @@ def why_not() -> str:
     return "" if tried.returncode == 0 else f"no mount namespaces here: {tried.stderr.decode().strip()}"
 
 
+class _Folders:
+    """What is submitted, and where outputs go."""
+
+    folder: Path
+
+    @property
+    def submitted(self) -> Path:
+        """What is submitted; of a cluster, only the head sees it."""
+        return self.folder / "submitted"
+
+    @property
+    def shared(self) -> Path:
+        """Where outputs go; all nodes see it."""
+        return self.folder / "shared"
+
+
 @dataclass
-class ChaosCluster(Raylets):
+class ChaosCluster(_Folders, Raylets):
     """Machines with files of their own, and a folder that all of them share.
 
     Attributes:
@@ -66,12 +82,14 @@ class ChaosCluster(Raylets):
         session: where the head's Ray has its sessions; each worker has a folder of its own there.
         environments: isolated environments that every machine has.
         others: the nodes besides the head that may be killed.
+        clients: every `ray job submit`; they end with the cluster.
     """
 
     mark: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     session: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="rc-", dir="/tmp")))
     environments: Path = Path("/nowhere")
     others: Sequence[int] = ()
+    clients: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for folder in (self.submitted, self.shared, self.folder / "home" / ENVIRONMENTS, self.package):
@@ -81,16 +99,6 @@ class ChaosCluster(Raylets):
                 if not built.name.startswith("."):
                     (self.folder / "home" / ENVIRONMENTS / built.name).symlink_to(built.resolve())
         shutil.copytree(ROOT / "raysandbox", self.package / "raysandbox", ignore=shutil.ignore_patterns("__pycache__"))
-
-    @property
-    def submitted(self) -> Path:
-        """What is submitted; only the head sees it."""
-        return self.folder / "submitted"
-
-    @property
-    def shared(self) -> Path:
-        """What all nodes see."""
-        return self.folder / "shared"
 
     @property
     def package(self) -> Path:
@@ -208,9 +216,11 @@ class ChaosCluster(Raylets):
         command += ["--submission-id", submission, "--runtime-env-json", variables]
         command += ["--", "python", "-m", "raysandbox", "run", *run]
         with log.open("ab") as output:
-            return subprocess.Popen(
+            client = subprocess.Popen(
                 command, cwd=self.submitted, env=self.environment, stdout=output, stderr=output, start_new_session=True
             )
+        self.clients.append(client)
+        return client
 
     def wait_for_jobs(self, seconds: float = 60) -> None:
         """Waits for the job server, which comes after the raylet."""
@@ -224,11 +234,13 @@ class ChaosCluster(Raylets):
         for process in self.marked():
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
+        for client in self.clients:
+            client.wait(timeout=30)
         shutil.rmtree(self.session, ignore_errors=True)
 
 
 @dataclass
-class OneMachine:
+class OneMachine(_Folders):
     """This machine alone: a submission is a driver, which starts a Ray of its own.
 
     Attributes:
@@ -244,16 +256,6 @@ class OneMachine:
     def __post_init__(self) -> None:
         for folder in (self.submitted, self.shared, self.folder / "home"):
             folder.mkdir(parents=True, exist_ok=True)
-
-    @property
-    def submitted(self) -> Path:
-        """Where the configuration is."""
-        return self.folder / "submitted"
-
-    @property
-    def shared(self) -> Path:
-        """Where outputs go."""
-        return self.folder / "shared"
 
     def marked(self) -> list[psutil.Process]:
         """Every process of a run."""
