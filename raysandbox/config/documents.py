@@ -19,7 +19,11 @@ __all__ = ["Document", "KeyPath", "load_document", "parse_value", "place_of", "s
 
 KeyPath = tuple[str | int, ...]
 
-_MAX_NODES = 1_000_000  # aliases can expand a small file without bound
+_MAX_BYTES = 16 * 1024**2
+_MAX_DEPTH = 100
+_LARGEST = 10**300  # of whole numbers: larger ones have no float beside them
+_MAX_NODES = 200_000  # aliases can expand a small file without bound
+_MERGE = "tag:yaml.org,2002:merge"
 _SURROGATES = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
 _ENV = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)(?:,([^}]*))?\}")
 
@@ -115,13 +119,18 @@ def load_document(path: str | Path, source: str | None = None) -> Document:
     """
     source = source or str(path)
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        with open(path, "rb") as file:
+            content = file.read(_MAX_BYTES + 1)  # a data set or a device may stand here by mistake
     except (OSError, ValueError) as error:
-        if isinstance(error, UnicodeDecodeError):
-            problem = Problem(source, None, "", f"is not UTF-8 at byte {error.start}", "save it as UTF-8")
-        else:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            problem = Problem(source, None, "", f"cannot be read: {reason}", "check the path")
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise ConfigError([Problem(source, None, "", f"cannot be read: {reason}", "check the path")]) from error
+    if len(content) > _MAX_BYTES:
+        message = f"is larger than {_MAX_BYTES // 1024**2} MB: it is no configuration"
+        raise ConfigError([Problem(source, None, "", message, "check the path")])
+    try:
+        text = content.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as error:
+        problem = Problem(source, None, "", f"is not UTF-8 at byte {error.start}", "save it as UTF-8")
         raise ConfigError([problem]) from error
     return _parse(_as_yaml(text) if source.endswith(".json") else text, source)
 
@@ -142,6 +151,7 @@ def _parse(text: str, source: str) -> Document:
         ConfigError: with every problem.
     """
     try:
+        _check_depth(text, source)
         loader = _Loader(text)
         node = loader.get_single_node()
         builder = _Builder(loader, source)
@@ -152,12 +162,31 @@ def _parse(text: str, source: str) -> Document:
         line = mark.line + 1 if mark else None
         problem = Problem(source, line, "", f"is not valid YAML: {message}", "check indentation and quotes")
         raise ConfigError([problem]) from error
-    except RecursionError as error:
-        raise ConfigError([Problem(source, None, "", "is nested too deeply", "flatten it")]) from error
     if builder.problems:
         raise ConfigError(builder.problems)
     remember_secrets(data)
     return Document(data, source, builder.lines)
+
+
+def _check_depth(text: str, source: str) -> None:
+    """Refuses what is nested deeper than anybody means it, before libyaml's time grows with the square of that.
+
+    Raises:
+        ConfigError: it is.
+        yaml.YAMLError: it is not valid YAML.
+    """
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > _MAX_DEPTH:
+            raise _too_deep(source, event.start_mark.line + 1)
+
+
+def _too_deep(source: str, line: int) -> ConfigError:
+    return ConfigError([Problem(source, line, "", f"is nested deeper than {_MAX_DEPTH} levels", "flatten it")])
 
 
 class _Builder:
@@ -179,6 +208,8 @@ class _Builder:
             raise ConfigError(
                 [Problem(self.source, line, show_path(path), "expands without bound", "remove the alias")]
             )
+        if len(path) > _MAX_DEPTH:  # by aliases
+            raise _too_deep(self.source, line)
         self._open.add(id(node))
         try:
             if isinstance(node, yaml.MappingNode):
@@ -197,15 +228,36 @@ class _Builder:
                 if key in seen:
                     self._note(line, (*path, key), f"is given twice (first in line {seen[key]})", "keep one")
                 seen[key] = line
-        self.loader.flatten_mapping(node)
+        self._merge(node)
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
                 self._note(key_node.start_mark.line + 1, path, "has a key that is not a scalar", "use a plain name")
                 continue
-            key = self.loader.construct_object(key_node)
-            key = key if isinstance(key, str) else str(key_node.value)
+            key = key_node.value  # as it is written: a date or a number is a name here
             self.lines[(*path, key)] = key_node.start_mark.line + 1
             yield key, self.build(value_node, (*path, key))
+
+    def _merge(self, node: yaml.MappingNode) -> None:
+        """Puts in what merge keys bring, in place; each key once, so that merges of merges do not multiply.
+
+        Raises:
+            yaml.YAMLError: a merge key names what is no mapping.
+        """
+        own = [pair for pair in node.value if pair[0].tag != _MERGE]
+        merges = [value for key, value in node.value if key.tag == _MERGE]
+        node.value = own  # now, since a mapping may name itself
+        brought: dict[Any, tuple[yaml.Node, yaml.Node]] = {}
+        for value in reversed(merges):  # of several merge keys the last one counts, of a list the first element
+            for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                if not isinstance(source, yaml.MappingNode):
+                    raise yaml.constructor.ConstructorError(
+                        problem="a merge key takes a mapping, or a list of them", problem_mark=source.start_mark
+                    )
+                self._merge(source)
+                for key_node, value_node in source.value:
+                    brought.setdefault(_name(key_node), (key_node, value_node))
+        names = {_name(key_node) for key_node, _ in own}
+        node.value = [pair for name, pair in brought.items() if name not in names] + own
 
     def _scalar(self, node: yaml.Node, path: KeyPath) -> Any:
         try:
@@ -217,6 +269,9 @@ class _Builder:
             return None
         if isinstance(value, str):
             return self._expand(value, node.start_mark.line + 1, path)
+        if isinstance(value, int) and abs(value) > _LARGEST:
+            self._note(node.start_mark.line + 1, path, "is too large for a number", "write a smaller one")
+            return None
         if value is None or isinstance(value, bool | int | float):
             return value
         return str(node.value)  # dates and bytes have no meaning in a configuration
@@ -235,6 +290,10 @@ class _Builder:
 
     def _note(self, line: int, path: KeyPath, message: str, fix: str) -> None:
         self.problems.append(Problem(self.source, line, show_path(path), message, fix))
+
+
+def _name(key: yaml.Node) -> Any:
+    return key.value if isinstance(key, yaml.ScalarNode) else id(key)
 
 
 def parse_value(text: str, source: str) -> Any:

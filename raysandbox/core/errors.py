@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -24,6 +25,14 @@ __all__ = [
     "WriteFailed",
     "did_you_mean",
 ]
+
+
+# What a configuration quotes must neither steer a terminal nor make an output undecodable.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape").decode("ascii")
 
 
 class SandboxError(Exception):
@@ -62,7 +71,7 @@ class Problem:
             where += f":{self.line}"
         path = f" {self.path}:" if self.path else ""
         fix = f" ({self.fix})" if self.fix else ""
-        return f"{where}:{path} {self.message}{fix}"
+        return _CONTROL.sub(_escaped, f"{where}:{path} {self.message}{fix}")
 
 
 class ConfigError(UserError):
