@@ -10,9 +10,10 @@ import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-__all__ = ["Scope", "current_scope", "kept", "working_in"]
+__all__ = ["Scope", "current_log", "current_scope", "kept", "logging_to", "working_in"]
 
 
 @dataclass(eq=False)
@@ -30,6 +31,7 @@ class Scope:
 
 _PROCESS = Scope("")  # of threads that work for nobody in particular: a worker's, a notebook's
 _current: ContextVar[Scope | None] = ContextVar("scope", default=None)
+_log: ContextVar[Path | None] = ContextVar("log", default=None)
 
 
 def current_scope() -> Scope | None:
@@ -50,3 +52,18 @@ def working_in(scope: Scope) -> Iterator[None]:
         yield
     finally:
         _current.reset(token)
+
+
+def current_log() -> Path | None:
+    """The log of the job that this thread works for; None where there is none."""
+    return _log.get()
+
+
+@contextlib.contextmanager
+def logging_to(path: Path) -> Iterator[None]:
+    """Says which log belongs to what this thread does while the block runs."""
+    token = _log.set(path)
+    try:
+        yield
+    finally:
+        _log.reset(token)

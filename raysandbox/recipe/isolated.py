@@ -12,12 +12,16 @@ from raysandbox.core.errors import JobFailed
 from raysandbox.recipe.inputs import ReadTask
 from raysandbox.recipe.parts import Unit
 
-__all__ = ["died", "one_by_one"]
+__all__ = ["WorkersDied", "died", "one_by_one"]
 
 _TRIES = 3  # of a unit whose worker dies
 _NODES = 10  # that may go away under one unit
 _WAIT_S = 5.0
 _FILES = 3  # in a message
+
+
+class WorkersDied(JobFailed):
+    """A unit's worker died every time."""
 
 
 def died(error: BaseException) -> bool:
@@ -43,7 +47,7 @@ def one_by_one(
         options: of the tasks, their CPUs and so on.
 
     Raises:
-        JobFailed: a unit's worker died every time; it names the unit and its file.
+        WorkersDied: a unit's worker died every time; it names the unit and its file.
     """
     import ray
 
@@ -78,7 +82,7 @@ def _outcome(unit: Unit, call: Any, start: Callable[[Unit], Any]) -> pa.Table:
             nodes += isinstance(error, NodeDiedError)
             deaths += not isinstance(error, NodeDiedError)
             if deaths >= _TRIES or nodes >= _NODES:
-                raise JobFailed(_message(unit, deaths or nodes, error)) from error
+                raise WorkersDied(_message(unit, deaths or nodes, error)) from error
         call = start(unit)
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
@@ -22,9 +23,11 @@ from raysandbox.core.component import PathRole, path_refs
 from raysandbox.ops.base import Operator
 from raysandbox.ops.custom import custom_modules
 from raysandbox.recipe.inputs import ReadTask
-from raysandbox.recipe.isolated import died, one_by_one
+from raysandbox.recipe.isolated import WorkersDied, died, one_by_one
 from raysandbox.recipe.parts import Unit, UnitReport, UnitWork
 from raysandbox.recipe.shipping import RESULT, packed, run_packed, unpacked
+from raysandbox.runtime.actors import with_tail
+from raysandbox.runtime.task_output import TaskOutput, caught
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -59,14 +62,20 @@ class RayDataEngine:
         """
         if not units:
             return
-        from raysandbox.runtime.session import cluster_summary, ensure_ray
+        from raysandbox.runtime.session import ensure_ray
 
         ensure_ray()
         _require_seen(work, units)
+        with TaskOutput() as output:
+            yield from self._run(work, units, output)
+
+    def _run(self, work: UnitWork, units: Sequence[Unit], output: TaskOutput) -> Iterator[UnitReport]:
         import ray
         import ray.cloudpickle as cloudpickle
         from ray.data import DataContext
         from ray.exceptions import RayError
+
+        from raysandbox.runtime.session import cluster_summary
 
         for module in custom_modules():  # no worker can import it: its classes travel as they are
             cloudpickle.register_pickle_by_value(module)
@@ -76,13 +85,13 @@ class RayDataEngine:
         context.execution_options.preserve_order = True
         descriptors: list[Any] = [ray.put(packed(unit)) for unit in units]
         options: dict[str, Any] = {}  # of a task, which the pipeline's map fills
+        given = _Given(work, output.token)
         done = 0
         try:
-            pipeline = self._mapped(ray.data.from_arrow_refs(descriptors), work, len(units), options)
-            for block in _blocks(pipeline):
-                for row in block.to_pylist():
-                    done += 1
-                    yield unpacked(row, work.staging)
+            pipeline = self._mapped(ray.data.from_arrow_refs(descriptors), given, len(units), options)
+            for report in _reports(_blocks(pipeline, output), work):
+                done += 1
+                yield report
         except RayError as error:
             if not died(error):
                 raise
@@ -90,11 +99,15 @@ class RayDataEngine:
         else:
             return
         at_once = self._most or max(1, int(cluster_summary().total("CPU")))
-        for block in one_by_one(units[done:], lambda unit: (_run_unit, packed(unit), work), at_once, options):
-            for row in block.to_pylist():
-                yield unpacked(row, work.staging)
+        try:
+            blocks = one_by_one(units[done:], lambda unit: (_run_unit, packed(unit), given), at_once, options)
+            yield from _reports(blocks, work)
+        except WorkersDied as error:
+            if output.log is None:
+                raise
+            raise WorkersDied(with_tail(str(error), output.last_words(), output.log)) from error
 
-    def _mapped(self, units: Dataset, work: UnitWork, count: int, options: dict[str, Any]) -> Dataset:
+    def _mapped(self, units: Dataset, given: _Given, count: int, options: dict[str, Any]) -> Dataset:
         """The pipeline's one map: tasks of one CPU each, or a pool of workers that keep their models.
 
         `options` is filled with what a task needs that does the same.
@@ -103,8 +116,8 @@ class RayDataEngine:
 
         from raysandbox.runtime.placement import wait_for_room
 
-        if not work.resources:
-            function = cast(Any, partial(_run_unit, work=work))
+        if not given.work.resources:
+            function = cast(Any, partial(_run_unit, given=given))
             tasks = TaskPoolStrategy(self._most)
             wait_for_room("of a recipe", num_cpus=1)
             options["num_cpus"] = 1
@@ -118,7 +131,7 @@ class RayDataEngine:
         from raysandbox.runtime.session import cluster_summary
 
         cluster = staying(cluster_summary())
-        pool = pool_for(work.resources, cluster, min(count, self._most or count), held_amount(groups(), "CPU"))
+        pool = pool_for(given.work.resources, cluster, min(count, self._most or count), held_amount(groups(), "CPU"))
         if pool.note:
             logger.warning("%s", pool.note)
         wait_for_room("of a recipe", num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)
@@ -126,7 +139,7 @@ class RayDataEngine:
         with _retries_are_ours():
             return units.map_batches(
                 cast(Any, _UnitWorker),
-                fn_constructor_args=(work,),
+                fn_constructor_args=(given,),
                 batch_size=1,
                 batch_format="pyarrow",
                 compute=ActorPoolStrategy(size=pool.size),
@@ -157,14 +170,22 @@ def _require_seen(work: UnitWork, units: Sequence[Unit]) -> None:
     require_seen("recipe", [*files, *(ref.path for ref in refs if ref.role is not PathRole.OUTPUT)])
 
 
-def _blocks(pipeline: Dataset) -> Iterator[pa.Table]:
-    """A pipeline's blocks as they come.
+def _reports(blocks: Iterable[pa.Table], work: UnitWork) -> Iterator[UnitReport]:
+    """The reports of units in the blocks that `_run_unit` returned."""
+    for block in blocks:
+        for row in block.to_pylist():
+            yield unpacked(row, work.staging)
+
+
+def _blocks(pipeline: Dataset, output: TaskOutput) -> Iterator[pa.Table]:
+    """A pipeline's blocks as they come, and meanwhile what its tasks print.
 
     Unlike `iter_batches`, whose queue is waited for inside of a lock, this polls and can be interrupted in any thread.
     """
     import ray
 
     for bundle in pipeline.iter_internal_ref_bundles():
+        output.pull()
         for reference in bundle.block_refs:
             # waits: the block is made, and on its way or lost, which raises below
             while not ray.wait([reference], timeout=_POLL_S)[0]:
@@ -172,19 +193,32 @@ def _blocks(pipeline: Dataset) -> Iterator[pa.Table]:
             yield ray.get(cast(Any, reference))  # waits: no more, ray.wait has it here
 
 
+@dataclass(frozen=True)
+class _Given:
+    """What every task gets.
+
+    Attributes:
+        work: what it does.
+        token: where its output goes (`task_output.caught`).
+    """
+
+    work: UnitWork
+    token: str
+
+
 class _UnitWorker:
     """A process that does units one after the other and keeps what their operators loaded."""
 
-    def __init__(self, work: UnitWork) -> None:
-        self._work = work
+    def __init__(self, given: _Given) -> None:
+        self._given = given
 
     def __call__(self, descriptor: pa.Table) -> pa.Table:
         """Does the unit of a block."""
-        return _run_unit(descriptor, self._work)
+        return _run_unit(descriptor, self._given)
 
 
-def _run_unit(descriptor: pa.Table, work: UnitWork) -> pa.Table:
+def _run_unit(descriptor: pa.Table, given: _Given) -> pa.Table:
     """Does the units of a block, normally one."""
-    return pa.concat_tables(
-        [RESULT.empty_table(), *(run_packed(descriptor.slice(row, 1), work) for row in range(descriptor.num_rows))]
-    )
+    with caught(given.token):
+        done = [run_packed(descriptor.slice(row, 1), given.work) for row in range(descriptor.num_rows)]
+    return pa.concat_tables([RESULT.empty_table(), *done])

@@ -23,7 +23,7 @@ from raysandbox.runtime.pace import Pace
 from raysandbox.runtime.places import Places
 from raysandbox.runtime.slots import Outcome, Seat, Slot, Task, nodes_by_id
 from raysandbox.runtime.unit_actor import UnitActor
-from raysandbox.runtime.worker_log import LogFollower, WorkerAddress, log_of
+from raysandbox.runtime.worker_log import LogFollower, WorkerAddress, log_of, where_is
 
 __all__ = ["Crew"]
 
@@ -189,7 +189,7 @@ class Crew:
 
     def _came_up(self, slot: Slot, address: WorkerAddress) -> None:
         slot.address = address
-        slot.follower = LogFollower(address, log_of(self._task.log, slot.place.number))
+        slot.follower = LogFollower(address, self._task.log, slot.place.number)
         slot.calls(slot.actor.load.remote(self._task.work, self._task.has_gpu))
         self._tell("worker_started", slot)
 
@@ -215,8 +215,7 @@ class Crew:
 
     def _tell(self, event: str, slot: Slot, **more: Any) -> None:
         address = slot.address
-        node = nodes_by_id().get(address.node_id) if address else None
-        where = {"node": node["NodeManagerAddress"] if node else None, "pid": address.pid if address else None}
+        where = where_is(address) if address else {"node": None, "pid": None, "actor": None}
         self._emit(event, worker=slot.place.number, **where, **more)
 
     # Units

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +23,23 @@ from raysandbox.runtime.placement import placement_group_for, waited_in_vain
 from raysandbox.runtime.ray_train import Outcome, Setting, controller_for, outcome_of
 from raysandbox.runtime.session import is_local
 from raysandbox.runtime.train_session import Training
-from raysandbox.runtime.worker_log import LogFollower, WorkerAddress, log_of, redirect_output
+from raysandbox.runtime.worker_log import LogFollower, WorkerAddress, log_of
 
 __all__ = ["train_together"]
+
+Began = Callable[[int, WorkerAddress], None]
 
 _LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
 
 
-def train_together(training: Training, job: WorkerJob, log: Path) -> str:
+def train_together(training: Training, job: WorkerJob, log: Path, began: Began) -> str:
     """Trains in `job.resources.num_workers` workers; returns what the first of them returned.
 
     Args:
         training: what each of them runs.
         job: whose workers they are.
-        log: the job's log; the output of worker 2 goes to `LOG.2.log`, and so on.
+        log: the job's log; the output of worker 1 goes to `LOG.1.log`, and so on.
+        began: told of each worker, by rank, once it has started.
 
     Raises:
         JobFailed: the resources cannot be had, or a worker failed.
@@ -47,7 +51,7 @@ def train_together(training: Training, job: WorkerJob, log: Path) -> str:
     held = placement_group_for(job.resources, owner=Owner.new(job.id))
     with held as group, tempfile.TemporaryDirectory(prefix="raysandbox-") as storage:
         setting = Setting(job.resources, environment, group, storage, is_local())
-        outcome, tail, node = _run(training, setting, log)
+        outcome, tail, node = _run(training, setting, log, began)
     if outcome.kind == "no room":
         raise waited_in_vain(job.resources, job.resources.timeout_s)
     if outcome.kind == "done":
@@ -58,7 +62,7 @@ def train_together(training: Training, job: WorkerJob, log: Path) -> str:
     raise JobFailed(message)
 
 
-def _run(training: Training, setting: Setting, log: Path) -> tuple[Outcome, str, str]:
+def _run(training: Training, setting: Setting, log: Path, began: Began) -> tuple[Outcome, str, str]:
     """Starts the workers and waits for them, with their output copied on the way.
 
     Returns:
@@ -71,7 +75,7 @@ def _run(training: Training, setting: Setting, log: Path) -> tuple[Outcome, str,
         return _train_rank(training)
 
     controller = controller_for(train, setting)
-    listener = _Listener(controller, log)
+    listener = _Listener(controller, log, began)
     try:
         call = controller.run.remote()
         end = time.monotonic() + START_S
@@ -105,8 +109,8 @@ class _Listener:
         failures: in the order in which they were told; the first is the cause, others follow from it.
     """
 
-    def __init__(self, controller: Any, log: Path) -> None:
-        self._controller, self._log = controller, log
+    def __init__(self, controller: Any, log: Path, began: Began) -> None:
+        self._controller, self._log, self._began = controller, log, began
         self._question: Any = None
         self.followers: dict[int, LogFollower] = {}
         self.failures: list[Outcome] = []
@@ -123,7 +127,8 @@ class _Listener:
             self.failures = [said for _, said in told if isinstance(said, Outcome)]
             for rank, said in told:
                 if isinstance(said, WorkerAddress) and rank not in self.followers:
-                    self.followers[rank] = LogFollower(said, log_of(self._log, rank))
+                    self.followers[rank] = LogFollower(said, self._log, rank)
+                    self._began(rank, said)
         for follower in self.followers.values():
             follower.pull()
 
@@ -135,8 +140,9 @@ def _train_rank(training: Training) -> str | None:
 
     context = get_train_context()
     rank, controller = context.get_world_rank(), context.controller_actor
-    address = WorkerAddress(ray.get_runtime_context().get_node_id(), os.getpid(), redirect_output())
-    ray.get(controller.tell.remote(rank, address))  # waits: a controller that ends takes this worker with it
+    ray.get(
+        controller.tell.remote(rank, WorkerAddress.of_this_process())
+    )  # waits: a controller that ends takes this worker with it
     try:
         result = training.run(rank)
     except UserError as error:

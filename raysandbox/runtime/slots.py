@@ -24,7 +24,7 @@ class Task:
         job: whose it is.
         work: what is done with each unit.
         units: the units.
-        log: the job's log; the output of worker 2 goes to `LOG.2.log`, and so on.
+        log: the job's log; the output of worker 1 goes to `LOG.1.log`, and so on.
         python: the interpreter of another environment.
         tries: how often a unit that raises is done; None where that ends the work.
         has_gpu: whether each worker holds a GPU, or a share of one.

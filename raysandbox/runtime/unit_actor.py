@@ -6,7 +6,6 @@ It also runs where only Python's standard library and Ray are installed, so it i
 from __future__ import annotations
 
 import importlib.util
-import os
 import time
 import traceback
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 from raysandbox.core.disk import write_failure
 from raysandbox.core.errors import JobFailed, UserError
 from raysandbox.runtime.gpu_load import GpuLoad
-from raysandbox.runtime.worker_log import WorkerAddress, redirect_output
+from raysandbox.runtime.worker_log import WorkerAddress
 
 __all__ = ["UnitActor", "device_for", "guarded"]
 
@@ -29,9 +28,7 @@ class UnitActor:
 
     def start(self) -> WorkerAddress:
         """Redirects the output; returns where the worker is."""
-        import ray
-
-        return WorkerAddress(ray.get_runtime_context().get_node_id(), os.getpid(), redirect_output())
+        return WorkerAddress.of_this_process()
 
     def load(self, work: Any, has_gpu: bool) -> None:
         """Takes the work and loads its models."""

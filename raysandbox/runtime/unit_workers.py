@@ -31,7 +31,7 @@ class JobWorkers:
 
     Attributes:
         job: what is to run, with its resources.
-        log: the job's log file; the output of worker 2 goes to `LOG.2.log`, and so on.
+        log: the job's log file; the output of worker 1 goes to `LOG.1.log`, and so on.
         progress: receives the progress.
         emit: receives `worker_started`, `worker_lost` and `worker_ended`.
         report: receives how many workers there are and how busy, where they come and go.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from raysandbox.core.component import PathRole, path_refs
 from raysandbox.core.errors import JobFailed
+from raysandbox.core.runner import Emit
 from raysandbox.executors.base import ModelTrainer
 from raysandbox.runtime.actors import LOST_TRIES, PULL_S, START_S, WorkerJob, WorkerLost, failure, start_actor
 from raysandbox.runtime.claims import Owner
@@ -20,7 +22,7 @@ from raysandbox.runtime.slots import nodes_by_id
 from raysandbox.runtime.train_session import Training
 from raysandbox.runtime.visibility import require_seen
 from raysandbox.runtime.watcher_actor import Reporter
-from raysandbox.runtime.worker_log import LogFollower, WorkerAddress, redirect_output
+from raysandbox.runtime.worker_log import LogFollower, WorkerAddress, where_is
 
 __all__ = ["run_in_worker"]
 
@@ -40,11 +42,16 @@ class WorkerContext(Protocol):
         """Sends metrics to the watcher, from any node."""
         ...
 
+    @property
+    def emit(self) -> Emit:
+        """Appends an event to the run's journal."""
+        ...
+
 
 def run_in_worker(trainer: ModelTrainer, job: WorkerJob, context: WorkerContext, prepared: Any = None) -> str:
     """Trains in actors that hold the job's resources; returns the checkpoint or model directory.
 
-    The output of the first goes to `context.log`, that of number 2 to `LOG.2.log`, and so on. A lost
+    The output of worker 0 goes to `context.log`, that of worker 1 to `LOG.1.log`, and so on. A lost
     worker is replaced twice, and as often as one is lost with its node or leaves a node that is about
     to go; where several train together, all of them start again. Whatever ends this call, a signal or a
     deadline too, ends the actors with all their child processes.
@@ -62,14 +69,21 @@ def run_in_worker(trainer: ModelTrainer, job: WorkerJob, context: WorkerContext,
     log_dir = context.log.with_suffix("")
     training = Training(trainer, context.report, job.resources.num_gpus > 0, log_dir, prepared, number)
     lost: list[WorkerLost] = []
+
+    def began(number: int, address: WorkerAddress) -> None:
+        context.emit("worker_started", job=job.id, worker=number, **where_is(address))
+
     while _own_losses(lost) <= LOST_TRIES:
         try:
             if number > 1:
-                return train_together(training, job, context.log)
-            return _train_alone(training, job, context.log)
+                return train_together(training, job, context.log, began)
+            return _train_alone(training, job, context.log, partial(began, 0))
         except WorkerLost as error:
             text = "job %s moves: %s" if error.left else "job %s lost its worker: %s"
             logger.warning(text, job.id, str(error).splitlines()[0])
+            context.emit(
+                "workers_left" if error.left else "workers_lost", job=job.id, reason=str(error).splitlines()[0]
+            )
             lost += [] if error.left else [error]
     raise JobFailed(f"the worker died {len(lost)} times: {lost[-1]}") from lost[-1]
 
@@ -87,7 +101,7 @@ def _own_losses(lost: list[WorkerLost]) -> int:
     return sum(not is_going(error.node, nodes) for error in lost)
 
 
-def _train_alone(training: Training, job: WorkerJob, log: Path) -> str:
+def _train_alone(training: Training, job: WorkerJob, log: Path, began: Callable[[WorkerAddress], None]) -> str:
     import ray
     from ray.exceptions import RayError
 
@@ -97,6 +111,7 @@ def _train_alone(training: Training, job: WorkerJob, log: Path) -> str:
         try:
             address: Any = result_of(worker.start.remote(), START_S)
             follower = LogFollower(address, log)
+            began(address)
             result = worker.train.remote(training)
             # waits: as long as the training takes; timeout_s and signals end it
             while not ray.wait([result], timeout=PULL_S)[0]:
@@ -121,9 +136,7 @@ class _Worker:
 
     def start(self) -> WorkerAddress:
         """Redirects the output; returns where the worker is."""
-        import ray
-
-        return WorkerAddress(ray.get_runtime_context().get_node_id(), os.getpid(), redirect_output())
+        return WorkerAddress.of_this_process()
 
     def train(self, training: Training) -> str:
         """Trains."""

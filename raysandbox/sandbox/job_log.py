@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import logging.handlers
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from raysandbox.core.disk import dispensable, writes
-from raysandbox.core.scope import Scope, current_scope
+from raysandbox.core.scope import Scope, current_scope, logging_to
 
 __all__ = ["job_log"]
 
@@ -29,7 +30,8 @@ def job_log(path: Path) -> Iterator[None]:
     root = logging.getLogger()
     root.addHandler(handler)
     try:
-        yield
+        with logging_to(path):
+            yield
     finally:
         root.removeHandler(handler)
         with dispensable("a job's log", path):
@@ -48,8 +50,11 @@ class _Own(logging.Filter):
         return current_scope() in (None, self._scope)
 
 
-class _LogFile(logging.FileHandler):
-    """A log that the disk may not take: said once, not with a traceback per line."""
+class _LogFile(logging.handlers.WatchedFileHandler):
+    """A log that the disk may not take: said once, not with a traceback per line.
+
+    Workers' output goes to the same file, which may be put aside for a new one meanwhile.
+    """
 
     def handleError(self, record: logging.LogRecord) -> None:
         error = sys.exception()

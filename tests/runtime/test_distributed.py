@@ -14,7 +14,7 @@ from raysandbox.executors.base import ModelTrainer
 from raysandbox.runtime.placement import Resources, placement_group_for
 from raysandbox.runtime.signals import deadline, interruptible
 from raysandbox.runtime.workers import run_in_worker
-from tests.runtime.test_elastic_workers import groups_held
+from tests.runtime.elastic import groups_held
 from tests.runtime.test_workers import Context, Job, alive, context  # noqa: F401 - a fixture
 
 TWO = Resources(num_workers=2)
@@ -89,7 +89,10 @@ def test_two_workers(context, tmp_path):  # noqa: F811
     assert result == "[3.0, 1.0] 0"
     for rank, name in enumerate(("train.log", "train.1.log")):
         lines = (tmp_path / "logs" / name).read_text().splitlines()
-        assert lines[-2:] == [f"rank {rank} of 2 on cpu by gloo", f"from the job {Path.cwd()} 127.0.0.1"]
+        assert [line.split("| ")[1] for line in lines[-2:]] == [
+            f"rank {rank} of 2 on cpu by gloo",
+            f"from the job {Path.cwd()} 127.0.0.1",
+        ]
         assert context.watcher.query(f"train.sum_{rank}") == 3
     assert list(Path.home().iterdir()) == []
     assert all_gone(tmp_path)

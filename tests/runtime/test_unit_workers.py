@@ -112,9 +112,8 @@ def test_every_unit_once_and_models_once_per_worker(tmp_path):
     assert len(list(tmp_path.glob("loaded-*"))) == 2
     logs = [(tmp_path / "logs" / name).read_text() for name in ("job.log", "job.1.log")]
     assert all("loaded on cpu" in log for log in logs)
-    assert sorted(line for log in logs for line in log.splitlines() if "unit" in line) == [
-        f"unit {n}" for n in range(9)
-    ]
+    lines = [line.split("| ")[-1] for log in logs for line in log.splitlines()]
+    assert sorted(line for line in lines if line.startswith("unit")) == [f"unit {n}" for n in range(9)]
 
 
 def test_nothing_to_do_starts_nothing(tmp_path):

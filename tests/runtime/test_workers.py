@@ -34,6 +34,10 @@ class Context:
     log: Path
     watcher: WatcherClient
     report: Reporter
+    events: list = field(default_factory=list)
+
+    def emit(self, event, **fields):
+        self.events.append((event, fields))
 
 
 @pytest.fixture
@@ -119,8 +123,8 @@ def test_training(context, monkeypatch):
         assert line in log
     assert context.watcher.query("train.loss") == 0.2
     assert (context.log.parent / "train" / "own.txt").exists()
-    [output] = [line for line in log.splitlines() if line.startswith("output: ")]
-    assert not Path(output.removeprefix("output: ")).exists()
+    [output] = [line for line in log.splitlines() if "| output: " in line]
+    assert not Path(output.split("| output: ")[1]).exists()
 
 
 def test_a_worker_is_where_the_driver_is(context, tmp_path, monkeypatch):
@@ -155,7 +159,10 @@ def test_messages(context, act, message):
 
 def test_a_lost_worker_is_replaced(context, tmp_path):
     assert run_in_worker(Trainer(act="die_once", folder=str(tmp_path)), Job(), context) == "second attempt"
-    assert context.log.read_text().split("\n")[:2] == ["attempt False", "attempt True"]
+    lines = [line.split("| ")[-1] for line in context.log.read_text().splitlines()]
+    assert [line for line in lines if line.startswith("attempt")] == ["attempt False", "attempt True"]
+    assert [event for event, _ in context.events] == ["worker_started", "workers_lost", "worker_started"]
+    assert {fields["node"] for event, fields in context.events if event == "worker_started"} == {"127.0.0.1"}
 
 
 def test_a_worker_that_always_dies(context):

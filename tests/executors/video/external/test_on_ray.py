@@ -52,12 +52,14 @@ def test_training_in_a_bundle_with_a_gpu(cluster, common, tmp_path):
     trainer = EasyAnimateTrainer.model_validate({**common, **paths})
     prepared = trainer.prepare(InProcessSession(tmp_path / "job", allow_user_code=True))
     watcher = start_watcher(WatchConfig("run-1", "p", "e", tmp_path, wandb="disabled"), actor=True)
-    context = SimpleNamespace(log=tmp_path / "train.log", report=watcher.scoped("train"))
+    context = SimpleNamespace(
+        log=tmp_path / "train.log", report=watcher.scoped("train"), emit=lambda event, **fields: None
+    )
     try:
         run_in_worker(trainer, Job(Resources(num_gpus=1)), context, prepared)
     finally:
         watcher.finish(5)
-    said = json.loads(next(line for line in context.log.read_text().splitlines() if line.startswith('{"args"')))
+    said = json.loads(next(line.split("| ")[1] for line in context.log.read_text().splitlines() if '| {"args"' in line))
     assert said["cuda"] in ("0", "1")  # one of the two, as Ray says
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     losses = {row["step"]: row["value"] for row in rows if row["name"] == "train.loss"}
