@@ -7,17 +7,19 @@ import importlib.util
 import json
 import os
 import sys
+import threading
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from stat import S_ISLNK, S_ISREG
 from typing import Any
 
 from raysandbox.core.disk import dispensable
-from raysandbox.core.files import read_object
 
 __all__ = [
     "CODE_BESIDE",
@@ -31,6 +33,11 @@ __all__ = [
     "package_version",
 ]
 
+
+_TABLES = 64  # folders whose memos stay in memory
+_WRITTEN_TOGETHER = 10_000  # lines of a memo
+_BEFORE_DIGEST, _LINE_END = b', "', b'"]\n'
+_TAIL = 64 + len(_LINE_END)  # of a line: its digest and end
 
 CODE_BESIDE = "__code_beside__"  # what a module is called that names the code it may import beside its file
 
@@ -134,14 +141,20 @@ def _seen(path: str) -> tuple[str, int, int, int]:
 
 
 class DigestMemo:
-    """Content digests of files and directories, memoised by the files' stamps.
+    """Content digests of files and directories, memoised by the files' stamps. Safe in threads and processes.
 
     Args:
-        folder: where the memo is kept, one small JSON file per path.
+        folder: where the memo is kept: for each folder of files a file of lines, appended. A line is the JSON list
+            of name, size, mtime_ns, inode and device, and the digest; a torn one is no file's.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._lock = threading.Lock()
+        self._tables: OrderedDict[str, _Table] = OrderedDict()
+
+    def __reduce__(self) -> tuple[type[DigestMemo], tuple[Path]]:
+        return DigestMemo, (self._folder,)
 
     def of(self, path: Path) -> str | None:
         """SHA-256 of a file's content, or of a directory's sorted (relative path, digest) pairs.
@@ -149,42 +162,145 @@ class DigestMemo:
         Hidden files of a directory are notes about its content, not content. Returns None when nothing
         stands at the path.
         """
-        if path.is_dir():
-            names = sorted(str(item.relative_to(path)) for item in path.rglob("*") if item.is_file())
-            shown = [name for name in names if not name.startswith(".") and "/." not in name]
-            return digest([[name, self._file(path / name)] for name in shown])
-        return self._file(path) if path.is_file() else None
+        if not path.is_dir():
+            return next(self.of_files([path]))
+        names = sorted(_shown_files(path))
+        found = zip(names, self.of_files(path / name for name in names), strict=True)
+        return digest([[name, value] for name, value in found if value is not None])
 
-    def _file(self, path: Path) -> str:
-        memo, stamp = self._stamp(path)
-        known = read_object(memo)
-        if {key: known.get(key) for key in stamp} == stamp:
-            return str(known["sha256"])
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        _write_memo(memo, {**stamp, "sha256": sha256})
-        return sha256
+    def of_files(self, paths: Iterable[str | Path]) -> Iterator[str | None]:
+        """SHA-256 of the content of each file; None where no file stands.
+
+        Files of one folder should follow each other: what is known of a folder is read as a whole.
+        """
+        real: dict[str, str] = {}  # folders that were met → where they are
+        with _NewLines() as new:
+            for path in paths:
+                file, stat = _standing(os.fspath(path), real)
+                if stat is None:
+                    yield None
+                    continue
+                table, head = self._table(os.path.dirname(file)), _head(os.path.basename(file), stat)
+                sha256 = table.find(head)
+                if sha256 is None:
+                    with open(file, "rb") as content:
+                        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+                    new.add(table, head, sha256)
+                yield sha256
 
     def note(self, path: Path, sha256: str) -> None:
         """Remembers the digest of a file that was just linked to one whose digest is known."""
-        memo, stamp = self._stamp(path)
-        _write_memo(memo, {**stamp, "sha256": sha256})
+        file, stat = _standing(os.fspath(path), {})
+        if stat is not None:
+            with _NewLines() as new:
+                new.add(self._table(os.path.dirname(file)), _head(os.path.basename(file), stat), sha256)
 
-    def _stamp(self, path: Path) -> tuple[Path, dict[str, Any]]:
-        """Where a file's digest is noted, and what it holds for."""
-        stamp = {"path": str(path.resolve()), **file_stamp(path)}
-        return self._folder / f"{digest(stamp['path'])}.json", stamp
+    def _table(self, folder: str) -> _Table:
+        with self._lock:
+            table = self._tables.pop(folder, None) or _Table(self._folder / f"{digest(folder)}.jsonl")
+            self._tables[folder] = table
+            while len(self._tables) > _TABLES:
+                self._tables.popitem(last=False)
+            return table
 
 
-def _write_memo(memo: Path, content: Mapping[str, Any]) -> None:
-    """Puts a memo in place, if it can be; not flushed to disk, since a torn one counts as absent."""
-    temporary = memo.with_name(f".{uuid.uuid4().hex}")
-    with dispensable("the memo of digests", memo.parent):
+class _Table:
+    """What is known of the files of one folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._known: dict[bytes, bytes] = {}  # a line's beginning → its digest
+        self._read = 0
+
+    def find(self, head: bytes) -> str | None:
+        """The digest of the file that a line would begin with `head` for; reads what others wrote since."""
+        if head not in self._known:
+            self._catch_up()
+        found = self._known.get(head)
+        return None if found is None else found.hex()
+
+    def add(self, head: bytes, sha256: str) -> bytes:
+        """Notes a digest; returns its line."""
+        self._known[head] = bytes.fromhex(sha256)
+        return head + sha256.encode() + _LINE_END
+
+    def _catch_up(self) -> None:
         try:
-            memo.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(content))
-            os.replace(temporary, memo)
+            if self.path.stat().st_size <= self._read:
+                return
+            with self.path.open("rb") as file:
+                file.seek(self._read)
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        break  # torn, or just being written
+                    self._read += len(line)
+                    with suppress(ValueError):
+                        self._known[line[:-_TAIL]] = bytes.fromhex(line[-_TAIL : -len(_LINE_END)].decode())
         except OSError:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
+            return
+
+
+class _NewLines:
+    """Lines for memos, written together: not flushed to disk, since a torn one counts as absent."""
+
+    def __init__(self) -> None:
+        self._lines: defaultdict[Path, list[bytes]] = defaultdict(list)
+        self._count = 0
+
+    def __enter__(self) -> _NewLines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._write()
+
+    def add(self, table: _Table, head: bytes, sha256: str) -> None:
+        """Notes the digest of a file."""
+        self._lines[table.path].append(table.add(head, sha256))
+        self._count += 1
+        if self._count >= _WRITTEN_TOGETHER:
+            self._write()
+
+    def _write(self) -> None:
+        for path, lines in self._lines.items():
+            with dispensable("the memo of digests", path.parent):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("ab", buffering=0) as file:
+                    file.write(b"".join(lines))
+        self._lines.clear()
+        self._count = 0
+
+
+def _head(name: str, stat: os.stat_result) -> bytes:
+    """The beginning of the line of a file as it is now."""
+    stamp = [name, stat.st_size, stat.st_mtime_ns, stat.st_ino, stat.st_dev]
+    return json.dumps(stamp)[:-1].encode() + _BEFORE_DIGEST
+
+
+def _standing(path: str, real: dict[str, str]) -> tuple[str, os.stat_result | None]:
+    """Where a regular file really is, and its status; None where there is none.
+
+    Args:
+        path: of the file, or of a link to it.
+        real: folder → where it really is; filled.
+    """
+    try:
+        stat = os.lstat(path)
+        if S_ISLNK(stat.st_mode):
+            path = os.path.realpath(path)
+            stat = os.stat(path)
+    except OSError:
+        return path, None
+    folder, name = os.path.split(path)
+    if folder not in real:
+        real[folder] = os.path.realpath(folder)
+    return os.path.join(real[folder], name), stat if S_ISREG(stat.st_mode) else None
+
+
+def _shown_files(folder: Path) -> Iterator[str]:
+    """Paths of what is below a folder, without folders and what is hidden."""
+    for root, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        start = os.path.relpath(root, folder)
+        for name in names:
+            if not name.startswith("."):
+                yield name if start == os.curdir else f"{start}/{name}"

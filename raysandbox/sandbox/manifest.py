@@ -61,8 +61,12 @@ class Manifest:
             marker = Marker(**json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return None  # absent, empty or torn: the job runs again
-        stands = all(self._memo.of(Path(file)) == digest for file, digest in marker.digests.items())
-        return marker if stands else None
+        stands = self._memo.of_files(marker.digests)
+        return (
+            marker
+            if all(found == wanted for found, wanted in zip(stands, marker.digests.values(), strict=True))
+            else None
+        )
 
     def digests(self, paths: Iterable[str], others: Collection[str]) -> dict[str, str]:
         """Content digests of every file at or below the paths.
@@ -73,7 +77,9 @@ class Manifest:
                 jobs, the run's own state.
         """
         files = {file for path in paths for file in _files(Path(path).expanduser(), others)}
-        return {str(file): digest for file in sorted(files) if (digest := self._memo.of(file)) is not None}
+        names = sorted(map(str, files))
+        found = zip(names, self._memo.of_files(names), strict=True)
+        return {name: digest for name, digest in found if digest is not None}
 
     def write(self, marker: Marker) -> None:
         """Puts a marker in place."""

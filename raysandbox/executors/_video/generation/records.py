@@ -16,8 +16,11 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
+
+import orjson
 
 from raysandbox.core.errors import UserError
 from raysandbox.core.files import atomic_write
@@ -31,8 +34,7 @@ _SHOWN = 3  # names in a message
 _KEPT_S = 7 * 24 * 3600.0  # after its last run is gone
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """A video that was made.
 
     Attributes:
@@ -56,9 +58,16 @@ class Record:
     def describes(self, path: Path) -> bool:
         """Whether the file is what was recorded."""
         try:
-            stat = path.stat()
+            return self.fits(path, path.stat())
         except OSError:
             return False
+
+    def fits(self, path: Path | str, stat: os.stat_result) -> bool:
+        """Whether the file with this status is what was recorded; it is read where the time differs.
+
+        Raises:
+            OSError: it cannot be read.
+        """
         if stat.st_size != self.bytes:
             return False
         return stat.st_mtime_ns == self.mtime_ns or _sha256(path) == self.sha256
@@ -123,16 +132,16 @@ class VideoFolder:
         self._remove_unfinished()
         records = self._records()
         wanted = {unit.file: unit.key for unit in units}
-        foreign = [name for name in wanted if name not in records and (self.path / name).exists()]
+        foreign = [name for name in self._names() if name in wanted and name not in records]
         if foreign:
             shown = ", ".join(repr(name) for name in sorted(foreign)[:_SHOWN])
             raise UserError(
                 f"output_dir: {self.path} holds {len(foreign)} files with names of videos that are to be made, but "
                 f"which were not made here ({shown}): move them away, or choose another folder"
             )
-        found: dict[str, Record] = {}
+        folder, found = str(self.path), dict[str, Record]()
         for name, of_file in records.items():
-            standing = {record.key: record for record in of_file if record.describes(self.path / name)}
+            standing = _standing(f"{folder}/{name}", of_file)
             if (record := standing.get(wanted.get(name, ""))) is not None:
                 found[name] = record
             elif standing:
@@ -151,7 +160,7 @@ class VideoFolder:
         if self._log is None:
             name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.jsonl"
             self._log = os.open(self.path / _NOTES / name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o644)
-        line = json.dumps(asdict(record), ensure_ascii=False).encode() + b"\n"
+        line = _as_json(record).encode() + b"\n"
         while line:  # a full disk or a signal may cut a write short
             line = line[os.write(self._log, line) :]
         os.fsync(self._log)
@@ -159,6 +168,10 @@ class VideoFolder:
     def _remove_unfinished(self) -> None:
         for path in (self.path / _NOTES).glob(f"{_TEMPORARY}*"):
             path.unlink(missing_ok=True)
+
+    def _names(self) -> list[str]:
+        """Names of all files, by one listing: to ask for each of a million videos takes a million calls."""
+        return os.listdir(self.path) if self.path.is_dir() else []
 
     def _records(self) -> dict[str, list[Record]]:
         """All records by file, those of one process in the order in which it wrote them."""
@@ -203,7 +216,7 @@ class VideoCache:
             kept.parent.mkdir(parents=True, exist_ok=True)
             os.link(video, temporary)
             os.replace(temporary, kept)
-            atomic_write(note, json.dumps(asdict(record), ensure_ascii=False))
+            atomic_write(note, _as_json(record))
         except OSError:
             return  # another file system, or one without links
         finally:
@@ -239,10 +252,25 @@ def _read(path: Path) -> Iterator[Record]:
     """The records of a file; a torn last line is passed over."""
     with path.open("rb") as lines:
         for line in lines:
-            with contextlib.suppress(ValueError, TypeError):
-                yield Record(**json.loads(line))
+            try:
+                yield Record(**orjson.loads(line))
+            except (ValueError, TypeError):
+                continue
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
+def _standing(path: str, records: Sequence[Record]) -> dict[str, Record]:
+    """The records that a file fits, by key."""
+    try:
+        stat = os.stat(path)
+        return {record.key: record for record in records if record.fits(path, stat)}
+    except OSError:
+        return {}
+
+
+def _as_json(record: Record) -> str:
+    return json.dumps(record._asdict(), ensure_ascii=False)
+
+
+def _sha256(path: Path | str) -> str:
+    with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
