@@ -28,6 +28,7 @@ from raysandbox.recipe.plan import Segment, operator_seed
 from raysandbox.recipe.rows import Row
 from raysandbox.recipe.trace import TraceSpec
 from raysandbox.recipe.units import Work, blocks_of
+from raysandbox.runtime.telemetry import count
 
 __all__ = ["Run", "staging_folder", "sum_stats"]
 
@@ -138,6 +139,11 @@ class Run:
         self.first_bad += report.first_bad[: SHOWN_BAD_ROWS - len(self.first_bad)]
         if report.quarantine is not None:
             self.quarantined.append(report.quarantine)
+        count("rows", report.rows_in if first else 0)
+        count("cache_hits", report.recalled, "statistic")
+        for tally in report.tallies:
+            count("operator_rows", tally.rows_in, tally.name)
+            count("operator_seconds", tally.seconds, tally.name)
         self._check_budget(complete=False)
 
     def _check_budget(self, *, complete: bool) -> None:

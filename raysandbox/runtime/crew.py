@@ -22,6 +22,7 @@ from raysandbox.runtime.meter import Meter
 from raysandbox.runtime.pace import Pace
 from raysandbox.runtime.places import Places
 from raysandbox.runtime.slots import Outcome, Seat, Slot, Task, nodes_by_id
+from raysandbox.runtime.telemetry import Level, count, observe
 from raysandbox.runtime.unit_actor import UnitActor
 from raysandbox.runtime.worker_log import LogFollower, WorkerAddress, log_of, where_is
 
@@ -59,6 +60,7 @@ class Crew:
         self._not_before = 0.0
         self._looked = 0.0
         self._share: int | None = None
+        self._queue, self._loaded = Level("queue_length"), Level("workers")
 
     def run(self) -> Iterator[Outcome]:
         """Yields (index, result) as units end."""
@@ -76,8 +78,11 @@ class Crew:
 
     def end(self) -> None:
         """Ends the actors; the last words of each are in the logs."""
+        self._measure()
         while self._slots:
             self._dismiss(self._slots[-1])
+        self._queue.set(0)
+        self._loaded.set(0)
 
     def _counted(self, outcomes: Sequence[Outcome]) -> Iterator[Outcome]:
         for outcome in outcomes:
@@ -103,8 +108,18 @@ class Crew:
             elif slot.actor is not None:
                 self._check_start(slot)
         self._places.check(any(slot.actor is not None for slot in self._slots))
-        self._meter.tick([slot.began for slot in self._slots if slot.unit is not None])
+        self._meter.tick(self._begun())
+        self._measure()
         return outcomes
+
+    def _begun(self) -> list[float]:
+        return [slot.began for slot in self._slots if slot.unit is not None]
+
+    def _measure(self) -> None:
+        self._queue.set(len(self._waiting))
+        self._loaded.set(sum(slot.loaded for slot in self._slots))
+        if self._task.has_gpu:
+            count("gpu_wait_seconds", self._meter.waited(self._begun()))
 
     def _check_start(self, slot: Slot) -> None:
         if not self._places.stands(slot.place):
@@ -273,6 +288,8 @@ class Crew:
             value, seconds, utilization = result
             self._pace.ended("unit", seconds)
             self._meter.did(seconds, utilization)
+            count("units_done")
+            observe("unit_seconds", seconds)
             return [(unit, value)]  # type: ignore[list-item]  # a call of `run` has a unit
         return []
 
@@ -301,6 +318,7 @@ class Crew:
         """A unit raised: another worker tries it next, or a fresh process where this one may be spoilt."""
         slot.unit = None
         slot.failures += 1
+        count("units_lost")
         failed = self._failed_on[unit]
         failed.append(slot.seat)
         if slot.failures >= _BROKEN_AFTER and self._renewed[slot.seat] < LOST_TRIES:
@@ -317,6 +335,7 @@ class Crew:
     def _lost(self, slot: Slot, reason: WorkerLost, error: Exception) -> list[Outcome]:
         logger.warning("job %s lost a worker: %s", self._task.job.id, str(reason).splitlines()[0])
         unit = slot.unit
+        count("units_lost", unit is not None)
         self._tell("worker_lost", slot, unit=unit, reason=str(reason).splitlines()[0])
         if unit is None:
             self._lost_at_start(slot, error)

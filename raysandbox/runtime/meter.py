@@ -29,6 +29,7 @@ class Meter:
         self._utilization: list[float] = []
         self._now = self._reported = time.monotonic()
         self._before = (0.0, 0.0)  # seconds present and busy at the last report
+        self._waited = 0.0
 
     def joined(self) -> None:
         """A worker can do units from now on."""
@@ -67,6 +68,18 @@ class Meter:
         self._before = (present, busy)
         self._utilization.clear()
         self._report(metrics)
+
+    def waited(self, begun: Sequence[float]) -> float:
+        """Seconds that workers, all together, have had nothing to do since this was asked last.
+
+        Args:
+            begun: as for `tick`.
+        """
+        self._advance()
+        busy = self._done + sum(self._now - start for start in begun)
+        more = max(self._present - busy - self._waited, 0.0)
+        self._waited += more
+        return more
 
     def _advance(self) -> None:
         now = time.monotonic()

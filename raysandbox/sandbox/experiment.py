@@ -20,6 +20,7 @@ from raysandbox.core.files import atomic_write, cache_dir
 from raysandbox.core.keys import DigestMemo
 from raysandbox.core.leftovers import remove_leftovers, tidy_cache
 from raysandbox.core.redact import redact
+from raysandbox.runtime.dashboard import dashboard_page, this_driver
 from raysandbox.runtime.session import cluster_summary, ensure_ray, in_ray_job, is_connected, this_machine
 from raysandbox.runtime.signals import interruptible
 from raysandbox.runtime.watcher_actor import WatcherClient, start_watcher
@@ -238,7 +239,11 @@ class _Experiment:
             shared=SharedResults(shared / "jobs", memo) if self.trial and self.use_cache else None,
         )
         self.view.run_started(self.plan, str(self.folder))
-        journal.emit("run_started", jobs=ids, resume=self.resume)
+        page = dashboard_page()
+        if page is not None:
+            self.status.notes.append(f"Ray's dashboard: {page}")
+            self.view.note(self.status.notes[-1])
+        journal.emit("run_started", jobs=ids, resume=self.resume, **this_driver(page))
         self._watch_configuration(watcher)
         unmet = self._iterate(runner)
         journal.emit("run_done", iterations=context.iteration, unmet=list(unmet))

@@ -23,6 +23,7 @@ from raysandbox.core.progress import Progress
 from raysandbox.core.redact import redact_text
 from raysandbox.hooks.base import Hook, JobContext
 from raysandbox.runtime.signals import deadline
+from raysandbox.runtime.telemetry import Level, count, measured_as
 from raysandbox.runtime.watcher_actor import WatcherClient
 from raysandbox.sandbox.admission import NOTHING, Demand
 from raysandbox.sandbox.context import ContextInfos, plain
@@ -169,7 +170,20 @@ class JobRunner:
         self.journal.emit("job_cached", job=ready.job.id, key=ready.key, scope=ready.scope)
         return replace(marker, outputs=rebase(marker.outputs, moves))
 
+    def measured(self, entry: JobEntry) -> contextlib.AbstractContextManager[None]:
+        """While it is open, what this thread counts is counted for the job."""
+        return measured_as(self.journal.run_id, entry.id, entry.config.hook)
+
     def _execute(self, ready: ReadyJob, progress: Progress) -> Marker:
+        with self.measured(ready.planned.entry):
+            running = Level("jobs_running")
+            running.set(1)
+            try:
+                return self._do(ready, progress)
+            finally:
+                running.set(0)
+
+    def _do(self, ready: ReadyJob, progress: Progress) -> Marker:
         entry = ready.planned.entry
         folder = os.path.join(ready.scope, ready.slug)
         context = JobContext(
@@ -310,20 +324,27 @@ class JobTurn:
         runner.context.record(entry, joined(entry, [outcome.marker.outputs for outcome in results]))
         state: JobState = "cached" if results and all(outcome.cached for outcome in results) else "done"
         runner.status.job(entry.id, state)
-        runner.view.job_ended(entry, state, self._seconds())
+        self._ended(state, sum(outcome.cached for outcome in results))
 
     def fail(self, error: UserError) -> None:
         """Writes down why it failed."""
         entry, runner, seconds = self.planned.entry, self.runner, self._seconds()
         runner.status.job(entry.id, "failed")
         runner.journal.emit("job_failed", job=entry.id, error=str(error), seconds=round(seconds, 3))
-        runner.view.job_ended(entry, "failed", seconds)
+        self._ended("failed")
 
     def give_up(self) -> None:
         """Writes down that it was ended before its time; it stays pending, and is done by `resume`."""
         entry, runner, seconds = self.planned.entry, self.runner, self._seconds()
         runner.journal.emit("job_given_up", job=entry.id, seconds=round(seconds, 3))
-        runner.view.job_ended(entry, "pending", seconds)
+        self._ended("pending")
+
+    def _ended(self, state: str, cached: int = 0) -> None:
+        """Shows and counts it; `cached` of its runs were taken instead of done."""
+        self.runner.view.job_ended(self.planned.entry, state, self._seconds())
+        with self.runner.measured(self.planned.entry):
+            count("jobs_ended", label=state)
+            count("cache_hits", cached, "job")
 
     def _seconds(self) -> float:
         return time.monotonic() - (self._working_since or self._start)
