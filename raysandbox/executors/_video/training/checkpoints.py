@@ -7,9 +7,10 @@ is written before its checkpoint, each by rename, so that a checkpoint can alway
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,11 +81,10 @@ class Checkpoints:
         Returns:
             the step to go on from, 0 for a training from the beginning, or `FINISHED`.
         """
-        marker = read_object(self.folder / MARKER)
-        own = self._own()
-        strange = (own or marker).get("key") != self.key
+        marker, own = self.finished(), self._own()
+        files = sorted({*own["files"], *marker["files"]})
+        strange = own.get("key", marker.get("key")) != self.key
         if strange or (self.execution is not None and own.get("execution") != self.execution):
-            files = sorted({*own.get("files", []), *marker.get("files", [])})
             standing = [name for name in files if (self.folder / name).exists()]
             if standing:
                 what = "another training" if strange else "an earlier run of this training, and caches are not read"
@@ -92,14 +92,15 @@ class Checkpoints:
             self._clear([*files, _STATES, MARKER])
             self._claim([])
             return 0
-        if marker and all((self.folder / name).exists() for name in marker["files"]):
+        self._drop_damaged(files, {**marker["digests"], **own["digests"]})
+        if marker.get("key") == self.key and all((self.folder / name).exists() for name in marker["files"]):
             return FINISHED
         (self.folder / MARKER).unlink(missing_ok=True)
         return self._newest_whole()
 
     def finished(self) -> dict[str, Any]:
-        """What the marker says of a training that has finished."""
-        return read_object(self.folder / MARKER)
+        """What the marker says of a training that has finished; no files without one, or where it is damaged."""
+        return _with_files(self.folder / MARKER)
 
     def can_go_on_from(self, step: int) -> bool:
         """Whether the state after a step is here."""
@@ -121,24 +122,27 @@ class Checkpoints:
 
     def forget(self) -> None:
         """Removes the states before the last ones; to be called once a new checkpoint stands."""
+        self._sign()
         passing = self.in_passing()
         for step in passing:
             self._state(step).unlink(missing_ok=True)
             (self.folder / checkpoint_name(step)).unlink(missing_ok=True)
         if passing:
             gone = {checkpoint_name(step) for step in passing}
-            self._claim([name for name in self._own().get("files", []) if name not in gone])
+            own = self._own()
+            digests = {name: value for name, value in own["digests"].items() if name not in gone}
+            self._claim([name for name in own["files"] if name not in gone], digests=digests)
         for step in self._steps()[: -self.keep_last]:
             self._state(step).unlink()
 
     def in_passing(self) -> list[int]:
         """Steps with a checkpoint that nobody asked for, written since a node had to be left."""
-        return self._own().get("in_passing", [])
+        return self._own()["in_passing"]
 
     def pass_by(self, step: int) -> None:
         """Notes that the checkpoint of a step, not written yet, is not to stay."""
         own = self._own()
-        self._claim(own.get("files", []), [*own.get("in_passing", []), step])
+        self._claim(own["files"], [*own["in_passing"], step], own["digests"])
 
     def read(self, step: int) -> tuple[dict[str, torch.Tensor], Progressed]:
         """The state after a step: tensors of the optimizer, and how far the training was.
@@ -163,25 +167,43 @@ class Checkpoints:
     def own(self, name: str) -> None:
         """Notes a file or folder as the training's, before it is written."""
         own = self._own()
-        files = own.get("files", [])
-        if name not in files:
-            self._claim([*files, name], own.get("in_passing", []))
+        if name not in own["files"]:
+            self._claim([*own["files"], name], own["in_passing"], own["digests"])
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Writes the marker: the training is complete."""
-        files = self._own().get("files", [])
-        content = {"key": self.key, **summary, "files": [name for name in files if (self.folder / name).exists()]}
+        own = self._own()
+        files = [name for name in own["files"] if (self.folder / name).exists()]
+        digests = {name: value for name, value in own["digests"].items() if name in files}
+        content = {"key": self.key, **summary, "files": files, "digests": digests}
         atomic_write(self.folder / MARKER, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
     def _own(self) -> dict[str, Any]:
-        """What is noted of the folder: whose it is, its files, and what of them is not to stay."""
-        return read_object(self.folder / _STATES / _OWN)
+        """What is noted of the folder: whose it is, its files with their digests, and what of them is not to stay."""
+        return _with_files(self.folder / _STATES / _OWN)
 
-    def _claim(self, files: list[str], in_passing: Sequence[int] = ()) -> None:
-        own = {"key": self.key, "execution": self.execution, "files": files}
+    def _claim(
+        self, files: list[str], in_passing: Sequence[int] = (), digests: Mapping[str, str] | None = None
+    ) -> None:
+        own = {"key": self.key, "execution": self.execution, "files": files, "digests": digests or {}}
         if in_passing:
             own["in_passing"] = list(in_passing)
         atomic_write(self.folder / _STATES / _OWN, json.dumps(own))
+
+    def _sign(self) -> None:
+        """Notes the digests of checkpoints that stand."""
+        own = self._own()
+        new = [name for name in own["files"] if _is_checkpoint(name) and name not in own["digests"]]
+        found = {name: _sha256(self.folder / name) for name in new if (self.folder / name).is_file()}
+        self._claim(own["files"], own["in_passing"], {**own["digests"], **found})
+
+    def _drop_damaged(self, names: Collection[str], digests: Mapping[str, str]) -> None:
+        """Removes checkpoints that are not what was written, by name: nobody is to take one for good."""
+        for name in sorted(filter(_is_checkpoint, names)):
+            path = self.folder / name
+            if name in digests and path.is_file() and _sha256(path) != digests[name]:
+                logger.warning("%s has changed since it was written: it is removed", path)
+                path.unlink()
 
     def _clear(self, names: list[str]) -> None:
         for name in names:
@@ -216,3 +238,19 @@ class Checkpoints:
     def _steps(self) -> list[int]:
         files = (self.folder / _STATES).glob("checkpoint-*.safetensors")
         return sorted(int(file.stem.removeprefix("checkpoint-")) for file in files)
+
+
+def _with_files(path: Path) -> dict[str, Any]:
+    """The notes in a file, which may be of another version or damaged; lists and digests are there in any case."""
+    empty: dict[str, Any] = {"files": [], "in_passing": [], "digests": {}}
+    found = {**empty, **read_object(path)}
+    return found if all(isinstance(found[name], type(value)) for name, value in empty.items()) else empty
+
+
+def _is_checkpoint(name: str) -> bool:
+    return name.startswith("checkpoint-")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

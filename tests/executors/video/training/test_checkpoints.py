@@ -81,11 +81,23 @@ def test_finished(checkpoints):
     write(checkpoints, 2)
     checkpoints.finish({"steps": 2})
     marker = json.loads((checkpoints.folder / "training.json").read_text())
+    assert marker.pop("digests").keys() == {checkpoint_name(2)}
     assert marker == {"key": "key", "steps": 2, "files": [checkpoint_name(2)]}
     assert checkpoints.open() == FINISHED
     (checkpoints.folder / checkpoint_name(2)).unlink()
     assert checkpoints.open() == 0
     assert not (checkpoints.folder / "training.json").exists()
+
+
+def test_a_checkpoint_that_changed_later_is_no_result(checkpoints, caplog):
+    write(checkpoints, 1)
+    write(checkpoints, 2)
+    checkpoints.finish({"steps": 2})
+    file = checkpoints.folder / checkpoint_name(2)
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))  # safetensors reads it
+    assert checkpoints.open() == 1
+    assert f"{file} has changed since it was written" in caplog.text
 
 
 def test_another_training_removes_what_is_its_own_and_nothing_else(checkpoints, tmp_path):
