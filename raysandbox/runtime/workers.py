@@ -79,11 +79,10 @@ def run_in_worker(trainer: ModelTrainer, job: WorkerJob, context: WorkerContext,
                 return train_together(training, job, context.log, began)
             return _train_alone(training, job, context.log, partial(began, 0))
         except WorkerLost as error:
+            reason = str(error).splitlines()[0]
             text = "job %s moves: %s" if error.left else "job %s lost its worker: %s"
-            logger.warning(text, job.id, str(error).splitlines()[0])
-            context.emit(
-                "workers_left" if error.left else "workers_lost", job=job.id, reason=str(error).splitlines()[0]
-            )
+            logger.warning(text, job.id, reason)
+            context.emit("worker_lost", job=job.id, left=error.left, reason=reason)
             lost += [] if error.left else [error]
     raise JobFailed(f"the worker died {len(lost)} times: {lost[-1]}") from lost[-1]
 

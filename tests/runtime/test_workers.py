@@ -161,7 +161,7 @@ def test_a_lost_worker_is_replaced(context, tmp_path):
     assert run_in_worker(Trainer(act="die_once", folder=str(tmp_path)), Job(), context) == "second attempt"
     lines = [line.split("| ")[-1] for line in context.log.read_text().splitlines()]
     assert [line for line in lines if line.startswith("attempt")] == ["attempt False", "attempt True"]
-    assert [event for event, _ in context.events] == ["worker_started", "workers_lost", "worker_started"]
+    assert [event for event, _ in context.events] == ["worker_started", "worker_lost", "worker_started"]
     assert {fields["node"] for event, fields in context.events if event == "worker_started"} == {"127.0.0.1"}
 
 
