@@ -49,7 +49,8 @@ def is_secret_key(key: str) -> bool:
 
 def secret_values() -> set[str]:
     """Secrets of this process: of environment variables by their names, and of configurations seen."""
-    return _known | _in_environment(tuple(os.environb.items()))
+    # The mapping below os.environb: its own `items` looks each name up again, for every line that is redacted.
+    return _known | _in_environment(tuple(os.environb._data.items()))  # type: ignore[attr-defined]
 
 
 @lru_cache(maxsize=4)

@@ -39,7 +39,7 @@ class Report(Protocol):
 
 
 class Emit(Protocol):
-    """Appends an event to the run's journal; it is on disk on return."""
+    """Appends an event to the run's journal (see `core.events.Journal`)."""
 
     def __call__(self, event: str, **fields: Any) -> None:
         """Appends an event with its fields, JSON-like values."""
