@@ -11,7 +11,7 @@ from raysandbox.runtime.placement import Resources, bundle
 from raysandbox.runtime.session import Cluster
 from raysandbox.sandbox.plan import ExperimentPlan
 
-__all__ = ["Share", "share_of"]
+__all__ = ["Share", "patience", "share_of", "shown"]
 
 _FOR_DATA = 1  # CPUs that no trial holds: Ray Data needs them to move at all
 
@@ -111,14 +111,23 @@ def _missing(bundles: Sequence[Mapping[str, float]], strategy: str, cluster: Clu
         if node is None:
             names = dict.fromkeys(name for each in bundles for name in each)
             has = ", ".join(f"{cluster.total(name):g} {name}" for name in names)
-            asked = " and ".join("(" + ", ".join(f"{b[name]:g} {name}" for name in b) + ")" for b in bundles)
             number = len(cluster.nodes)
-            return f"{asked}, {strategy}, on {number} node{'s' * (number != 1)} with {has} together"
+            return f"{shown(bundles)}, {strategy}, on {number} node{'s' * (number != 1)} with {has} together"
         if strategy == "STRICT_SPREAD":
             nodes.remove(node)
         else:
             node |= {name: node[name] - amount for name, amount in wanted.items()}
     return ""
+
+
+def shown(bundles: Sequence[Mapping[str, float]]) -> str:
+    """Bundles in words."""
+    return " and ".join("(" + ", ".join(f"{each[name]:g} {name}" for name in each) + ")" for each in bundles)
+
+
+def patience(plan: ExperimentPlan) -> float:
+    """Seconds that a job of the experiment waits for its workers: trials, which hold them, wait as long."""
+    return max((job.timeout_s for job in _worker_jobs(plan)), default=Resources.model_validate({}).timeout_s)
 
 
 def _sums(bundles: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from raysandbox.core.redact import redact_text
+from raysandbox.hpo.room import Room
 from raysandbox.hpo.schema import Search
 from raysandbox.hpo.searchers import Suggestion, TrialSearcher
 from raysandbox.hpo.trial import OBJECTIVE, OUTCOME
@@ -122,13 +123,16 @@ class Recorder:
         self.status.job(f"{TRIALS_FOLDER}/{record.name}", states.get(record.state, record.state))
 
 
-def callback(recorder: Recorder) -> Any:
-    """The recorder as a callback of Tune."""
+def callback(recorder: Recorder, room: Room) -> Any:
+    """The recorder as a callback of Tune, which also looks whether trials find room."""
     from ray import tune
 
     class Recording(tune.Callback):
         def __reduce__(self) -> Any:
             return tune.Callback, ()  # for Tune's own state, from which nothing is ever read
+
+        def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
+            room.look(trial.status for trial in trials)
 
         def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
             if OBJECTIVE in result and OUTCOME not in result:

@@ -20,9 +20,10 @@ from raysandbox.core.events import Journal, read_events
 from raysandbox.core.files import atomic_write, cache_dir, link_or_copy
 from raysandbox.core.keys import DigestMemo, digest
 from raysandbox.core.redact import redact, redact_text, secret_values
-from raysandbox.hpo.bundles import Share, share_of
+from raysandbox.hpo.bundles import Share, patience, share_of
 from raysandbox.hpo.planning import plan_search
 from raysandbox.hpo.recorder import Recorder, callback
+from raysandbox.hpo.room import Room
 from raysandbox.hpo.schedulers import make_scheduler
 from raysandbox.hpo.schema import Search
 from raysandbox.hpo.searchers import make_searcher, tune_searcher
@@ -311,7 +312,7 @@ class _SearchRun:
             run_config=tune.RunConfig(
                 name="tune",
                 storage_path=str(self.work_dir / "artifacts"),
-                callbacks=[callback(recorder)],
+                callbacks=[callback(recorder, Room(share, patience(self.plan), self.view.note))],
                 failure_config=tune.FailureConfig(max_failures=LOST_TRIES),
                 verbose=0,
             ),

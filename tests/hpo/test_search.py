@@ -10,6 +10,7 @@ import yaml
 from raysandbox.api import run
 from raysandbox.core.errors import ConfigError, JobFailed
 from raysandbox.core.events import read_events
+from raysandbox.runtime.placement import Resources, placement_group_for
 from raysandbox.sandbox.trials import TrialRecord, read_trials
 from tests.hpo.tiny_searches import ROWS, filtering, training, write
 from tests.runtime.elastic import groups_held
@@ -230,3 +231,16 @@ def test_a_failed_search_leaves_no_best_configuration_of_an_earlier_one(workspac
     assert not (WORK / "best_config.yaml").exists()
     assert (WORK / "previous/1/best_config.yaml").exists()
     assert (WORK / "trials.csv").exists()
+
+
+def test_trials_that_find_no_room_say_who_has_it(workspace: Path) -> None:
+    resources = {"num_gpus": 1, "num_cpus": 0.5, "timeout_s": 2}
+    floors = {"anonymous.train.extra_configs.floor": {"values": [0.0, 1.0]}}
+    config = training(workspace, {"method": "grid", "metric": LOSS, "parameters": floors}, resources)
+    found = r"no trial found room within 2 s: each holds \(0.5 CPU, .* GPU\).*free now: \(. CPU, 0 GPU\).*hold: a job"
+    with placement_group_for(Resources(num_gpus=2)), pytest.raises(JobFailed, match=found):
+        run(config)
+    assert json.loads((WORK / "status.json").read_text())["state"] == "failed"
+    assert groups_held() == []
+    run(config, resume=True)
+    assert [record.state for record in trials()] == ["done", "done"]
