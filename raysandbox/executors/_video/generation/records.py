@@ -137,7 +137,8 @@ class VideoFolder:
             shown = ", ".join(repr(name) for name in sorted(foreign)[:_SHOWN])
             raise UserError(
                 f"output_dir: {self.path} holds {len(foreign)} files with names of videos that are to be made, but "
-                f"which were not made here ({shown}): move them away, or choose another folder"
+                f"which were not made here as far as {self.path / _NOTES} tells ({shown}): move them away, or choose "
+                f"another folder"
             )
         folder, found = str(self.path), dict[str, Record]()
         for name, of_file in records.items():
