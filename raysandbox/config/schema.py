@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from raysandbox.config.documents import Document, KeyPath
+from raysandbox.core.names import nameable, safe_stem
 
 __all__ = ["JobConfig", "JobEntry", "Pipeline", "SandboxConfig", "Settings", "WatcherSettings"]
 
 
+_Path = Annotated[str, AfterValidator(nameable)]
+
+
 class _Model(BaseModel):
     # A name may be written as a number: `experiment_name: 2024`.
-    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True, allow_inf_nan=False)
 
 
 class WatcherSettings(_Model):
@@ -31,11 +35,11 @@ class Settings(_Model):
     """The keys of a configuration besides its job lists."""
 
     project_name: str = Field("sandbox", description="wandb project")
-    experiment_name: str = Field("run0", description="name of the run")
-    work_dir: str | None = Field(
+    experiment_name: _Path = Field("run0", description="name of the run")
+    work_dir: _Path | None = Field(
         None, description="folder of the run, or URL (s3://…); ./outputs/<experiment_name> by default"
     )
-    hpo_config: str | dict[str, Any] | None = Field(None, description="search space: a path or a mapping")
+    hpo_config: _Path | dict[str, Any] | None = Field(None, description="search space: a path or a mapping")
     resume: bool = Field(False, description="go on with the run that stands in work_dir")
     max_iter_num: int = Field(1, ge=1, description="iterations of all pipelines")
     iter_targets: list[str] = Field(
@@ -49,7 +53,7 @@ class Settings(_Model):
     max_parallel_jobs: int | None = Field(
         None, ge=1, description="most jobs and `foreach` elements at the same time; 1: one after the other"
     )
-    cache_dir: str | None = Field(None, description="what runs share; ~/.cache/raysandbox by default")
+    cache_dir: _Path | None = Field(None, description="what runs share; ~/.cache/raysandbox by default")
     watcher: WatcherSettings = Field(default_factory=lambda: WatcherSettings.model_validate({}))
 
     @field_validator("hpo_config", mode="before")
@@ -80,8 +84,8 @@ class JobConfig(_Model):
     input: dict[str, str] = Field({}, description="configuration keys filled from outputs of earlier jobs")
     output: list[str] = Field([], description="names of what the hook returns")
     local: dict[str, Any] = Field({}, description="overrides for this job")
-    dj_configs: str | dict[str, Any] | None = Field(None, description="a data recipe: path or mapping")
-    extra_configs: str | dict[str, Any] | None = Field(None, description="anything else: path or mapping")
+    dj_configs: _Path | dict[str, Any] | None = Field(None, description="a data recipe: path or mapping")
+    extra_configs: _Path | dict[str, Any] | None = Field(None, description="anything else: path or mapping")
     resources: dict[str, Any] = Field({}, description="what the job's workers need")
     runtime_env: dict[str, Any] = Field({}, description="Ray runtime environment of the job's workers")
     retries: int = Field(0, ge=0, description="how often a failed job is tried again")
@@ -129,7 +133,7 @@ class JobEntry:
         """The id as a file name."""
         name = f"{self.index:02d}-{self.config.meta_name or self.config.hook}"
         prefix = "" if self.pipeline == "anonymous" else f"{self.pipeline}-"
-        return "".join(c if c.isalnum() or c in "-_." else "_" for c in prefix + name)
+        return safe_stem("".join(c if c.isalnum() or c in "-_." else "_" for c in prefix + name))
 
 
 @dataclass(frozen=True)

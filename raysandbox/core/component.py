@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 from pydantic.fields import FieldInfo
 
+from raysandbox.core.names import nameable
 from raysandbox.core.registry import Registry
 
 __all__ = [
@@ -37,10 +38,11 @@ class PathRole(Enum):
     MODEL = "model"  # a directory or file, or a name that a model hub or the component knows
 
 
-InputPath = Annotated[str, PathRole.INPUT]
-InputPaths = Annotated[str | list[str], PathRole.INPUT]
-OutputPath = Annotated[str, PathRole.OUTPUT]
-ModelPath = Annotated[str, PathRole.MODEL]
+_Path = Annotated[str, AfterValidator(nameable)]
+InputPath = Annotated[_Path, PathRole.INPUT]
+InputPaths = Annotated[_Path | list[_Path], PathRole.INPUT]
+OutputPath = Annotated[_Path, PathRole.OUTPUT]
+ModelPath = Annotated[_Path, PathRole.MODEL]
 
 
 class FetchedLater(str):

@@ -1,13 +1,15 @@
-"""Names of files that are made of any text."""
+"""Names of files that are made of any text, and which texts can be paths."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 
-__all__ = ["LONGEST_NAME", "safe_stem"]
+__all__ = ["LONGEST_NAME", "nameable", "safe_stem"]
 
 LONGEST_NAME = 255  # bytes that Linux file systems allow for a name
+_LONGEST_PATH = 4095
 _TAIL = len("~01234567-999999.mp4")  # what a stem that is cut must leave room for
 # The separator of paths, and characters that terminals and tools that read names line by line trip over.
 _UNSAFE = re.compile(r"[/\x00-\x1f\x7f\u0085\u2028\u2029]")
@@ -32,3 +34,21 @@ def safe_stem(prompt: str, *, tell_apart: bool = False) -> str:
         return stem
     cut = stem.encode()[:room].decode("utf-8", "ignore")  # no half of a character at the end
     return f"{cut}~{hashlib.sha256(prompt.encode()).hexdigest()[:8]}"
+
+
+def nameable(path: str) -> str:
+    """The path itself, if anything can be called so; of a URL nothing is known.
+
+    Raises:
+        ValueError: it is too long, holds a NUL, or begins with the home of a user who does not exist.
+    """
+    if "\0" in path:
+        raise ValueError("holds a NUL, which no path can")
+    if "://" in path:
+        return path
+    name = max((part.encode("utf-8", "surrogatepass") for part in path.split("/")), key=len)
+    if len(name) > LONGEST_NAME or len(path.encode("utf-8", "surrogatepass")) > _LONGEST_PATH:
+        raise ValueError(f"is too long for a path: a name has at most {LONGEST_NAME} bytes")
+    if path.startswith("~") and os.path.expanduser(path).startswith("~"):
+        raise ValueError(f"there is no user {path.split('/', 1)[0][1:]}; write ./~… for a file that is called so")
+    return path

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from raysandbox.core.names import nameable
+
 __all__ = ["Part", "Window", "parse_dataset_path", "parse_split", "row_quotas"]
 
 _SPLIT = re.compile(r"([\w.-]+)(?:\[(?:(-?\d+)(%)?)?:(?:(-?\d+)(%)?)?\])?")
@@ -101,7 +103,7 @@ def parse_dataset_path(text: str) -> list[Part]:
     A string that is the name of something that exists is one path, whatever blanks it holds.
 
     Raises:
-        ValueError: a weight without a path, a negative weight, only zero weights, open quotes.
+        ValueError: a weight without a path, a negative weight, only zero weights, open quotes, no possible path.
     """
     if os.path.exists(text):
         return [Part(text)]
@@ -110,7 +112,7 @@ def parse_dataset_path(text: str) -> list[Part]:
     for word in shlex.split(text):
         number = _number(word)
         if number is None:
-            parts.append(Part(word, 1.0 if weight is None else weight))
+            parts.append(Part(nameable(word), 1.0 if weight is None else weight))
             weight = None
         elif weight is not None:
             raise ValueError(f"weight {weight:g} is followed by the weight {word}, not by a path")

@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from raysandbox.core.component import OutputPath
 from raysandbox.core.errors import ConfigError, Problem, did_you_mean
+from raysandbox.core.names import nameable
 from raysandbox.ops.base import OPERATORS, Operator
 from raysandbox.ops.batch import FieldKeys
 from raysandbox.ops.special_tokens import SpecialTokens
@@ -41,7 +42,9 @@ class DatasetPart(_Model):
         None,
         description="of a remote part: huggingface, modelscope, s3 or hdfs; the format of a local one is its suffix",
     )
-    path: str = Field(description="file, folder, glob, URL, or the id of a data set on its hub")
+    path: Annotated[str, AfterValidator(nameable)] = Field(
+        description="file, folder, glob, URL, or the id of a data set on its hub"
+    )
     weight: float = Field(1.0, ge=0, allow_inf_nan=False, description="relative share of `max_sample_num`")
     name: str | None = Field(None, description="hub: which configuration (subset) of the data set")
     split: str | None = Field(None, description="hub or saved data set: train, train+test, train[:10%]")
@@ -155,7 +158,10 @@ class Recipe(_Model):
         None, ge=0, description="bad rows to put up with: a number, or a fraction below 1; 0 by default"
     )
     row_timeout_s: float = Field(
-        60.0, gt=0, description="seconds that decoding one media file may take before its row counts as bad"
+        60.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="seconds that decoding one media file may take before its row counts as bad",
     )
     custom_operator_paths: list[str] = Field(
         default_factory=list, description="Python files with operators of yours; needs --allow-user-code"

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from raysandbox.core.errors import JobFailed
 from raysandbox.core.scope import kept
 from raysandbox.runtime.claims import CREWS, Owner, group_name, groups, held_text, others_of_run_hold
-from raysandbox.runtime.session import Cluster, Node, cluster_summary
+from raysandbox.runtime.session import Cluster, Node, cluster_summary, is_local
 
 if TYPE_CHECKING:
     from ray.util.placement_group import PlacementGroup
@@ -37,6 +37,7 @@ __all__ = [
 
 _POLL_S = 0.5  # waiting inside Ray cannot be interrupted
 _TELL_S = 60.0  # between two words about what is waited for
+_ROOM_S = 600.0  # that a recipe waits for room
 
 logger = logging.getLogger(__name__)
 _held: PlacementGroup | None = None  # by the trial that this process runs
@@ -45,7 +46,7 @@ _held: PlacementGroup | None = None  # by the trial that this process runs
 class Resources(BaseModel):
     """The key `resources` of a job: what each of its workers needs."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     num_workers: int = Field(1, ge=1, description="how many workers the job runs on")
     num_gpus: float = Field(0, ge=0, description="GPUs of each worker; a fraction shares a GPU with other jobs")
@@ -114,7 +115,13 @@ def _label_fits(value: str | None, wanted: str) -> bool:
 
 def how_many(node: Node, one: Mapping[str, float]) -> int:
     """How many bundles a node holds when all of it is free; resources by Ray's names, none of them 0."""
-    return min(int(node.resources.get(name, 0.0) / amount + 1e-9) for name, amount in one.items())
+    return min(_times(name, node.resources.get(name, 0.0), amount) for name, amount in one.items())
+
+
+def _times(name: str, there: float, amount: float) -> int:
+    if name == "GPU" and amount < 1:  # a share is of one GPU: what two have left makes no third
+        return int(there) * int(1 / amount + 1e-9)
+    return int(there / amount + 1e-9)
 
 
 @contextlib.contextmanager
@@ -199,10 +206,11 @@ def ask_for(resources: Resources, owner: Owner) -> PlacementGroup:
     """
     import ray.util
 
-    cluster = cluster_summary()
-    problem = resources_problem(resources, cluster)
-    if problem and cluster.local:
-        raise JobFailed(_refusal(resources, cluster, problem))
+    if is_local():  # what a cluster lacks may still come
+        cluster = cluster_summary()
+        problem = resources_problem(resources, cluster)
+        if problem:
+            raise JobFailed(_refusal(resources, cluster, problem))
     kept(CREWS)[owner.crew] = True
     return ray.util.placement_group(
         [bundle(resources)] * resources.num_workers,
@@ -250,7 +258,7 @@ def wait_for_room(job: str, *, num_cpus: float, num_gpus: float = 0) -> None:
 
     if not num_cpus and not num_gpus:
         return
-    resources = Resources.model_validate({"num_cpus": num_cpus, "num_gpus": num_gpus})
+    resources = Resources.model_validate({"num_cpus": num_cpus, "num_gpus": num_gpus, "timeout_s": _ROOM_S})
     free = ray.available_resources()
     if all(free.get(name, 0.0) >= amount for name, amount in bundle(resources).items()):
         return

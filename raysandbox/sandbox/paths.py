@@ -65,6 +65,8 @@ def standing(path: str) -> list[str]:
     path = os.path.expanduser(path)
     if os.path.exists(path):
         return [path]
+    if "\0" in path:
+        return []
     return sorted(glob.glob(path, recursive=True) or glob.glob(shard_pattern(path)))
 
 

@@ -214,8 +214,9 @@ class _Planner:
             self.problems.append(extra.problem(("type",), str(error)))
             return
         raw = {k: v for k, v in extra.data.items() if k != "type" or hook.components is None}
-        self.problems += model_problems(model, raw, extra.problem, extra.is_unknown)
-        weights = model.missing_weights(raw) if issubclass(model, Component) else {}
+        found = model_problems(model, raw, extra.problem, extra.is_unknown)
+        self.problems += found
+        weights = model.missing_weights(raw) if issubclass(model, Component) and not found else {}
         for key, message in weights.items():
             where = tuple(key.split("."))
             value = _value_at(raw, where)

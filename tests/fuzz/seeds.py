@@ -161,7 +161,7 @@ def _examples() -> tuple[list[tuple[str, Mapping[str, Any]]], list[dict[str, Any
     jobs: list[dict[str, Any]] = []
     for name in HOOKS.names():
         components: Registry | None = HOOKS.get(name).components
-        for kind in components.names() if components is not None else ():
+        for kind in components.names() if components else ():
             jobs.append({"hook": name, "extra_configs": {"type": kind, **components.get(kind).example}})
     return operators, jobs
 

@@ -11,7 +11,7 @@ from pydantic import Field
 from raysandbox.core.registry import register
 from raysandbox.ops.base import Stat
 from raysandbox.ops.batch import Batch
-from raysandbox.ops.media import Ratio, video_infos
+from raysandbox.ops.media import Ratio, VideoInfo, video_infos
 from raysandbox.ops.media_filter import MediaFilter, numbers
 
 __all__ = ["VideoAspectRatioFilter"]
@@ -30,4 +30,10 @@ class VideoAspectRatioFilter(MediaFilter):
 
     def compute(self, batch: Batch, state: Any) -> Mapping[str, pa.Array]:
         """Returns `video_aspect_ratios`, width over height of every video."""
-        return {"video_aspect_ratios": numbers(video_infos(batch), lambda video: video.width / video.height)}
+        return {"video_aspect_ratios": numbers(video_infos(batch), _ratio)}
+
+
+def _ratio(video: VideoInfo) -> float:
+    if not video.height:
+        raise ValueError("the video does not say how high it is")
+    return video.width / video.height

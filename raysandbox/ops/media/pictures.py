@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import stat
 import struct
+import warnings
+import zlib
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, TypeVar
@@ -73,6 +75,7 @@ def _read(path: str, read: Callable[[Image], T]) -> T | Fault:
         raise MissingExtraError("pillow", "media", "reading images")
     from PIL import Image, ImageFile
 
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # of damage: what cannot be read is said of its row
     ImageFile.LOAD_TRUNCATED_IMAGES = False  # importing Data-Juicer sets it: the rest of a picture would be grey
     if not stat.S_ISREG(os.stat(path).st_mode):
         return Fault("is not a regular file")
@@ -86,5 +89,7 @@ def _read(path: str, read: Callable[[Image], T]) -> T | Fault:
     except Image.UnidentifiedImageError:
         return Fault("is not an image")
     # What Pillow's readers raise on damaged files.
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error) as error:
         return Fault(f"cannot be decoded: {error}")
+    except MemoryError:
+        return Fault("needs more memory than there is")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 import threading
@@ -12,6 +13,8 @@ from queue import SimpleQueue
 from typing import Any
 
 from raysandbox.ops.media import decoding, editing, sampling
+
+_MOST_BYTES = 8 * 2**30
 
 JOBS = {
     "audio_info": decoding.audio_info,
@@ -30,6 +33,9 @@ def main() -> None:
     A generator says with each (None, None) that it goes on; what it returns is its result.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that it serves
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    most = _memory() if hard == resource.RLIM_INFINITY else min(_memory(), hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (most, hard))  # a damaged file may ask for any amount
     connection = Connection(int(sys.argv[1]))
     jobs: SimpleQueue[tuple[str, tuple[Any, ...]]] = SimpleQueue()
     threading.Thread(target=_receive, args=(connection, jobs), daemon=True).start()
@@ -38,10 +44,16 @@ def main() -> None:
         name, arguments = jobs.get()  # waits: for work, as long as the process it serves lives
         try:
             result = JOBS[name](*arguments)
-            answer = (True, _watched(connection, result) if isinstance(result, Generator) else result)
+            connection.send((True, _watched(connection, result) if isinstance(result, Generator) else result))
         except decoding.UNREADABLE as error:
-            answer = (False, f"cannot be decoded: {getattr(error, 'strerror', None) or error}")
-        connection.send(answer)
+            connection.send((False, f"cannot be decoded: {getattr(error, 'strerror', None) or error}"))
+        except MemoryError:  # also while the answer is packed
+            connection.send((False, f"needs more than {_memory() / 2**30:.0f} GB of memory"))
+
+
+def _memory() -> int:
+    """The most bytes that it may hold."""
+    return min(_MOST_BYTES, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
 
 
 def _watched(connection: Connection, steps: Generator[None, None, Any]) -> Any:
