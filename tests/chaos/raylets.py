@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,11 +35,13 @@ class Raylets:
         folder: for logs and the home folder.
         cpus: logical CPUs of a node.
         gpus: logical GPUs of a node.
+        more: further arguments of `ray start`, by node.
     """
 
     folder: Path
     cpus: int = 2
     gpus: int = 0
+    more: Mapping[int, Sequence[str]] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
     dashboard_port: int = field(default_factory=free_port)
     nodes: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
@@ -83,7 +85,7 @@ class Raylets:
         ]
         role = head if number == HEAD else [f"--address={self.address}"]
         command = [str(RAY), "start", *role, *own, "--block", "--disable-usage-stats"]
-        return [*command, f"--dashboard-agent-listen-port={free_port()}"]
+        return [*command, f"--dashboard-agent-listen-port={free_port()}", *self.more.get(number, ())]
 
     def start(self, *numbers: int) -> None:
         """Starts nodes, several at the same time; 2 is the head.
@@ -181,9 +183,11 @@ def running(command: Sequence[str], log: Path, **given: Any) -> Iterator[subproc
 
 
 @contextlib.contextmanager
-def raylets(folder: Path, *numbers: int, cpus: int = 2, gpus: int = 0) -> Iterator[Raylets]:
+def raylets(
+    folder: Path, *numbers: int, cpus: int = 2, gpus: int = 0, more: Mapping[int, Sequence[str]] | None = None
+) -> Iterator[Raylets]:
     """A running cluster of the nodes of these numbers; the first is 2, the head."""
-    cluster = Raylets(folder, cpus, gpus)
+    cluster = Raylets(folder, cpus, gpus, more or {})
     try:
         cluster.start(numbers[0])
         cluster.start(*numbers[1:])
