@@ -112,8 +112,6 @@ class ChaosCluster(_Folders, Raylets):
             MARK: self.mark,
             "OMP_NUM_THREADS": "1",
             "WANDB_MODE": "offline",
-            # Ray's workers run at nice 15, and starve where something else keeps the machine busy.
-            "RAY_worker_niceness": "0",
             "RAY_enable_worker_prestart": "0",
             "RAY_prestart_worker_first_driver": "0",
             "PYTHONDONTWRITEBYTECODE": "1",

@@ -63,6 +63,8 @@ class Raylets:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": "0123456789abcdef0123456789abcdef",
             "RAY_USAGE_STATS_ENABLED": "0",
+            # Ray's workers run at nice 15, and starve where something else keeps the machine busy.
+            "RAY_worker_niceness": "0",
         }
 
     @property
