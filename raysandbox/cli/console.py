@@ -21,6 +21,7 @@ from rich.progress import (
 from rich.table import Table as RichTable
 
 from raysandbox.core.progress import Progress as WorkProgress
+from raysandbox.core.redact import redact_text
 from raysandbox.sandbox.view import RunView
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class ConsoleView(RunView):
 
     def note(self, text: str) -> None:
         """Prints a note."""
-        console.print(f"[yellow]note[/] {escape(text)}")
+        console.print(f"[yellow]note[/] {escape(redact_text(text))}")
 
     def iteration_started(self, number: int, of: int) -> None:
         """Prints the iteration."""

@@ -6,7 +6,9 @@ interrupted.
 
 from __future__ import annotations
 
+import logging
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,7 +24,7 @@ from raysandbox.core.errors import (
     WorkDirBusyError,
     did_you_mean,
 )
-from raysandbox.core.redact import redact_text
+from raysandbox.core.redact import RedactingFormatter, redact_text
 
 __all__ = ["main"]
 
@@ -60,6 +62,8 @@ for group in (env, weights):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a verb and exits with its status; user errors are one message without a traceback."""
+    if logging.lastResort is not None:  # what goes to the terminal where nobody set logging up
+        logging.lastResort.setFormatter(RedactingFormatter())
     try:
         app(args=arguments)
     except (ConfigError, UnknownNameError, WorkDirBusyError) as error:
@@ -68,6 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(f"{error}: `raysandbox run … --resume` goes on from here", 128 + error.signum)
     except SandboxError as error:
         _fail(str(error), 1)
+    except Exception:  # noqa: BLE001 - a defect: its traceback may quote what a library was given
+        typer.echo(redact_text(traceback.format_exc()), err=True, nl=False)
+        sys.exit(1)
 
 
 def _fail(message: str, status: int) -> None:

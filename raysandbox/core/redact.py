@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,7 +11,15 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, quote_plus, unquote
 
-__all__ = ["REDACTED", "is_secret_key", "redact", "redact_text", "remember_secrets", "secret_values"]
+__all__ = [
+    "REDACTED",
+    "RedactingFormatter",
+    "is_secret_key",
+    "redact",
+    "redact_text",
+    "remember_secrets",
+    "secret_values",
+]
 
 REDACTED = "***"
 _SECRET_WORDS = re.compile(
@@ -73,6 +82,14 @@ def redact(value: Any) -> Any:
 def redact_text(text: str) -> str:
     """Text with known secrets, and what is one by its place in an address or a header, replaced by "***"."""
     return _without(text, _pattern(frozenset(secret_values())))
+
+
+class RedactingFormatter(logging.Formatter):
+    """Writes log records without secrets: messages and tracebacks quote what a library was given."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record's text, its traceback too."""
+        return redact_text(super().format(record))
 
 
 def remember_secrets(value: Any) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from raysandbox.core.disk import dispensable, writes
+from raysandbox.core.redact import RedactingFormatter
 from raysandbox.core.scope import Scope, current_scope, logging_to
 
 __all__ = ["job_log"]
@@ -25,7 +26,7 @@ def job_log(path: Path) -> Iterator[None]:
     with writes(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handler = _LogFile(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     handler.addFilter(_Own(current_scope()))
     root = logging.getLogger()
     root.addHandler(handler)

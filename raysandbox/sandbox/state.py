@@ -84,7 +84,7 @@ class Status:
             "ended": ended,
             "jobs": self.jobs,
             "error": self.error,
-            "notes": self.notes,
+            "notes": [redact_text(note) for note in self.notes],
         }
         atomic_write(self.path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 

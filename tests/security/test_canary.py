@@ -1,5 +1,6 @@
 """Rule 7: a canary secret, put wherever secrets come from, is found in nothing that a run leaves or says."""
 
+import logging
 import os
 import struct
 import subprocess
@@ -10,6 +11,10 @@ from urllib.parse import quote
 
 import pytest
 import yaml
+
+from raysandbox.cli.main import main
+from raysandbox.core.registry import register
+from raysandbox.hooks.base import Hook
 
 # In the environment, in the configuration, in an address, in the environment of the job's workers.
 ENVIRONMENT = {
@@ -113,6 +118,55 @@ def temporary():
     """Folders for temporary files, ours and Ray's; Ray's sockets need short paths."""
     with tempfile.TemporaryDirectory(prefix="rs-") as ours, tempfile.TemporaryDirectory(prefix="rs-") as rays:
         yield {"TMPDIR": ours, "RAY_TMPDIR": rays}
+
+
+@register("CanaryBreakHook")
+class CanaryBreakHook(Hook):
+    """Raises what quotes a secret, with a cause that quotes it too."""
+
+    def run(self, job, context):
+        secret = os.environ["CANARY_API_KEY"]
+        try:
+            raise KeyError(f"no account for {secret}")
+        except KeyError as error:
+            logging.getLogger("some.library").warning("logging in as %s", {"key": secret})
+            raise ZeroDivisionError(f"cannot log in with {secret}") from error
+
+
+def test_the_traceback_of_a_failed_job_holds_no_secret(tmp_path, monkeypatch, capfd):
+    secret = "canary/in a traceback"
+    monkeypatch.setenv("CANARY_API_KEY", secret)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run.yaml").write_text(
+        "work_dir: work\nprobe_job_configs:\n  - {hook: CanaryBreakHook, meta_name: b, retries: 1}\n"
+    )
+    with pytest.raises(SystemExit) as caught:
+        main(["run", "run.yaml"])
+    assert caught.value.code == 1
+    log = next((tmp_path / "work/logs").glob("*b.log")).read_text()
+    assert "ZeroDivisionError: cannot log in with ***" in log
+    assert "no account for ***" in log
+    assert "logging in as {'key': '***'}" in log
+    assert [path for path in (tmp_path / "work").rglob("*") if path.is_file() and secret in path.read_text()] == []
+    assert secret not in "".join(capfd.readouterr())
+
+
+def test_the_traceback_of_a_defect_holds_no_secret(monkeypatch, capfd):
+    secret = "canary/in a defect"
+    monkeypatch.setenv("CANARY_API_KEY", secret)
+
+    def defect(**_):
+        logging.lastResort.handle(logging.makeLogRecord({"msg": f"given {secret}", "levelno": logging.WARNING}))
+        raise ZeroDivisionError(secret)
+
+    monkeypatch.setattr("raysandbox.cli.main.app", defect)
+    with pytest.raises(SystemExit) as caught:
+        main(["ls"])
+    assert caught.value.code == 1
+    said = "".join(capfd.readouterr())
+    assert "given ***" in said
+    assert "ZeroDivisionError: ***" in said
+    assert secret not in said
 
 
 @pytest.mark.timeout(500)
