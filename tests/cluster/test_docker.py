@@ -121,6 +121,20 @@ def test_image_does_not_ask_for_gpus() -> None:
     assert not [value for _, value in instructions(CLUSTER / "docker/Dockerfile") if "NVIDIA_VISIBLE_DEVICES" in value]
 
 
+def test_login_shells_find_the_environment() -> None:
+    """`ray up` runs its commands in them, and Debian's profile sets PATH anew."""
+    found = instructions(CLUSTER / "docker/Dockerfile")
+    assert any(name == "ENV" and "PATH=/opt/venv/bin:$PATH" in value for name, value in found)
+    (profile,) = [value for name, value in found if name == "RUN" and "/etc/profile.d/" in value]
+    assert r'"export PATH=/opt/venv/bin:\$PATH"' in profile
+
+
+def test_autoscaler_on_aws_has_its_library() -> None:
+    runs = [value for name, value in instructions(CLUSTER / "docker/Dockerfile") if name == "RUN"]
+    assert any("pip install" in value and value.endswith("boto3") for value in runs)
+    assert "boto3" in PINS
+
+
 def test_image_holds_extras_that_exist_and_pinned_torch() -> None:
     arguments = dict(
         value.split("=", 1)

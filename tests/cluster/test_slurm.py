@@ -153,6 +153,15 @@ def test_a_wrong_configuration_starts_nothing(slurm: Slurm) -> None:
     assert slurm.calls("srun") == ""
 
 
+def test_options_of_the_run_count_in_the_check(slurm: Slurm) -> None:
+    (slurm.folder / "cfg.yaml").write_text(CONFIG + "max_iter_num: many\n")
+    assert slurm.run("cfg.yaml", apart=False)[0] == 2
+    assert slurm.run("cfg.yaml", "--resume", "-o", "max_iter_num=0", apart=False)[0] == 2
+    (slurm.folder / "bin/srun").write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$*" >>"$CALLS/srun"\nexit 0\n')
+    slurm.run("cfg.yaml", "--resume", "-o", "max_iter_num=1", apart=False)
+    assert slurm.calls("srun")
+
+
 def test_ray_that_does_not_start_is_a_failure(slurm: Slurm) -> None:
     (slurm.folder / "bin/srun").write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$*" >>"$CALLS/srun"\nexit 0\n')
     slurm.settings |= {"SLURM_JOB_NUM_NODES": "3", "SLURM_RESTART_COUNT": "1"}
