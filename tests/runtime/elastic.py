@@ -129,7 +129,7 @@ class Driver:
                 self.told.append(json.loads(line))
 
     def wait_for(self, event, **fields):
-        end = time.monotonic() + 60
+        end = time.monotonic() + 180
         while not any(fields.items() <= told.items() for told in self.of(event)):
             assert time.monotonic() < end, self.told[-5:]
             assert self.process.poll() is None or self._reader.is_alive(), self._errors.read_text()
@@ -145,7 +145,7 @@ class Driver:
         self.process.stdout.close()
 
     def end(self):
-        assert self.process.wait(timeout=120) == 0, self._errors.read_text()
+        assert self.process.wait(timeout=200) == 0, self._errors.read_text()
         self._reader.join(timeout=60)
 
 

@@ -17,7 +17,7 @@ from raysandbox.runtime.workers import run_in_worker
 from tests.runtime.drained_driver import Context, Silent
 from tests.runtime.elastic_driver import Job
 
-LEAST_S = 60.0
+LEAST_S = 180.0
 
 
 class Trainer(ModelTrainer):

@@ -59,6 +59,7 @@ def processes_of(node):
 
 
 @pytest.mark.chaos
+@pytest.mark.timeout(600)
 def test_a_drained_node_is_given_back_with_nothing_lost(tmp_path):
     count = 500
     with raylets(tmp_path, 2, 3, gpus=1) as cluster, Driver(cluster, tmp_path, count, 0.3) as driver:
@@ -66,7 +67,7 @@ def test_a_drained_node_is_given_back_with_nothing_lost(tmp_path):
         cluster.drain(3, 60)
         driver.wait_for("worker_draining", node="127.0.0.3")
         driver.wait_for("worker_ended", node="127.0.0.3")
-        end = time.monotonic() + 60
+        end = time.monotonic() + 180
         before = [told for told in driver.of("unit") if told["node"] == "127.0.0.3"]
         while "raylet" in processes_of(cluster.nodes[3]):  # nothing holds it any more, so Ray ends it
             assert time.monotonic() < end
@@ -84,6 +85,7 @@ def test_a_drained_node_is_given_back_with_nothing_lost(tmp_path):
 
 
 @pytest.mark.chaos
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_training_leaves_a_drained_node(tmp_path, workers):
     with (

@@ -44,7 +44,7 @@ class Context:
 def context(cluster, tmp_path):
     watcher = start_watcher(WatchConfig("run-1", "p", "e", tmp_path, wandb="disabled"), actor=True)
     yield Context(tmp_path / "logs" / "train.log", watcher, watcher.scoped("train"))
-    watcher.finish(5)
+    watcher.finish(60)
 
 
 class Trainer(ModelTrainer):
@@ -108,7 +108,7 @@ def alive(pid):
 
 def all_gone(folder):
     pids = [int(pid) for pid in (folder / "pids").read_text().split()]
-    end = time.monotonic() + 5
+    end = time.monotonic() + 60
     while any(map(alive, pids)) and time.monotonic() < end:
         time.sleep(0.05)
     return not any(map(alive, pids))
@@ -171,8 +171,11 @@ def test_a_worker_that_always_dies(context):
 
 
 def test_a_deadline_ends_the_worker_and_its_children(context, tmp_path):
-    with pytest.raises(JobTimeout), deadline(4):
-        run_in_worker(Trainer(act="hang", folder=str(tmp_path)), Job(), context)
+    for seconds in (4, 20, 100):  # on a busy machine a worker takes long to come up
+        with pytest.raises(JobTimeout), deadline(seconds):
+            run_in_worker(Trainer(act="hang", folder=str(tmp_path)), Job(), context)
+        if (tmp_path / "pids").exists():
+            break
     assert all_gone(tmp_path)
 
 
