@@ -27,7 +27,7 @@ from raysandbox.runtime.session import Cluster, Node
 from raysandbox.runtime.slots import Task
 from raysandbox.runtime.worker_log import WorkerAddress
 
-NODES, FEW_NODES = 250, 20
+NODES, FEW_NODES = 1_000, 20
 GPUS = 8  # of a node
 UNITS_EACH = 4  # of a worker, in the crew
 RIVALS = 2  # other experiments that want GPUs
@@ -39,7 +39,11 @@ def _cluster(small: bool) -> Cluster:
     count = FEW_NODES if small else NODES
     one = {"CPU": 96.0, "GPU": float(GPUS), "accelerator_type:H100": 1.0, "memory": 1e12, "object_store_memory": 1e11}
     nodes = tuple(
-        Node(f"10.0.{n // 250}.{n % 250}", {**one, f"node:{n}": 1.0}, {"ray.io/node-id": f"{n:056x}", "zone": f"z{n % 3}"})
+        Node(
+            f"10.0.{n // 250}.{n % 250}",
+            {**one, f"node:{n}": 1.0},
+            {"ray.io/node-id": f"{n:056x}", "zone": f"z{n % 3}"},
+        )
         for n in range(count)
     )
     return Cluster(nodes, {"CPU": 96.0 * count, "GPU": GPUS * count}, local=False)
@@ -119,7 +123,7 @@ class _Actor:
     """What the crew asks of a worker."""
 
     def __init__(self, ray: _Ray, number: int) -> None:
-        node = ray.nodes()[number // GPUS]["NodeID"]
+        node = ray._nodes[number // GPUS]["NodeID"]
         self.start = _Method(ray, lambda: WorkerAddress(node, 1000 + number, "/nowhere/at-all", secrets=frozenset()))
         self.load = _Method(ray, lambda *_: None)
         self.run = _Method(ray, lambda unit: (unit, 8.0, 90.0))

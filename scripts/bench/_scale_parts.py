@@ -39,6 +39,12 @@ class Row:
     most_s: float | None = None
     least_rate: float | None = None
     facts: dict[str, Any] = field(default_factory=lambda: {})
+    began: float = field(default_factory=time.perf_counter, repr=False)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since it began."""
+        return time.perf_counter() - self.began
 
     @property
     def rate(self) -> float:
@@ -72,12 +78,16 @@ class Rows:
         """Measures the block; the row may get facts and another amount meanwhile."""
         aims = {} if self.small else {"most_s": most_s, "least_rate": least_rate}
         row = Row(name, amount, unit, **aims)
-        began, cpu = time.perf_counter(), time.process_time()
+        cpu = time.process_time()
         yield row
-        row.seconds, row.cpu_seconds = time.perf_counter() - began, time.process_time() - cpu
+        row.seconds, row.cpu_seconds = row.elapsed, time.process_time() - cpu
         row.peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MEGABYTE
         self.rows.append(row)
 
     def as_json(self) -> list[dict[str, Any]]:
         """The measurements as JSON holds them."""
-        return [{**asdict(row), "rate": row.rate, "reached": row.reached} for row in self.rows]
+        return [
+            {key: value for key, value in asdict(row).items() if key != "began"}
+            | {"rate": row.rate, "reached": row.reached}
+            for row in self.rows
+        ]
