@@ -264,7 +264,7 @@ class _Experiment:
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         (self.folder / "metrics.jsonl").touch()
         target, text = self.folder / "config.yaml", to_yaml(redact(self.plan.config.document.data))
-        if self.resume and target.exists() and target.read_text(encoding="utf-8") != text:
+        if self.resume and target.exists() and target.read_bytes() != text.encode():
             self.view.note("the configuration has changed since the last run: jobs that the change touches run again")
         atomic_write(target, text)
 
