@@ -30,6 +30,8 @@ _MAX_BATCH = 5000
 _CALL_S = 30.0  # patience with one call to the actor, which may be restarting
 _RETRY_S = 0.5
 _FLUSH_S = 30.0
+_MOST_WAITING = 100_000  # metrics in a client's memory, some 30 MB; who reports more is held up
+_HELD_UP_S = 60.0  # at most, while the watcher takes nothing; then metrics are passed over, aloud
 
 
 class Transport(Protocol):
@@ -172,14 +174,23 @@ class _Outbox:
         self._first = 0  # number of _waiting[0]
         self._hurry = 0  # how many wait for everything to be sent
         self._closed = False
+        self._passed_over = 0
+        self._taken_at = 0.0  # when the watcher last took something, or a queue began to be full
         self._refused: WriteFailed | None = None  # why the disk did not take the last batch
         self._change = threading.Condition()
         self._thread: threading.Thread | None = None
 
     def put(self, metrics: Sequence[Metric]) -> None:
-        """Takes metrics; what comes after the end is too late and passed over."""
+        """Takes metrics; what comes after the end is too late and passed over.
+
+        Where the watcher is slower than whoever reports, this waits for it, so that memory stays bounded.
+        """
         with self._change:
+            self._wait_for_room()
             if self._closed:
+                return
+            if len(self._waiting) >= _MOST_WAITING:
+                self._pass_over(len(metrics))
                 return
             self._waiting.extend(metrics)
             if self._thread is None:
@@ -187,6 +198,23 @@ class _Outbox:
                 self._thread.start()
                 atexit.register(self.close, 1.0)
             self._change.notify_all()
+
+    def _wait_for_room(self) -> None:
+        """Waits, in short waits that can be interrupted, until less waits or nothing was taken for long."""
+        if len(self._waiting) >= _MOST_WAITING and not self._passed_over:
+            self._taken_at = time.monotonic()
+        while (
+            len(self._waiting) >= _MOST_WAITING and not self._closed and time.monotonic() < self._taken_at + _HELD_UP_S
+        ):
+            self._change.wait(_RETRY_S)
+
+    def _pass_over(self, count: int) -> None:
+        if not self._passed_over:
+            text = (
+                "the watcher has taken nothing for %.0f s and %d metrics wait: new ones are passed over until it does"
+            )
+            logger.warning(text, _HELD_UP_S, len(self._waiting))
+        self._passed_over += count
 
     def flush(self, timeout: float) -> bool:
         """Waits until everything is sent; returns whether it was.
@@ -218,7 +246,7 @@ class _Outbox:
         if self._thread is not None:
             self._thread.join(timeout)  # waits: what is not sent is counted and told below
             atexit.unregister(self.close)
-        return len(self._waiting)
+        return len(self._waiting) + self._passed_over
 
     def _send_all(self) -> None:
         # waits: until the end is told, as a daemon
@@ -234,6 +262,7 @@ class _Outbox:
                 continue
             with self._change:
                 self._refused = None
+                self._taken_at = time.monotonic()
                 del self._waiting[: len(batch)]
                 self._first += len(batch)
                 self._change.notify_all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -41,6 +42,7 @@ from raysandbox.watcher.watcher import WatchConfig
 __all__ = ["RunResult", "TrialPlace", "accounted", "locate_run", "note_refusal", "run_experiment"]
 
 logger = logging.getLogger(__name__)
+_SILENT_S = 3.0  # how long a run may take to end before it says what it waits for
 
 
 @dataclass(frozen=True)
@@ -254,7 +256,13 @@ class _Experiment:
 
     def _finish(self, watcher: WatcherClient) -> None:
         """Ends the watching; that wandb failed is said and nothing more."""
-        state = watcher.finish()
+        text = "waiting for wandb to take the last metrics, for at most half a minute"
+        patience = threading.Timer(_SILENT_S, self.view.note, [text])
+        patience.start()
+        try:
+            state = watcher.finish()
+        finally:
+            patience.cancel()
         if state.error:
             self.status.notes.append(f"wandb ({state.mode}): {state.error}; metrics.jsonl holds every metric")
             self.view.note(self.status.notes[-1])

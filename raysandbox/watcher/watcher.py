@@ -16,7 +16,7 @@ from raysandbox.core.redact import redact
 from raysandbox.watcher.config import WatchConfig
 from raysandbox.watcher.metrics import Metric, MetricsLog, flatten
 from raysandbox.watcher.sinks import NullSink, Sink, SinkState
-from raysandbox.watcher.wandb import WandbSink, connect
+from raysandbox.watcher.wandb import WandbRun, WandbSink, connect, silence_of_server
 
 __all__ = ["SandboxWatcher", "WatchConfig"]
 
@@ -105,4 +105,14 @@ def make_wandb_sink(config: WatchConfig, log: MetricsLog) -> Sink:
         logger.warning("wandb is not installed: metrics are in %s only (pip install 'raysandbox[wandb]')", log.path)
         return NullSink("not installed")
     mark = config.work_dir / "metrics.wandb.json"
-    return WandbSink(log, mark, mode, lambda group: connect(config, mode, group), config.group)
+
+    def start(group: str | None) -> WandbRun:
+        return connect(config, mode, group)
+
+    if mode == "offline":
+        return WandbSink(log, mark, mode, start, config.group)
+
+    def start_offline(group: str | None) -> WandbRun:
+        return connect(config, "offline", group)
+
+    return WandbSink(log, mark, mode, start, config.group, silence_of_server, start_offline)
