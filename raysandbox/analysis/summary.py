@@ -201,13 +201,16 @@ def _summarise_numbers(numbers: np.ndarray, missing_lists: int, percentiles: Seq
     missing = len(numbers) - len(present) + missing_lists
     if not len(present):
         return NumericSummary(0, missing, None, None, None, None, (None,) * len(percentiles), None)
+    low, high = float(np.min(present)), float(np.max(present))
+    # The mean of equal values may be rounded to another one, and a bound at it would drop them all.
+    mean, std = (low, 0.0) if low == high else (float(np.mean(present)), float(np.std(present, ddof=1)))
     return NumericSummary(
         count=len(present),
         missing=missing,
-        mean=float(np.mean(present)),
-        std=float(np.std(present, ddof=1)) if len(present) > 1 else None,
-        min=float(np.min(present)),
-        max=float(np.max(present)),
+        mean=mean,
+        std=std if len(present) > 1 else None,
+        min=low,
+        max=high,
         percentiles=tuple(float(value) for value in np.quantile(present, percentiles)),
         histogram=_histogram(present),
     )

@@ -266,6 +266,28 @@ def test_a_run_that_failed_leaves_nothing_to_replay(run, tmp_path):
     assert run(["counted_test_filter"], path=tmp_path / "data", max_bad_rows=1)[0].rows_out == 4
 
 
+@pytest.mark.parametrize("block_bytes", [70, 450, 1 << 20])
+def test_a_run_that_ended_early_goes_on_with_other_blocks(run, rows, monkeypatch, block_bytes):
+    steps = [{"counted_test_filter": {"low": 5, "high": 30}}]
+    whole = run(steps, cache=False)
+    COMPUTED.clear()
+    compute = CountedFilter.compute
+
+    def interrupted(*args):
+        if sum(COMPUTED) >= 30:
+            raise KeyboardInterrupt
+        return compute(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(CountedFilter, "compute", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(steps)
+    assert 30 <= sum(COMPUTED) < 60
+    result, content = run(steps, block_bytes=block_bytes)
+    assert content == whole[1]
+    assert result.stats == whole[0].stats
+
+
 def test_a_faulty_row_among_known_ones(run, tmp_path, write_jsonl):
     for number in range(6):
         (tmp_path / f"{number}.png").write_bytes(b"x" * (number + 1))
@@ -407,18 +429,18 @@ def test_what_a_shorter_recipe_left_is_not_taken_for_the_rows_of_a_longer_one(ru
 
 
 BOUNDS = st.tuples(st.integers(0, 30), st.integers(0, 45))
-RUNS = st.lists(st.tuples(BOUNDS, BOUNDS, st.booleans()), min_size=2, max_size=3)
+RUNS = st.lists(st.tuples(BOUNDS, BOUNDS, st.booleans(), st.integers(50, 3000)), min_size=2, max_size=3)
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(RUNS, st.booleans(), st.booleans())
 def test_results_never_depend_on_the_store(run, rows, runs, mapped_first, unique):
-    for (low, high), (few, many), repeats in runs:
+    for (low, high), (few, many), repeats, block_bytes in runs:
         length = {"text_length_filter": {"min_len": low, "max_len": max(low, high)}}
         steps = ["doubling_test_mapper", length] if mapped_first else [length, "doubling_test_mapper"]
         steps += [{"counted_test_filter": {"low": few, "high": max(few, many)}}]
         steps += ["document_deduplicator"] if unique else []
-        keys = {"keep_stats_in_res_ds": unique}
+        keys = {"keep_stats_in_res_ds": unique, "block_bytes": block_bytes}
         (known, content), (fresh, expected) = run(steps, repeats=repeats, **keys), run(steps, cache=False, **keys)
         assert content == expected
         assert known.stats == fresh.stats

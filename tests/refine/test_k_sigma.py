@@ -84,6 +84,21 @@ def test_whole_bounds_are_rounded_outwards_and_stay_whole():
     assert isinstance(length["k_sigma_length_filter"]["max_len"], int)
 
 
+@given(st.floats(0, 1), st.integers(2, 3000), st.floats(0.01, 4))
+def test_rows_that_are_all_equal_stay(value, count, k):
+    process = [{"k_sigma_ratio_filter": {"min_ratio": 0.0, "max_ratio": 1.0}}]
+    (step,) = refined(process, analysis_of(ratio=[value] * count), k=k)
+    assert step["k_sigma_ratio_filter"] == {"min_ratio": value, "max_ratio": value}
+
+
+def test_values_that_are_no_numbers_do_not_move_bounds():
+    process = [{"k_sigma_ratio_filter": {"min_ratio": 0.1, "max_ratio": 0.9}}]
+    ratios = [0.4, 0.5, 0.6]
+    with_gaps = analysis_of(ratio=[math.nan, *ratios, None, math.inf])
+    assert refined(process, with_gaps) == refined(process, analysis_of(ratio=ratios))
+    assert refined(process, analysis_of(ratio=[math.nan] * 5)) == process
+
+
 def test_bounds_are_clamped_to_the_range_of_the_statistic():
     process = [{"k_sigma_ratio_filter": {"min_ratio": 0.5, "max_ratio": 0.5}}]
     result = refine({"process": process}, analysis_of(ratio=[0.0, 1.0]))
