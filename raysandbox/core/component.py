@@ -20,6 +20,7 @@ __all__ = [
     "FetchedLater",
     "InputPath",
     "InputPaths",
+    "LibraryOptions",
     "ModelPath",
     "OutputPath",
     "PathRef",
@@ -43,6 +44,17 @@ InputPath = Annotated[_Path, PathRole.INPUT]
 InputPaths = Annotated[_Path | list[_Path], PathRole.INPUT]
 OutputPath = Annotated[_Path, PathRole.OUTPUT]
 ModelPath = Annotated[_Path, PathRole.MODEL]
+
+
+@dataclass(frozen=True)
+class LibraryOptions:
+    """Marks a mapping that goes on to a library, as `Annotated[dict[str, Any], LibraryOptions(…)]`.
+
+    Attributes:
+        harmless: keys that run no code of the configuration's author; others need --allow-user-code.
+    """
+
+    harmless: frozenset[str]
 
 
 class FetchedLater(str):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any, Literal
 
+from raysandbox.config.user_code import ALLOW, code_in_options
 from raysandbox.config.validation import model_problems
 from raysandbox.core.errors import ConfigError, Problem, UserError, did_you_mean
 from raysandbox.ops.base import OPERATORS, Filter, Operator
@@ -84,7 +85,7 @@ def _custom_operators(raw: Mapping[str, Any], allow_user_code: bool) -> Iterator
     if not paths or not isinstance(paths, list):
         return
     if not allow_user_code:
-        yield RecipeProblem(("custom_operator_paths",), "runs code of yours", "allow it with --allow-user-code")
+        yield RecipeProblem(("custom_operator_paths",), "runs code of yours", ALLOW)
         return
     for path in paths:
         try:
@@ -186,10 +187,12 @@ def _step(path: Path, step: Any, allow_user_code: bool) -> list[RecipeProblem]:
         return [RecipeProblem(path, str(error))]
     found = _parameters((*path, name), cls, params or {})
     if cls.runs_code and not allow_user_code:
-        found.append(RecipeProblem((*path, name), f"{name} runs code of yours", "allow it with --allow-user-code"))
-    if params and params.get("trust_remote_code") and not allow_user_code:
-        where = (*path, name, "trust_remote_code")
-        found.append(RecipeProblem(where, "runs code that lies beside a model", "allow it with --allow-user-code"))
+        found.append(RecipeProblem((*path, name), f"{name} runs code of yours", ALLOW))
+    if not allow_user_code:
+        found += [
+            RecipeProblem((*path, name, *key), *words)
+            for key, *words in code_in_options(cls, params or {})
+        ]
     if missing := cls.missing():
         found.append(RecipeProblem((*path, name), missing, "", "warning", missing_path=True))
     return found

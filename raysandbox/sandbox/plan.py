@@ -7,8 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from raysandbox.config.documents import KeyPath, place_of
 from raysandbox.config.schema import JobEntry, SandboxConfig
+from raysandbox.config.user_code import code_in_environment, code_in_options
 from raysandbox.config.validation import model_problems
 from raysandbox.core.component import Component, FetchedLater
 from raysandbox.core.errors import Problem, UnknownNameError, UserError
@@ -23,7 +26,7 @@ from raysandbox.sandbox.paths import PathMap, is_inside, standing
 from raysandbox.sandbox.references import ITEM, Target, resolve_reference
 from raysandbox.sandbox.state import own_files
 
-__all__ = ["ExperimentPlan", "PlannedJob", "make_plan", "split_update"]
+__all__ = ["ExperimentPlan", "PlannedJob", "make_plan", "split_update", "user_code_problems"]
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,12 @@ def make_plan(config: SandboxConfig, paths: PathMap | None = None) -> Experiment
     return ExperimentPlan(config, tuple(jobs), targets, tuple(planner.problems))
 
 
+def user_code_problems(model: type[BaseModel], raw: Mapping[str, Any], draft: Draft) -> list[Problem]:
+    """What of a component's configuration would run code, as far as its values are known."""
+    found = code_in_options(model, raw)
+    return [draft.problem(path, *words) for path, *words in found if not draft.is_unknown(path)]
+
+
 @dataclass
 class _Planner:
     config: SandboxConfig
@@ -142,6 +151,9 @@ class _Planner:
             entry.config.resources,
             lambda path, message, fix="": self.main.problem((*entry.path, "resources", *path), message, fix),
         )
+        if not self.config.allow_user_code:
+            for path, message, fix in code_in_environment(entry.config.runtime_env):
+                self.note((*entry.path, "runtime_env", *path), message, fix)
         drafts = put_together(entry, self.main, lambda text: UNKNOWN, open_side=self._open_side)
         self.problems += drafts.problems
         self._check_parts(entry, hook, drafts)
@@ -216,6 +228,8 @@ class _Planner:
         raw = {k: v for k, v in extra.data.items() if k != "type" or hook.components is None}
         found = model_problems(model, raw, extra.problem, extra.is_unknown)
         self.problems += found
+        if not self.config.allow_user_code:
+            self.problems += user_code_problems(model, raw, extra)
         weights = model.missing_weights(raw) if issubclass(model, Component) and not found else {}
         for key, message in weights.items():
             where = tuple(key.split("."))

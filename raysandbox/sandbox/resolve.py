@@ -24,7 +24,7 @@ from raysandbox.sandbox.context import ContextInfos
 from raysandbox.sandbox.drafts import Drafts, put_together, same_path, strings
 from raysandbox.sandbox.manifest import Marker
 from raysandbox.sandbox.paths import PathMap, standing
-from raysandbox.sandbox.plan import ExperimentPlan, PlannedJob
+from raysandbox.sandbox.plan import ExperimentPlan, PlannedJob, user_code_problems
 from raysandbox.sandbox.references import ITEM, resolve_reference
 
 __all__ = ["ReadyJob", "Resolver", "joined"]
@@ -267,7 +267,10 @@ def _problems(hook: type[Hook], drafts: Drafts, allow_user_code: bool) -> list[P
         problems += [drafts.recipe.problem(p.path, p.message, p.fix) for p in found if p.severity == "error"]
     if drafts.extra is not None:
         raw = {k: v for k, v in drafts.extra.data.items() if k != "type" or hook.components is None}
-        problems += model_problems(hook.model(drafts.extra.data), raw, drafts.extra.problem)
+        model = hook.model(drafts.extra.data)
+        problems += model_problems(model, raw, drafts.extra.problem)
+        if not allow_user_code:
+            problems += user_code_problems(model, raw, drafts.extra)
     return problems
 
 

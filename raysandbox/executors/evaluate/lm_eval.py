@@ -8,11 +8,11 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from raysandbox.core.component import InputPaths, ModelPath
+from raysandbox.core.component import InputPaths, LibraryOptions, ModelPath
 from raysandbox.core.errors import MissingMetricError, UserError
 from raysandbox.core.files import atomic_write
 from raysandbox.core.redact import is_secret_key, redact, redact_text
@@ -35,6 +35,13 @@ _SAID_ELSEWHERE = {
     "device": "the job's `resources` give it",
 }
 _PATH_ARGUMENTS = ("peft", "delta", "tokenizer")  # these may be folders, or ids on the hub
+_HARMLESS = frozenset(
+    "add_bos_token attn_implementation backend chat_template_args delta device_map enable_thinking gguf_file "
+    "load_in_4bit load_in_8bit logits_cache low_cpu_mem_usage max_batch_size max_cpu_memory max_gen_toks "
+    "max_memory_per_gpu mixed_precision_dtype offload_folder parallelize peft prefix_token_id quantization_config "
+    "softmax_dtype subfolder think_end_token tokenizer tp_plan truncation use_fast_tokenizer use_safetensors "
+    "variant weights_only".split()
+)
 _TOKENS_OF_TEXT = ("think_end_token",)  # told from a secret by nothing in its name
 
 
@@ -65,7 +72,7 @@ class LmEval(ModelEvaluator):
     max_length: int | None = Field(None, ge=2, description="tokens that the model sees at once; by default its context")
     dtype: Dtype = Field("auto", description="type of the weights; auto keeps them as they are stored")
     apply_chat_template: bool = Field(False, description="put questions into the tokenizer's chat template")
-    model_args: dict[str, Any] = Field(
+    model_args: Annotated[dict[str, Any], LibraryOptions(_HARMLESS)] = Field(
         default_factory=dict, description="more arguments of the harness's `hf` model, such as peft or add_bos_token"
     )
     gen_kwargs: dict[str, Any] = Field(default_factory=dict, description="arguments of generation, over the task's own")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import pyarrow as pa
 from pydantic import Field
 
-from raysandbox.core.component import ModelPath
+from raysandbox.core.component import LibraryOptions, ModelPath
 from raysandbox.core.errors import JobFailed, MissingExtraError, UserError
 from raysandbox.core.memory import batches_that_fit
 from raysandbox.core.registry import register
@@ -29,6 +29,11 @@ from raysandbox.executors.train._modelscope_hub import MODELSCOPE_FAULTS, resolv
 
 __all__ = ["ModelscopeProbe"]
 
+_HARMLESS = frozenset(
+    "first_sequence id2label label2id max_length mode padding pipeline_name second_sequence sequence_length topk "
+    "truncation".split()
+)
+
 
 @register("modelscope")
 class ModelscopeProbe(TextProbe):
@@ -46,7 +51,7 @@ class ModelscopeProbe(TextProbe):
     task: str = Field(min_length=1, description="task of the pipeline: text-generation, text-classification, …")
     model: ModelPath = Field(description="folder of the model, or its id on the ModelScope hub")
     model_revision: str | None = Field(None, description="revision of a hub id; the hub's default when null")
-    pipeline_params: dict[str, Any] = Field(
+    pipeline_params: Annotated[dict[str, Any], LibraryOptions(_HARMLESS)] = Field(
         default_factory=dict, description="other arguments of the pipeline, such as pipeline_name"
     )
     infer_params: dict[str, Any] = Field(
