@@ -14,7 +14,7 @@ from raysandbox.config.dotted import set_dotted
 from raysandbox.config.schema import JobEntry
 from raysandbox.core.errors import ConfigError, Problem
 
-__all__ = ["UNKNOWN", "Draft", "Drafts", "Part", "put_together", "same_path", "strings"]
+__all__ = ["UNKNOWN", "Draft", "Drafts", "Part", "put_together", "same_path", "spellings", "strings", "upwards"]
 
 Part = Literal["dj_configs", "extra_configs"]
 _PARTS: tuple[Part, Part] = ("dj_configs", "extra_configs")
@@ -25,6 +25,25 @@ UNKNOWN = "<known-when-it-runs>"  # one word: a path to those who split a mix
 def same_path(path: str) -> str:
     """One spelling for all spellings of a path."""
     return os.path.abspath(os.path.expanduser(path))
+
+
+def spellings(path: str) -> tuple[str, ...]:
+    """A path as `same_path` spells it, and where links lead from there where that is another one."""
+    normal = same_path(path)
+    try:
+        # A bare name is in the current directory, whose spelling has no links: the name alone may be one.
+        real = os.path.realpath(normal) if os.sep in path or os.path.islink(normal) else normal
+    except ValueError:  # a NUL: no file is called so
+        real = normal
+    return (normal,) if real == normal else (normal, real)
+
+
+def upwards(path: str) -> Iterator[str]:
+    """A normalised path and the folders that it lies in."""
+    yield path
+    while (parent := os.path.dirname(path)) not in (path, ""):
+        yield parent
+        path = parent
 
 
 def strings(value: Any) -> Iterator[str]:

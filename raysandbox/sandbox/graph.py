@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from raysandbox.sandbox.drafts import UNKNOWN, same_path
+from raysandbox.sandbox.drafts import UNKNOWN, same_path, spellings, upwards
 
 __all__ = ["Footprint", "JobGraph", "footprint", "job_graph"]
 
@@ -27,7 +27,8 @@ class Footprint:
     """What a job has to do with paths, and with the artefacts of probes.
 
     Attributes:
-        names: normalised paths that its configuration names anywhere, in the middle of a text too.
+        names: normalised paths that its configuration names anywhere, in the middle of a text too; like the
+            others with where links lead from there.
         reads: those among them, or more, that it declares as inputs.
         writes: what it declares to write.
         texts: all strings of its configuration.
@@ -83,14 +84,14 @@ class _Index:
     def before(self, job: Footprint) -> Iterator[int]:
         """Those so far that a job must wait for, some of them several times."""
         for path in job.names | job.reads:
-            for folder in _upwards(path):
+            for folder in upwards(path):
                 yield from self.writers.get(folder, ())
             if path in job.reads or path not in self.everything:
                 yield from self.writers_below.get(path, ())
         for path in job.writes:
             for below in (self.writers_below, self.namers_below):
                 yield from below.get(path, ())
-            for folder in _upwards(path):
+            for folder in upwards(path):
                 yield from self.writers.get(folder, ())
                 yield from self.namers.get(folder, ())
         yield from self._spelled(job)
@@ -126,7 +127,7 @@ class _Index:
 
     def _note(self, path: str, number: int, exact: _Numbers, below: _Numbers) -> None:
         exact[path].add(number)
-        for folder in _upwards(os.path.dirname(path)):
+        for folder in upwards(os.path.dirname(path)):
             below[folder].add(number)
 
 
@@ -179,11 +180,12 @@ def footprint(
     """
     texts = tuple(_texts([*parts]))
     writes = [path for path in writes if path]
+    written = {spelling for path in writes if path != UNKNOWN for spelling in spellings(path)}
     names = {path for text in texts for path in _paths_in(text)}
     return Footprint(
         frozenset({*names, *(f"\0{name}" for name in uses)}),
-        frozenset(_static(path) for path in reads if path != UNKNOWN),
-        frozenset({*(same_path(path) for path in writes if path != UNKNOWN), *(f"\0{name}" for name in makes)}),
+        frozenset(spelling for path in reads if path != UNKNOWN for spelling in _static(path)),
+        frozenset({*written, *(f"\0{name}" for name in makes)}),
         texts,
         frozenset(path for path in writes if path != UNKNOWN),
         is_open or UNKNOWN in writes,
@@ -205,27 +207,19 @@ def _texts(value: Any) -> Iterator[str]:
 def _paths_in(text: str) -> Iterator[str]:
     """Normalised paths that a text is or may contain."""
     if "\n" not in text:
-        yield _static(text)
+        yield from _static(text)
     for piece in _pieces(text):
-        yield same_path(piece)
+        yield from spellings(piece)
 
 
 def _pieces(text: str) -> Iterator[str]:
     yield from (piece for piece in _BETWEEN_PATHS.split(text) if piece.strip("."))
 
 
-def _static(path: str) -> str:
-    """A normalised path; of a pattern the folder that it looks in."""
+def _static(path: str) -> tuple[str, ...]:
+    """Spellings of a path; of a pattern those of the folder that it looks in."""
     found = _PATTERN.search(path)
-    return same_path(path if found is None else os.path.dirname(path[: found.start()]) or ".")
-
-
-def _upwards(path: str) -> Iterator[str]:
-    """A normalised path and the folders that it lies in."""
-    yield path
-    while (parent := os.path.dirname(path)) not in (path, ""):
-        yield parent
-        path = parent
+    return spellings(path if found is None else os.path.dirname(path[: found.start()]) or ".")
 
 
 def _is_odd(path: str) -> bool:

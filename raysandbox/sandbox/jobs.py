@@ -228,8 +228,7 @@ class JobRunner:
 
     def _others(self, writes: Sequence[str]) -> set[str]:
         """What below the outputs of a job belongs to the run or to other jobs."""
-        theirs = {*own_files(self.folder), *self.resolver.written(), *self.resolver.folders()}
-        return theirs - {same_path(path) for path in writes}
+        return self.resolver.of_others().union(own_files(self.folder)).difference(map(same_path, writes))
 
     @property
     def _metrics(self) -> Path:

@@ -8,18 +8,20 @@ import itertools
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from raysandbox.recipe.inputs import shard_pattern
-from raysandbox.sandbox.drafts import same_path
+from raysandbox.sandbox.drafts import same_path, spellings, upwards
 
-__all__ = ["PathMap", "is_inside", "output_root", "standing", "submitted_note"]
+__all__ = ["PathMap", "first_around", "is_inside", "output_root", "standing", "submitted_note"]
 
 _ROOT_VARIABLE = "RAYSANDBOX_ROOT"
 _WORK_DIR = "<work_dir>"
 _LARGE_BYTES = 100_000_000
 _MOST_FILES = 50_000  # of a submitted folder: a look must not take long
+_T = TypeVar("_T")
 
 
 def output_root(in_cluster_job: bool) -> Path | None:
@@ -60,6 +62,20 @@ def is_inside(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
+def first_around(path: str, folders: Mapping[str, _T]) -> _T | None:
+    """What stands for the first of some folders that a path is or lies in; None where there is none.
+
+    Args:
+        path: in any spelling; one that leads there by links is looked for too.
+        folders: normalised, first those that go first.
+    """
+    for spelling in spellings(path) if folders else ():
+        around = [folder for folder in upwards(spelling) if folder in folders]
+        if around:
+            return folders[around[0] if len(around) == 1 else next(each for each in folders if each in around)]
+    return None
+
+
 def standing(path: str) -> list[str]:
     """What stands at a path: itself, or what its pattern matches, or the shards of an output; sorted."""
     path = os.path.expanduser(path)
@@ -77,9 +93,9 @@ class PathMap:
     Attributes:
         work_dir: the run's folder.
         root: where relative outputs start, None for the current directory.
-        written: declared outputs so far, normalised → folder below work_dir of the iteration,
-            trial or element that made them, "" for none.
-        scopes: every such folder so far.
+        written: declared outputs so far, by all their `spellings` → folder below work_dir of the
+            iteration, trial or element that made them, "" for none.
+        scopes: every such folder so far; a set, where there are many.
     """
 
     work_dir: Path
@@ -89,8 +105,7 @@ class PathMap:
 
     def scope(self, path: str) -> str | None:
         """Scope of the declared output that a path is or lies in; None for other paths."""
-        normal = same_path(path) if path else ""
-        return next((scope for folder, scope in self.written.items() if is_inside(normal, folder)), None)
+        return first_around(path, self.written) if path else None
 
     def locate(self, path: str) -> str:
         """Where a path is: an output of this or an earlier job, or a file of the user's."""
@@ -99,12 +114,24 @@ class PathMap:
         rooted = path if self.root is None or os.path.isabs(path) else str(self.root / path)
         if scope is None:
             return rooted if rooted != path and not standing(path) and standing(rooted) else path
-        absolute, work = same_path(rooted), same_path(str(self.work_dir))
-        if not scope or not is_inside(absolute, work):
+        inside = self._inside(rooted) if scope else None
+        if inside is None:
             return rooted
-        if any(is_inside(absolute, os.path.join(work, known)) for known in self.scopes if known):
-            return absolute  # what an earlier job gave: it is in its scope already
-        return os.path.normpath(os.path.join(work, scope, os.path.relpath(absolute, work)))
+        if any(folder in self.scopes for folder in upwards(inside)):
+            return same_path(rooted)  # what an earlier job gave: it is in its scope already
+        return os.path.normpath(os.path.join(self._work, scope, inside))
+
+    @cached_property
+    def _work(self) -> str:
+        return same_path(str(self.work_dir))
+
+    def _inside(self, path: str) -> str | None:
+        """A path from the run's folder on, whichever of them is spelled with links; None where it lies elsewhere."""
+        for place in spellings(path):
+            for work in spellings(self._work):
+                if is_inside(place, work):
+                    return os.path.relpath(place, work)
+        return None
 
     def placeless(self, value: Any, inputs: Collection[str] | None = None) -> Any:
         """A configuration value whose paths inside the run's folder do not say where that is.
@@ -128,15 +155,17 @@ class PathMap:
 
     def _without_place(self, path: str) -> str:
         """A path less the run's folder; what comes after that folder stays as it is written."""
-        work = same_path(str(self.work_dir))
-        folders = {os.path.join(work, scope) if scope else work for scope in {*self.scopes, ""}}
         ends = [end for end in range(len(path), 0, -1) if end == len(path) or path[end] == os.sep]
         for end in ends:  # the deepest folder first
             start = path[:end]
             rooted = start if self.root is None or start.startswith("~") else str(self.root / start)
-            if same_path(rooted) in folders:
+            if self._is_scope(same_path(rooted)):
                 return _WORK_DIR + path[end:]
         return path
+
+    def _is_scope(self, path: str) -> bool:
+        """Whether a normalised path is the run's folder, or that of an iteration, trial or element."""
+        return path == self._work or (is_inside(path, self._work) and path[len(self._work) + 1 :] in self.scopes)
 
     def apply(self, value: Any, inputs: Collection[str] = ()) -> Any:
         """Maps the paths in a configuration: outputs wherever they stand, and the named inputs."""

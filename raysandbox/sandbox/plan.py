@@ -19,10 +19,10 @@ from raysandbox.hooks.base import HOOKS, Hook, JobPaths
 from raysandbox.recipe.problems import recipe_problems
 from raysandbox.recipe.remote import is_remote
 from raysandbox.runtime.placement import Resources
-from raysandbox.sandbox.drafts import UNKNOWN, Draft, Drafts, put_together, same_path, strings
+from raysandbox.sandbox.drafts import UNKNOWN, Draft, Drafts, put_together, same_path, spellings, strings
 from raysandbox.sandbox.extras import extras_of_job
 from raysandbox.sandbox.graph import Footprint, JobGraph, footprint, job_graph
-from raysandbox.sandbox.paths import PathMap, is_inside, standing
+from raysandbox.sandbox.paths import PathMap, first_around, is_inside, standing
 from raysandbox.sandbox.references import ITEM, Target, resolve_reference
 from raysandbox.sandbox.state import own_files
 
@@ -165,8 +165,9 @@ class _Planner:
         self._check_writes(entry, paths)
         for path in paths.writes:
             if path != UNKNOWN:
-                self.written[same_path(path)] = entry
-        self.predicted |= {same_path(path): content for path, content in paths.recipes.items()}
+                self.written |= dict.fromkeys(spellings(path), entry)
+        for path, content in paths.recipes.items():
+            self.predicted |= dict.fromkeys(spellings(path), content)
         ordered = tuple(e for e in self.entries if e in needs)
         extras = extras_of_job(hook, recipe, drafts.extra.data if drafts.extra else {})
         return PlannedJob(entry, hook, paths, ordered, self._footprint(entry, hook, paths, drafts, sides), extras)
@@ -186,13 +187,12 @@ class _Planner:
         )
 
     def _open_side(self, path: str) -> Path | Mapping[str, Any] | None:
-        normal = same_path(path)
-        if self._writer(normal) is None:
+        if self._writer(path) is None:
             return Path(self.map.locate(path)).expanduser()
-        return self.predicted.get(normal)
+        return next((self.predicted[each] for each in spellings(path) if each in self.predicted), None)
 
-    def _writer(self, normal: str) -> JobEntry | None:
-        return next((entry for folder, entry in self.written.items() if is_inside(normal, folder)), None)
+    def _writer(self, path: str) -> JobEntry | None:
+        return first_around(path, self.written)
 
     def _check_references(self, entry: JobEntry) -> set[JobEntry]:
         needs: set[JobEntry] = set()
@@ -234,7 +234,7 @@ class _Planner:
         for key, message in weights.items():
             where = tuple(key.split("."))
             value = _value_at(raw, where)
-            if extra.is_unknown(where) or (isinstance(value, str) and self._writer(same_path(value))):
+            if extra.is_unknown(where) or (isinstance(value, str) and self._writer(value)):
                 continue  # an earlier job makes it
             refuses = not isinstance(message, FetchedLater)
             self.problems.append(extra.problem(where, message, severity="warning", missing_path=refuses))
@@ -250,7 +250,7 @@ class _Planner:
         needs = set()
         named = strings([draft.data for draft in drafts.parts.values() if draft])
         for path in dict.fromkeys([*paths.reads, *paths.models, *sides, *named]):
-            writer = self._writer(same_path(path)) if path != UNKNOWN else None
+            writer = self._writer(path) if path != UNKNOWN else None
             if writer is not None:
                 needs.add(writer)
             elif path != UNKNOWN and self._is_missing(path, paths):
@@ -278,17 +278,18 @@ class _Planner:
 
     def _check_writes(self, entry: JobEntry, paths: JobPaths) -> None:
         work_dir = same_path(str(self.config.settings.work_path))
-        reads = {same_path(path) for path in paths.reads}
+        reads = {spelling for path in paths.reads for spelling in spellings(path)}
         for path in paths.writes:
             if path == UNKNOWN:
                 continue
             normal = same_path(path)
-            if normal in reads:
+            if not reads.isdisjoint(spellings(path)):
                 self.note(entry.path, f"'{path}' is both read and written", "write to another path")
             if any(is_inside(normal, own) for own in own_files(Path(work_dir))):
                 self.note(entry.path, f"output '{path}' is the run's own", "choose another name")
-            if normal in self.written:
-                other = self.written[normal].id
+            others = [self.written[each].id for each in spellings(path) if each in self.written]
+            if others:
+                other = others[0]
                 message = f"'{path}' is also written by job {other}: jobs after this one read what this one writes"
                 self.note(entry.path, message, "give each its own path", severity="warning")
             if entry.config.foreach is not None and not is_inside(same_path(path), work_dir):

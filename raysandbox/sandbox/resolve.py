@@ -21,7 +21,7 @@ from raysandbox.recipe.problems import recipe_problems
 from raysandbox.recipe.remote import is_remote, remote_stamps
 from raysandbox.runtime.placement import Resources
 from raysandbox.sandbox.context import ContextInfos
-from raysandbox.sandbox.drafts import Drafts, put_together, same_path, strings
+from raysandbox.sandbox.drafts import Drafts, put_together, same_path, spellings, strings
 from raysandbox.sandbox.manifest import Marker
 from raysandbox.sandbox.paths import PathMap, standing
 from raysandbox.sandbox.plan import ExperimentPlan, PlannedJob, user_code_problems
@@ -99,21 +99,18 @@ class Resolver:
     _written: dict[str, str] = field(default_factory=dict)
     _probes: dict[tuple[str, str | None], Path] = field(default_factory=dict)
     _scopes: set[str] = field(default_factory=set)
+    _folders: set[str] = field(default_factory=set)  # of the scopes
+    _outputs: set[str] = field(default_factory=set)  # where they really are
 
     def begin_iteration(self) -> None:
         """Forgets what the jobs of the iteration before wrote."""
         self._written.clear()
+        self._outputs.clear()
         self._probes.clear()
 
-    def written(self) -> list[str]:
-        """Where the outputs that this iteration's jobs declare really are."""
-        written = dict(self._written)  # other jobs may be resolved meanwhile
-        paths = PathMap(self.work_dir, self.root, written, set(self._scopes))
-        return [same_path(paths.locate(path)) for path in written]
-
-    def folders(self) -> list[str]:
-        """The folders of iterations and elements so far, which outputs of other jobs may contain."""
-        return [same_path(str(self.work_dir / scope)) for scope in set(self._scopes)]
+    def of_others(self) -> set[str]:
+        """Outputs that this iteration's jobs declare, and the folders of all iterations and elements so far."""
+        return self._outputs | self._folders  # a copy made at once: other jobs may be resolved meanwhile
 
     def reads_as_before(self, ready: ReadyJob) -> bool:
         """Whether what a job reads is still what its key says."""
@@ -162,12 +159,13 @@ class Resolver:
         entry, hook = planned.entry, planned.hook
         inside = os.path.join(self.base, scope).rstrip(os.sep)
         self._scopes.add(inside)
+        self._folders.add(same_path(str(self.work_dir / inside)))
         before = PathMap(self.work_dir, self.root, dict(self._written), self._scopes)
         drafts = self._configurations(planned, before, updates, item)
         recipe = drafts.recipe.data if drafts.recipe and hook.takes_recipe else None
         extra = drafts.extra.data if drafts.extra else {}
         raw = hook.paths(recipe, extra)
-        self._written |= {same_path(path): inside for path in raw.writes}
+        self._written |= {spelling: inside for path in raw.writes for spelling in spellings(path)}
         paths = PathMap(self.work_dir, self.root, self._written, self._scopes)
         inputs = {*raw.reads, *raw.models}
         known = inputs.union(strings(drafts.received))
@@ -202,6 +200,7 @@ class Resolver:
             }
         )
         located = hook.paths(job.recipe, job.extra)
+        self._outputs.update(map(same_path, located.writes))
         reusable = not component.keeps_own_results
         shareable = reusable and not _reads_media(recipe)
         kept = component.kept_artifacts

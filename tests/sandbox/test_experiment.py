@@ -228,6 +228,23 @@ def test_failures_are_told_apart(make_config: Make, workspace: Path, runs: Count
     assert "Traceback" in next((workspace / "work/logs").glob("*b.log")).read_text()
 
 
+def test_a_job_reads_by_a_link_what_an_earlier_one_has_just_written(make_config: Make, workspace: Path) -> None:
+    (workspace / "scratch").mkdir()
+    (workspace / "work").symlink_to("scratch")
+    (workspace / "scratch/a.txt").write_text("old")
+    text = """
+work_dir: work
+max_iter_num: 2
+probe_job_configs:
+  - {hook: WriteHook, meta_name: one, extra_configs: {path: work/a.txt, text: new}}
+execution_job_configs:
+  - {hook: WriteHook, meta_name: two, extra_configs: {reads: scratch/a.txt, path: scratch/b.txt, text: +}}
+"""
+    run_experiment(make_config(text))
+    assert (workspace / "work/iter_2/b.txt").read_text() == "new+"
+    assert sorted(path.name for path in workspace.rglob("[ab].txt")) == ["a.txt", "a.txt", "a.txt", "b.txt", "b.txt"]
+
+
 def test_run_refuses_what_check_refuses_and_missing_paths(make_config: Make, workspace: Path) -> None:
     text = "work_dir: work\nprobe_job_configs:\n  - {hook: WriteHook, extra_configs: {reads: none.txt}}"
     with pytest.raises(ConfigError, match=r"'none.txt' does not exist"):

@@ -66,6 +66,30 @@ def test_edges(first: Footprint, second: Footprint, edge: bool) -> None:
     assert after(first, second) == ((), (0,) if edge else ())
 
 
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("link/out.jsonl", "real/out.jsonl"),
+        ("real/out.jsonl", "link/out.jsonl"),
+        ("link/model", "{}/real/model/last.bin"),
+        ("{}/again/real/out.jsonl", "real/out.jsonl"),  # the current directory has another name, too
+        ("{}/again/real/out.jsonl", "link/*.jsonl"),
+        ("real/out.jsonl", "latest"),
+    ],
+)
+def test_links_lead_to_what_another_job_writes(workspace: Path, written: str, read: str) -> None:
+    (workspace / "real").mkdir()
+    (workspace / "link").symlink_to("real")
+    (workspace / "again").symlink_to(".")
+    (workspace / "latest").symlink_to("link/out.jsonl")
+    written, read = written.format(workspace), read.format(workspace)
+    writer, reader = made(writes=(written,)), made(reads=(read,))
+    assert after(writer, reader) == after(reader, writer) == ((), (0,))
+    if "*" not in read:
+        assert after(writer, made({"command": f"--in={read}"})) == ((), (0,))
+    assert after(writer, made(reads=("real/other",))) == ((), ())
+
+
 def test_edges_that_follow_from_others_are_left_out() -> None:
     free = made()
     assert job_graph([free] * 4, [(), (0,), (0, 1), (2, 0)]).after == ((), (0,), (1,), (2,))
