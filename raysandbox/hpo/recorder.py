@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from raysandbox.core.disk import write_failure
 from raysandbox.core.redact import redact_text
 from raysandbox.hpo.room import Room
 from raysandbox.hpo.schema import Search
@@ -73,6 +74,9 @@ class Recorder:
             config: what Tune gave it; a scheduler may have changed the values on the way.
             last: its last result.
             error: why Tune gave it up.
+
+        Raises:
+            WriteFailed: it failed since the disk is full or read-only: it is left unfinished, to be run again.
         """
         number = config["number"]
         if number in self.ended:
@@ -94,6 +98,9 @@ class Recorder:
                 record = replace(record, state="done", value=told["value"], history=history or (told["value"],))
             else:
                 record = replace(record, state="failed", value=None, reason=record.reason or "it was interrupted")
+        failure = RuntimeError(record.reason) if record.state == "failed" else None
+        if failure is not None and (unwritable := write_failure(failure, self.status.path.parent)) is not None:
+            raise unwritable
         self.ended.add(number)
         self.log.ended(record)
         self.searcher.ended(number, record.value)

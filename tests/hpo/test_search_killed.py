@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -15,8 +16,9 @@ import psutil
 import pytest
 
 from raysandbox.api import run
-from raysandbox.core.errors import JobFailed
+from raysandbox.core.errors import JobFailed, WriteFailed
 from raysandbox.core.events import read_events
+from raysandbox.hpo import recorder
 from raysandbox.sandbox.trials import TrialRecord, read_trials
 from tests.hpo.tiny_searches import ROWS, filtering, training
 
@@ -140,3 +142,21 @@ def test_less_than_a_job_needs_fails_it(workspace: Path) -> None:
     config = training(workspace, TRAINED | {"resources_per_trial": {"CPU": 1}}, {"num_cpus": 2})
     with pytest.raises(JobFailed, match="do not fit into what the trial holds"):
         run(config)
+
+
+def test_a_trial_for_which_the_disk_is_full_is_run_again(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parameters = {"anonymous.train.extra_configs.fail_at": {"values": [2, None]}}
+    config = training(workspace, TRAINED | {"parameters": parameters, "max_concurrent": 1}, steps=3)
+
+    def refusal(error: Exception, target: Path) -> WriteFailed:
+        return WriteFailed(errno.ENOSPC, "No space left on device (make room)", str(target))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(recorder, "write_failure", refusal)
+        with pytest.raises(WriteFailed, match="No space left on device"):
+            run(config)
+    assert trials()[0].state == "running"
+    assert json.loads((WORK / "status.json").read_text())["state"] == "failed"
+    run(config, resume=True)
+    assert [record.state for record in trials()] == ["failed", "done"]
+    assert trials()[0].attempts == 2
