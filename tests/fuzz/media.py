@@ -101,11 +101,11 @@ def pictures(folder: Path) -> list[Path]:
     return made
 
 
-def mutants(folder: Path, sources: Sequence[Path], number: int, first: int = 0) -> list[Path]:
-    """So many files: strange ones first, then mutations of the sources in turn; each has its source's suffix."""
+def mutants(folder: Path, sources: Sequence[Path], numbers: Sequence[int]) -> list[Path]:
+    """A file for each number: the first are strange, the others mutations; each has a suffix of the sources."""
     folder.mkdir()
     paths = []
-    for index in range(first, first + number):
+    for index in numbers:
         chance = random.Random(index)
         source = sources[index % len(sources)]
         path = folder / f"{index:04}-{source.stem}{source.suffix}"

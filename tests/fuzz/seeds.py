@@ -161,8 +161,9 @@ def _examples() -> tuple[list[tuple[str, Mapping[str, Any]]], list[dict[str, Any
     jobs: list[dict[str, Any]] = []
     for name in HOOKS.names():
         components: Registry | None = HOOKS.get(name).components
-        for kind in components.names() if components else ():
-            jobs.append({"hook": name, "extra_configs": {"type": kind, **components.get(kind).example}})
+        if components is not None:
+            kinds = [(kind, components.get(kind).example) for kind in components.names()]
+            jobs += [{"hook": name, "extra_configs": {"type": kind, **example}} for kind, example in kinds]
     return operators, jobs
 
 
