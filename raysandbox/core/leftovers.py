@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from raysandbox.core.files import remove
@@ -18,12 +19,15 @@ _OLD_S = 3600.0  # nothing is written for so long without a sign of life
 _SWEPT = ".swept"
 
 
-def remove_leftovers(folder: Path, older_than_s: float = 0.0) -> int:
+def remove_leftovers(
+    folder: Path, older_than_s: float = 0.0, is_others: Callable[[Path], bool] = lambda folder: False
+) -> int:
     """Removes temporary files and folders below a folder, in which nobody writes any more.
 
     Args:
         folder: where.
         older_than_s: younger ones stay, for a folder in which others may be writing.
+        is_others: whether a folder below is somebody else's, who may be writing in there: all of it stays.
 
     Returns:
         how many there were.
@@ -36,7 +40,7 @@ def remove_leftovers(folder: Path, older_than_s: float = 0.0) -> int:
                 if path.lstat().st_mtime <= before:
                     remove(path)
                     count += 1
-        folders[:] = [name for name in folders if not _TEMPORARY.match(name)]
+        folders[:] = [name for name in folders if not _TEMPORARY.match(name) and not is_others(Path(parent, name))]
     return count
 
 

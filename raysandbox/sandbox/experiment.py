@@ -35,7 +35,7 @@ from raysandbox.sandbox.references import resolve_reference
 from raysandbox.sandbox.resolve import Resolver
 from raysandbox.sandbox.schedule import MOST_AT_ONCE, Schedule
 from raysandbox.sandbox.shared import SharedResults
-from raysandbox.sandbox.state import RunFolder, Status, set_aside
+from raysandbox.sandbox.state import RunFolder, Status, is_other_run, set_aside
 from raysandbox.sandbox.view import RunView
 from raysandbox.watcher.watcher import WatchConfig
 
@@ -136,7 +136,7 @@ def accounted(status: Status, work_dir: Path, at_end: Callable[[Path], object]) 
     try:
         with writes(work_dir):
             yield
-            remove_leftovers(work_dir)
+            remove_leftovers(work_dir, is_others=is_other_run)
             status.end("done", 0)
             at_end(work_dir)
     except RunInterrupted as error:

@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Literal
 
+from raysandbox.core.disk import dispensable
 from raysandbox.core.errors import ConfigError, Problem, WorkDirBusyError
 from raysandbox.core.files import atomic_write
 from raysandbox.core.redact import redact_text
+from raysandbox.sandbox.trials import TRIALS_FOLDER
 
-__all__ = ["JobState", "RunFolder", "Status", "own_files", "set_aside"]
+__all__ = ["JobState", "RunFolder", "Status", "is_other_run", "own_files", "set_aside"]
 
 State = Literal["running", "done", "failed", "config_error", "interrupted"]
 JobState = Literal["done", "cached", "failed", "pending"]
@@ -111,6 +113,19 @@ class RunFolder:
             lock = (self.path / _LOCK).open("a+")
         except OSError as error:
             raise _unusable(self.path, error) from error
+        # A file system without locks: nothing keeps a second run out, and that is said.
+        with dispensable("the lock of a work_dir", self.path):
+            self._take(lock)
+        lock.truncate(0)
+        try:
+            os.write(lock.fileno(), str(os.getpid()).encode())
+        except OSError as error:
+            lock.close()
+            raise _unusable(self.path, error) from error
+        self._lock = lock
+        return self
+
+    def _take(self, lock: IO[str]) -> None:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -121,14 +136,6 @@ class RunFolder:
                 f"work_dir {self.path} is in use by the run with pid {pid}; wait for it, end it, or choose another"
             )
             raise WorkDirBusyError(message) from error
-        lock.truncate(0)
-        try:
-            os.write(lock.fileno(), str(os.getpid()).encode())
-        except OSError as error:
-            lock.close()
-            raise _unusable(self.path, error) from error
-        self._lock = lock
-        return self
 
     def __exit__(self, *_: object) -> None:
         if self._lock is not None:
@@ -139,6 +146,11 @@ class RunFolder:
 def _unusable(work_dir: Path, error: OSError) -> ConfigError:
     reason = f"{work_dir}: {error.strerror}"
     return ConfigError([Problem(None, None, "work_dir", reason, "make room there, or choose another")])
+
+
+def is_other_run(folder: Path) -> bool:
+    """Whether a folder below a work_dir is that of another run: it has a lock of its own, and is none of its trials."""
+    return folder.parent.name != TRIALS_FOLDER and (folder / _LOCK).exists()
 
 
 def own_files(work_dir: Path) -> list[str]:
@@ -152,7 +164,7 @@ def set_aside(work_dir: Path) -> Path | None:
     A `status.json` alone, left by a configuration that was refused, is no state worth keeping.
     """
     own = [work_dir / name for name in _OWN if (work_dir / name).exists()]
-    own += [path for path in (work_dir / "trials", *work_dir.glob("iter_*")) if path.exists()]
+    own += [path for path in (work_dir / TRIALS_FOLDER, *work_dir.glob("iter_*")) if path.exists()]
     if not own or [path.name for path in own] == ["status.json"]:
         return None
     numbers = [int(path.name) for path in (work_dir / _PREVIOUS).glob("*") if path.name.isdigit()]

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from raysandbox.core.leftovers import remove_leftovers, tidy_cache
+from raysandbox.sandbox.state import is_other_run
 
 KILLED = """
 import os, signal, sys
@@ -49,3 +50,15 @@ def test_in_a_shared_folder_only_what_is_old_goes_and_the_search_is_rare(tmp_pat
     old(tmp_path / ".swept", 7200)
     tidy_cache(tmp_path)
     assert not young.exists()
+
+
+def test_what_stands_in_the_folder_of_another_run_stays(tmp_path: Path) -> None:
+    mine, trial, other = tmp_path / "artifacts", tmp_path / "trials/0001", tmp_path / "exp2"
+    for folder in (mine, trial, other / "artifacts/deep"):
+        folder.mkdir(parents=True)
+        (folder / ".tmp-1-01234567-x").touch()
+    for folder in (trial, other):
+        (folder / ".lock").touch()
+    assert remove_leftovers(tmp_path, is_others=is_other_run) == 2
+    assert [path.parent for path in tmp_path.rglob(".tmp-*")] == [other / "artifacts/deep"]
+    assert remove_leftovers(other, is_others=is_other_run) == 1  # its own run's end
