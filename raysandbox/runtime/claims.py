@@ -12,6 +12,8 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 from raysandbox.core.scope import current_scope, kept
@@ -107,9 +109,15 @@ def claims(table: Iterable[Group]) -> list[Claim]:
 def _claim(group: Group) -> Claim | None:
     if not group["name"].startswith(_PREFIX):
         return None
-    said = json.loads(group["name"].removeprefix(_PREFIX))
-    owner = Owner(said["job"], said["elastic"], said["crew"])
-    return Claim(said["run"], owner, said["labels"], tuple(group["bundles"].values()), nodes_of(group))
+    run, owner, labels = _said(group["name"])
+    return Claim(run, owner, labels, tuple(group["bundles"].values()), nodes_of(group))
+
+
+@lru_cache(maxsize=1 << 16)
+def _said(name: str) -> tuple[str, Owner, Mapping[str, str]]:
+    """What the name of a group says: experiment, owner, labels; each is asked for again every two seconds."""
+    said = json.loads(name.removeprefix(_PREFIX))
+    return said["run"], Owner(said["job"], said["elastic"], said["crew"]), MappingProxyType(said["labels"])
 
 
 def nodes_of(group: Group) -> frozenset[str]:

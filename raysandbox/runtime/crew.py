@@ -33,6 +33,10 @@ _IDLE_S = 0.1
 _BACK_OFF_S = 2.0  # after a worker that did not come up; doubled with each
 _LONGEST_BACK_OFF_S = 60.0
 _MARGIN_S = 1.0  # before its node goes, a unit that is not done is given to another worker
+_ASKED_TOGETHER = 200  # places; each takes Ray's head about a millisecond, in which no result is taken
+_FEW = 1000  # for every so many workers one more result is waited for: a look at all of them costs milliseconds
+_NAMED = 5  # slow workers in the log, each half a second
+_LOGS = 100  # looked at every half a second: on other nodes each takes a task
 _BROKEN_AFTER = 2  # units that fail in a row on a worker: its process may be spoilt, e.g. its CUDA context
 
 
@@ -59,6 +63,8 @@ class Crew:
         self._pace = Pace()
         self._not_before = 0.0
         self._looked = 0.0
+        self._next_log = 0
+        self._slow: list[str] = []  # what is to be said of calls that take long
         self._share: int | None = None
         self._queue, self._loaded = Level("queue_length"), Level("workers")
 
@@ -68,13 +74,18 @@ class Crew:
 
         # waits: as long as there are units; places.check, _check_start and _check_stall end it with a message
         while self._left:
-            self._hand_out()
-            self._enlist()
+            self._hand_out(self._slots)
+            patience = 0.0 if self._enlist() else PULL_S
             calls = {slot.call: slot for slot in self._slots if slot.call is not None}
-            ready = ray.wait(list(calls), num_returns=1, timeout=PULL_S)[0] if calls else time.sleep(_IDLE_S)
-            for call in ready or ():
-                yield from self._counted(self._ended(calls[call]))
-            yield from self._counted(self._look_around())
+            references = list(calls)
+            if calls:
+                ray.wait(references, num_returns=1 + len(calls) // _FEW, timeout=patience)
+            else:
+                time.sleep(_IDLE_S)
+            for call in ray.wait(references, num_returns=len(calls), timeout=0)[0] if calls else ():
+                slot = calls[call]
+                yield from self._counted(self._ended(slot), [slot])
+            yield from self._counted(self._look_around(), self._slots)
 
     def end(self) -> None:
         """Ends the actors; the last words of each are in the logs."""
@@ -84,11 +95,11 @@ class Crew:
         self._queue.set(0)
         self._loaded.set(0)
 
-    def _counted(self, outcomes: Sequence[Outcome]) -> Iterator[Outcome]:
-        for outcome in outcomes:
-            self._left -= 1
-            self._hand_out()  # before whoever takes the result has had a look at it
-            yield outcome
+    def _counted(self, outcomes: Sequence[Outcome], free: Sequence[Slot]) -> Iterator[Outcome]:
+        self._left -= len(outcomes)
+        if outcomes:
+            self._hand_out(free)  # before whoever takes the result has had a look at it
+        yield from outcomes
 
     def _look_around(self) -> list[Outcome]:
         """What is due every half a second: logs, nodes that go, workers that do not come up or hang.
@@ -100,17 +111,25 @@ class Crew:
         self._looked = time.monotonic()
         self._leave_nodes()
         self._look_at_share()
+        self._copy_logs()
         outcomes: list[Outcome] = []
         for slot in list(self._slots):
             if slot.follower:
-                slot.follower.pull()
                 outcomes += self._check_stall(slot)
             elif slot.actor is not None:
                 self._check_start(slot)
+        self._tell_of_slow()
         self._places.check(any(slot.actor is not None for slot in self._slots))
         self._meter.tick(self._begun())
         self._measure()
         return outcomes
+
+    def _copy_logs(self) -> None:
+        """Copies what is new in the logs of some workers: of all of them in turn."""
+        followers = [slot.follower for slot in self._slots if slot.follower]
+        for follower in followers[self._next_log : self._next_log + _LOGS]:
+            follower.pull()
+        self._next_log = self._next_log + _LOGS if self._next_log + _LOGS < len(followers) else 0
 
     def _begun(self) -> list[float]:
         return [slot.began for slot in self._slots if slot.unit is not None]
@@ -134,35 +153,49 @@ class Crew:
         """Says once that a call takes long; after the time that is given its worker counts as lost."""
         import ray
 
-        if slot.call is None or ray.wait([slot.call], timeout=0)[0]:
-            return []  # it has ended, and whoever takes the results was slow
         seconds, limit = time.monotonic() - slot.began, self._task.stall_timeout_s
         kind, what = ("unit", f"unit {slot.unit}") if slot.loaded else ("load", "loading")
-        if limit is not None and seconds > limit:
+        stalls = limit is not None and seconds > limit
+        how = "" if slot.noticed else self._pace.slow(kind, seconds)
+        if slot.call is None or not (stalls or how) or ray.wait([slot.call], timeout=0)[0]:
+            return []  # all is well, or it has ended, and whoever takes the results was slow
+        if stalls:
             stalled = WorkerLost(f"{what} took longer than stall_timeout_s, {limit:g} s")
             return self._lost(slot, stalled, stalled)
-        if not slot.noticed and (how := self._pace.slow(kind, seconds)):
+        if how:
             slot.noticed = True
-            logger.warning("job %s: %s on worker %d %s", self._task.job.id, what, slot.place.number, how)
+            self._slow.append(f"{what} on worker {slot.place.number} {how}")
         return []
+
+    def _tell_of_slow(self) -> None:
+        """Thousands of workers may become slow at the same time, as storage does: some of them are named."""
+        for text in self._slow[:_NAMED]:
+            logger.warning("job %s: %s", self._task.job.id, text)
+        if len(self._slow) > _NAMED:
+            logger.warning("job %s: so it is on %d other workers", self._task.job.id, len(self._slow) - _NAMED)
+        self._slow.clear()
 
     # Workers come and go
 
-    def _enlist(self) -> None:
-        """Asks for as many workers as are wanted and have something to do, for those that leave too."""
+    def _enlist(self) -> bool:
+        """Asks for workers, as many as are wanted and have something to do, for those that leave too.
+
+        Returns whether there are more to ask for, at once.
+        """
         staying = [slot for slot in self._slots if not slot.leaving]
         working = sum(slot.unit is not None for slot in staying)
         missing = min(self._places.wanted(), working + len(self._waiting)) - len(staying)
         for slot in [slot for slot in reversed(staying) if slot.actor is None][: max(-missing, 0)]:
             self._remove(slot)
         if missing <= 0 or time.monotonic() < self._not_before:
-            return
-        for _ in range(missing):
+            return False
+        for _ in range(min(missing, _ASKED_TOGETHER)):
             place = self._places.take()
             slot = Slot(place, place.ready)
             self._slots.append(slot)
             if slot.call is None:
                 self._start(slot)
+        return missing > _ASKED_TOGETHER
 
     def _leave_nodes(self) -> None:
         """Gives back what is on nodes that are about to go; a unit that there is time for is finished first."""
@@ -195,8 +228,9 @@ class Crew:
 
     def _above_share(self) -> bool:
         """Whether others on the cluster should have the place of a worker."""
-        working = sum(slot.actor is not None and not slot.leaving for slot in self._slots)
-        return self._share is not None and working > max(self._share, 1)
+        if self._share is None:
+            return False
+        return sum(slot.actor is not None and not slot.leaving for slot in self._slots) > max(self._share, 1)
 
     def _start(self, slot: Slot) -> None:
         slot.actor = start_actor(UnitActor, self._task.job, slot.place.group, slot.place.bundle, self._task.python)
@@ -235,9 +269,9 @@ class Crew:
 
     # Units
 
-    def _hand_out(self) -> None:
-        """Gives a unit to each worker that has none; ends those for which there will be none."""
-        for slot in [slot for slot in self._slots if slot.loaded and slot.unit is None]:
+    def _hand_out(self, to: Sequence[Slot]) -> None:
+        """Gives a unit to each of these workers that has none; ends those for which there will be none."""
+        for slot in [slot for slot in to if slot.loaded and slot.unit is None]:
             if slot.leaving or self._above_share():
                 self._dismiss(slot, reason="its node goes" if slot.leaving else "others want their share")
                 continue
@@ -254,12 +288,14 @@ class Crew:
 
         One that takes long to load is not waited for.
         """
-        if not self._failed_on:
-            return self._waiting[0] if self._waiting else None
-        others = [other.seat for other in self._slots if other.loaded or (other.actor and not other.noticed)]
+        others: list[Seat] | None = None
         for unit in self._waiting:
-            failed = self._failed_on.get(unit, [])
-            if slot.seat not in failed or all(other in failed for other in others):
+            failed = self._failed_on.get(unit, ())
+            if slot.seat not in failed:
+                return unit
+            if others is None:
+                others = [other.seat for other in self._slots if other.loaded or (other.actor and not other.noticed)]
+            if all(other in failed for other in others):
                 return unit
         return None
 

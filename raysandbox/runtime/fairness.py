@@ -14,6 +14,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from raysandbox.runtime.claims import Claim, Group, Owner, claims, nodes_of, own_experiment
 from raysandbox.runtime.draining import node_id_of, staying
@@ -64,7 +65,8 @@ def fair_share(owner: Owner, resources: Resources, cluster: Cluster, table: Sequ
     one = bundle(resources)
     scarce = "GPU" if "GPU" in one else "CPU"
     nodes = staying(cluster)
-    within = _reach(resources.label_selector, one, nodes)
+    reach = _Reach(nodes)
+    within = reach.of(resources.label_selector, one)
     total = sum(node.resources.get(scarce, 0.0) for node in nodes.nodes if node_id_of(node) in within)
     total -= sum(_held(group, scarce, within) for group in table if not _comes_and_goes(group))
     own = Claim(own_experiment(), owner, resources.label_selector, (one,), frozenset())
@@ -73,7 +75,7 @@ def fair_share(owner: Owner, resources: Resources, cluster: Cluster, table: Sequ
         for claim in ours
         if claim.owner.crew != owner.crew
         and claim.amount(scarce)
-        and (claim.nodes or _reach(claim.labels, claim.bundles[0], nodes)) & within
+        and not within.isdisjoint(claim.nodes or reach.of(claim.labels, claim.bundles[0]))
         and (claim.owner.elastic or not claim.nodes)
     ]
     if not rivals:
@@ -134,13 +136,24 @@ def _demand(own: Sequence[Claim], scarce: str) -> Demand:
     return Demand(wants, held, max(each.get(scarce, 0.0) for claim in own for each in claim.bundles))
 
 
-def _reach(labels: Mapping[str, str], one: Mapping[str, float], cluster: Cluster) -> frozenset[str]:
-    """The nodes on which a worker may be placed."""
-    return frozenset(
-        node_id_of(node)
-        for node in cluster.nodes
-        if labels_fit(node, labels) and all(node.resources.get(name, 0.0) >= amount for name, amount in one.items())
-    )
+class _Reach:
+    """The nodes of a cluster on which workers may be placed; all of a job ask for the same, and have one answer."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._nodes = cluster.nodes
+        self._found: dict[tuple[frozenset[tuple[str, Any]], ...], frozenset[str]] = {}
+
+    def of(self, labels: Mapping[str, str], one: Mapping[str, float]) -> frozenset[str]:
+        """Ids of the nodes that have the labels, and the size for a worker."""
+        asked = (frozenset(labels.items()), frozenset(one.items()))
+        if asked not in self._found:
+            self._found[asked] = frozenset(
+                node_id_of(node)
+                for node in self._nodes
+                if labels_fit(node, labels)
+                and all(node.resources.get(name, 0.0) >= amount for name, amount in one.items())
+            )
+        return self._found[asked]
 
 
 def _comes_and_goes(group: Group) -> bool:

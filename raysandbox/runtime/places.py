@@ -8,6 +8,7 @@ cluster may hold now, and gives it back when its worker has ended.
 from __future__ import annotations
 
 import contextlib
+import heapq
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from raysandbox.runtime.session import cluster_summary
 __all__ = ["ElasticPlaces", "FixedPlaces", "Place", "Places", "places_for"]
 
 _LOOK_S = 2.0  # how old the count of the cluster's GPUs, and what others want of them, may be
+_LIST_S = 0.4  # how old the list of placement groups may be that stand
 _TELL_S = 60.0  # between two words about what is waited for
 
 
@@ -243,6 +245,10 @@ class ElasticPlaces:
         self._number = number if number is not None or resources.num_gpus else 1
         self._looked = -_LOOK_S
         self._fit, self._share = 1, None
+        self._free: list[int] = []  # numbers below `_next`, as a heap
+        self._next = 0
+        self._standing: frozenset[str] = frozenset()  # ids of groups that were held when they were listed
+        self._listed = -_LIST_S
 
     def wanted(self) -> int:
         """The number that was given, or one for each share of a GPU; at most the fair share; one to wait for."""
@@ -269,21 +275,33 @@ class ElasticPlaces:
         Raises:
             JobFailed: a local Ray can never hold it.
         """
-        held = self._apart.held
-        return self._apart.take(next(number for number in range(len(held) + 1) if number not in held))
+        if self._free:
+            return self._apart.take(heapq.heappop(self._free))
+        self._next += 1
+        return self._apart.take(self._next - 1)
 
     def give_back(self, place: Place) -> None:
         """Frees what the place holds or waits for."""
         self._apart.give_back(place.number)
+        heapq.heappush(self._free, place.number)
 
     def node_of(self, place: Place) -> str | None:
         """Asks Ray."""
         return _node_of(place)
 
     def stands(self, place: Place) -> bool:
-        """Looks at the placement group: it is scheduled again when its node goes."""
+        """Looks at the placement group: it is scheduled again when its node goes.
+
+        Thousands of workers may start at the same time: all groups are listed together, and only one that
+        does not stand there is asked for by itself, since the list may be a little older.
+        """
         import ray.util
 
+        if time.monotonic() > self._listed + _LIST_S:
+            self._standing = frozenset(group["placement_group_id"] for group in groups() if group["state"] == "CREATED")
+            self._listed = time.monotonic()
+        if place.group.id.hex() in self._standing:
+            return True
         return ray.util.placement_group_table(place.group).get("state") == "CREATED"
 
     def check(self, started: bool) -> None:

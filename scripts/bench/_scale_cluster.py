@@ -29,6 +29,7 @@ from raysandbox.runtime.worker_log import WorkerAddress
 
 NODES, FEW_NODES = 1_000, 20
 GPUS = 8  # of a node
+PER_CALL = 250  # workers, of which one ends between two looks: a look takes 10 ms, a unit some seconds
 UNITS_EACH = 4  # of a worker, in the crew
 RIVALS = 2  # other experiments that want GPUs
 PLAN_S = 0.5
@@ -271,7 +272,7 @@ def measure_crew(folder: Path, rows: Rows) -> None:
     """The loop that gives units to workers that come and go, with a worker on each GPU."""
     cluster = _cluster(rows.small)
     workers = len(cluster.nodes) * GPUS
-    ray = _Ray(cluster, at_once=1)
+    ray = _Ray(cluster, at_once=1 + workers // PER_CALL)
     _install(ray)
     draining._told = lambda: {}  # type: ignore[assignment]
     crew_module: Any = sys.modules["raysandbox.runtime.crew"]

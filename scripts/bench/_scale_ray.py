@@ -10,8 +10,8 @@ from _scale_parts import Rows
 
 from raysandbox.core.events import read_events
 from raysandbox.runtime.claims import Owner, groups
-from raysandbox.runtime.places import ElasticPlaces
 from raysandbox.runtime.placement import Resources
+from raysandbox.runtime.places import ElasticPlaces
 from raysandbox.runtime.session import ensure_ray, shutdown_ray
 from raysandbox.runtime.watcher_actor import start_watcher
 from raysandbox.watcher.config import WatchConfig

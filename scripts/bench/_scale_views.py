@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import io
+import json
 import random
-from contextlib import redirect_stdout
 import types
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
