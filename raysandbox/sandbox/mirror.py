@@ -162,7 +162,7 @@ class Mirror:
         for name in filter(_is_marker, sorted(sizes)):
             found = _parsed(self.store.read(name))
             objects = _objects(found)
-            if objects is None or not self._fetch_objects(objects, sizes):
+            if objects is None or not _is_whole(found.get("marker")) or not self._fetch_objects(objects, sizes):
                 notes.append(f"{self.store.url}/{name}: its files are missing or differ: that job runs again")
                 continue
             self._restore_marker(name, found["marker"])
@@ -313,11 +313,19 @@ def _parsed(content: bytes | None) -> Any:
         return None  # empty or torn
 
 
+def _is_whole(marker: Any) -> bool:
+    """Whether what a store gives as a marker has the form of one."""
+    digests = marker.get("digests") if isinstance(marker, dict) else None
+    return isinstance(digests, dict) and all(isinstance(digest, str | None) for digest in digests.values())
+
+
 def _objects(found: Any) -> dict[str, _Object] | None:
     """The objects that a marker or list names; None where it is not a good one or leads out of the folder."""
     try:
         objects = {str(name): _Object(**made) for name, made in found["objects"].items()}
     except (TypeError, KeyError, AttributeError):
+        return None
+    if not all(isinstance(made.sha256, str) and isinstance(made.size, int) for made in objects.values()):
         return None
     outside = any(name.startswith("/") or ".." in PurePosixPath(name).parts for name in objects)
     return None if outside else objects

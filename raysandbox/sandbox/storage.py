@@ -7,6 +7,7 @@ Every operation is tried again with growing pauses until its time is over.
 from __future__ import annotations
 
 import importlib.util
+import logging
 import re
 import threading
 import time
@@ -36,6 +37,8 @@ _FINAL = (FileNotFoundError, PermissionError, FileExistsError, IsADirectoryError
 # Stores that refuse to make an object that is there already; elsewhere two takers may both win.
 _CONDITIONAL = ("s3", "s3a", "gs", "gcs", "memory")
 _EXTRAS = {"s3": "s3", "s3a": "s3"}
+
+logger = logging.getLogger(__name__)
 
 
 class StorageError(SandboxError):
@@ -168,9 +171,10 @@ class ObjectStore:
             fs.invalidate_cache()
             found = cast("dict[str, Any]", fs.find(root, detail=True))
             prefix = root.rstrip("/") + "/"
-            return {
+            sizes = {
                 name[len(prefix) :]: int(info["size"] or 0) for name, info in found.items() if name.startswith(prefix)
             }
+            return {name: size for name, size in sizes.items() if self._is_below(name)}
 
         try:
             return self._tried(look, "be listed")
@@ -233,6 +237,13 @@ class ObjectStore:
                 thread.join(0.2)
         if errors:
             raise errors[0]
+
+    def _is_below(self, name: str) -> bool:
+        """Whether a name, which others may have chosen, is that of a file below a folder; says where it is not."""
+        below = "\0" not in name and not {"", ".", ".."}.intersection(name.split("/"))
+        if not below:
+            logger.warning("%s: the object %r is left out: its name leads elsewhere", self.url, name)
+        return below
 
     def _folder(self, fs: Any, path: str) -> None:
         if self.protocol == "local":  # stores of objects have no folders
