@@ -24,13 +24,14 @@ __all__ = [
 REDACTED = "***"
 _SECRET_WORDS = re.compile(
     r"(^|_)(api_?key|access_?key|account_?key|key_?id|private_?key|ssh_?key|secret|secret_?key|token|password|passwd|"
-    r"passphrase|pgpassword|credential|auth|authorization|cookie|bearer|connection_?string|signature)s?(_|$)"
+    r"passphrase|pgpassword|credential|auth|authorization|cookie|bearer|connection_?string|signature|sig|sas|jwt|dsn)s?(_|$)"
 )
 # Keys that speak of tokens of text: special tokens of recipes and tokenizers, numbers of tokens.
 _TEXT_TOKEN = re.compile(
     r"(special|bos|eos|pad|unk|cls|sep|mask|image|audio|video|eoc|eot|prefix|suffix|think_start|think_end)_token|suppress_tokens|(^|_)(max|min|num|new)_.*tokens?|tokens?_(num|len)|"
     r"^tokens$|tokens_per"
 )
+_PLACE = re.compile(r"_(env|(path|file|dir|folder)s?|sock|mode)$")  # says where a secret stands, or what kind it is
 # Environment variables that are named more shortly: OPENAI_KEY, GITHUB_PAT, DB_PWD.
 _SHORT_VARIABLE = re.compile(r"[A-Z0-9_]+_(KEY|PAT|PWD|PASS|PSW)$")
 _WORD_ENDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
@@ -38,9 +39,17 @@ _MIN_SECRET = 8  # shorter values would blank out ordinary words
 _MIN_LINE = 16  # of a secret of several lines, each line counts from this length on
 
 # What is a secret by its place in a text: https://user:PASSWORD@host, ?token=SECRET, Authorization: Bearer SECRET.
-_IN_ADDRESS = re.compile(r"(?<=://)([^\s/?#@:]*):([^\s/?#@]+)@")
-_IN_QUERY = re.compile(r"(?<=[?&])([\w.\-]+)=([^\s&#\"'<>]+)")
+# A password may hold what should be written %40: it ends at the last @ before the path.
+_IN_ADDRESS = re.compile(r"""(?<=://)([^\s/?#:"'<>]*)(?::([^\s/?#]*))?@""")
+_IN_QUERY = re.compile(r"(?<=[?&;])([\w.\-]+)=([^\s&#\"'<>]+)")
 _IN_HEADER = re.compile(r"(?i)(\bauthorization\W{1,4}(?:bearer|basic)\s+)([\w+/.~\-]+=*)")
+_HEADER = re.compile(
+    r"""(?i)(\b(?:proxy-)?authorization|api-key|auth-token|private-token|\b(?:set-)?cookie)"""
+    r"""(["'\\]{0,3}[ \t]{0,2}[:=,][ \t]{0,2}(?:b(?=["']))?["'\\]{0,3})([^\r\n"'\\]+)"""
+)
+_HEADER_NAMES = ("uthorization", "api-key", "auth-token", "private-token", "cookie")
+_SCHEMES = ("bearer", "basic", "token", "apikey", "api-key", "bot", "key", "negotiate", "ntlm")
+_USER_IS_TOKEN = ("http://", "https://")  # elsewhere it is a name: ssh://git@host, abfss://container@account
 
 _known: set[str] = set()  # secret values that configurations of this process hold
 
@@ -49,17 +58,16 @@ _known: set[str] = set()  # secret values that configurations of this process ho
 def is_secret_key(key: str) -> bool:
     """Whether a configuration key or environment variable names a secret."""
     words = _WORD_ENDS.sub("_", key).lower().replace("-", "_").replace(".", "_")
-    if words.endswith("_env"):  # the name of a variable that holds one
-        return False
-    if _TEXT_TOKEN.search(words):
+    if _PLACE.search(words) or _TEXT_TOKEN.search(words):
         return False
     return bool(_SECRET_WORDS.search(words) or _SHORT_VARIABLE.fullmatch(key))
 
 
 def secret_values() -> set[str]:
     """Secrets of this process: of environment variables by their names, and of configurations seen."""
-    # The mapping below os.environb: its own `items` looks each name up again, for every line that is redacted.
-    return _known | _in_environment(tuple(os.environb._data.items()))  # type: ignore[attr-defined]
+    # The mapping below os.environb, where Python has it: its own `items` looks each name up again, for every line.
+    variables: Mapping[bytes, bytes] = getattr(os.environb, "_data", os.environb)
+    return _known | _in_environment(tuple(variables.items()))
 
 
 @lru_cache(maxsize=4)
@@ -119,10 +127,19 @@ def _texts(value: Any) -> Iterator[str]:
 
 def _in_text(text: str) -> Iterator[str]:
     """The secrets that addresses in a text hold, as they stand there and decoded."""
-    found = [match[2] for match in _IN_ADDRESS.finditer(text)]
+    found = [secret for match in _IN_ADDRESS.finditer(text) if (secret := _in_address(match)[1])]
     found += [match[2] for match in _IN_QUERY.finditer(text) if is_secret_key(match[1])]
     for secret in found:
         yield from (form for form in (secret, unquote(secret)) if len(form) >= _MIN_SECRET)
+
+
+def _in_address(match: re.Match[str]) -> tuple[str, str]:
+    """The user that an address names and its secret: the password, or a token that stands as the user."""
+    user, password = match[1], match[2] or ""
+    before = match.string[max(match.start() - 8, 0) : match.start()].lower()
+    if password in ("", "x-oauth-basic") and before.endswith(_USER_IS_TOKEN):
+        return "", user
+    return user, password
 
 
 @lru_cache(maxsize=8)
@@ -143,12 +160,37 @@ def _without(text: str, secrets: re.Pattern[str] | None) -> str:
     if secrets is not None:
         text = secrets.sub(REDACTED, text)
     if "://" in text:
-        text = _IN_ADDRESS.sub(rf"\1:{REDACTED}@", text)
+        text = _IN_ADDRESS.sub(_address_without, text)
     if "=" in text:
         text = _IN_QUERY.sub(lambda match: f"{match[1]}={REDACTED}" if is_secret_key(match[1]) else match[0], text)
-    if "uthorization" in text:
+    lower = text.lower()
+    if any(name in lower for name in _HEADER_NAMES):
         text = _IN_HEADER.sub(rf"\1{REDACTED}", text)
+        text = _HEADER.sub(_header_without, text)
     return text
+
+
+def _address_without(match: re.Match[str]) -> str:
+    user, secret = _in_address(match)
+    if not secret:
+        return match[0]
+    return f"{user}:{REDACTED}@" if user or match[1] == "" else f"{REDACTED}@"
+
+
+def _header_without(match: re.Match[str]) -> str:
+    """A header with its secret left out: a cookie is one as a whole, a scheme in front of the secret is none."""
+    name, separator, value = match[1].lower(), match[2], match[3]
+    if name.endswith("cookie"):
+        return f"{match[1]}{separator}{REDACTED}" if "=" in value else match[0]
+    words = value.split(" ", 2)
+    if name.endswith("authorization"):
+        if words[0].lower() in _SCHEMES:
+            shown = [words[0], REDACTED, *words[2:]] if len(words) > 1 else words
+        else:  # a scheme that nobody knows, or none
+            shown = [REDACTED, *words[2:]] if len(value) >= _MIN_SECRET else words
+    else:
+        shown = [REDACTED, *words[1:]] if len(words[0]) >= _MIN_SECRET else words
+    return f"{match[1]}{separator}{' '.join(shown)}"
 
 
 def _redact(value: Any, secrets: re.Pattern[str] | None) -> Any:

@@ -23,8 +23,20 @@ ENVIRONMENT = {
     "AWS_SECRET_ACCESS_KEY": "canary/Aws+Secret/4711",
 }
 ADDRESS, WORKER, OPTION = "canary%2Fin-address", "canary&worker é token", "canary_option_value"
+# Known by their places alone, in what a script of others prints.
+PLACES = (
+    "git+https://{}@host/x",
+    "https://u:p@{}:w@host/x",
+    "https://host/x?sv=1&sig={}",
+    "Authorization: token {}",
+    "Authorization: {}",
+    "X-Api-Key: {}",
+)
+PLACED = [f"canary-placed-{number}" for number in range(len(PLACES))]
 FORMS = {
-    form for secret in (*ENVIRONMENT.values(), ADDRESS, WORKER, OPTION) for form in (secret, quote(secret, safe=""))
+    form
+    for secret in (*ENVIRONMENT.values(), ADDRESS, WORKER, OPTION, *PLACED)
+    for form in (secret, quote(secret, safe=""))
 }
 
 SCRIPT = """\
@@ -39,6 +51,8 @@ for name in names:
     print(value[7:], flush=True)
     sys.stderr.write(f"\\rSteps: 1/1 [{value}, step_loss=0.5]"); sys.stderr.flush()
 print(flush=True)
+for number, place in enumerate(PLACES):
+    print(place.format("canary-" + f"placed-{number}"), flush=True)
 if os.environ.get("FAIL"):
     raise RuntimeError("cannot log in with " + os.environ["SERVICE_TOKEN"] + " at " + sys.argv[1])
 open(os.path.join(sys.argv[2], "checkpoint-1.safetensors"), "wb").write(bytes.fromhex(sys.argv[3]))
@@ -63,7 +77,7 @@ def experiment(tmp_path):
     folder = tmp_path / "project"
     source = folder / "EasyAnimate"
     source.mkdir(parents=True)
-    (source / "talk.py").write_text(SCRIPT)
+    (source / "talk.py").write_text(f"PLACES = {PLACES!r}\n{SCRIPT}")
     (folder / "model").mkdir()
     (folder / "data.json").write_text("[{}]")
     (folder / "rows.jsonl").write_text('{"text": "hello"}\n')
