@@ -15,7 +15,7 @@ from typing import Any
 
 from raysandbox.config.documents import to_yaml
 from raysandbox.config.schema import SandboxConfig
-from raysandbox.core.errors import ConfigError, JobFailed, MissingExtraError
+from raysandbox.core.errors import ConfigError, JobFailed, MissingExtraError, RunInterrupted
 from raysandbox.core.events import Journal, read_events
 from raysandbox.core.files import atomic_write, cache_dir, link_or_copy
 from raysandbox.core.keys import DigestMemo, digest
@@ -129,12 +129,12 @@ class _SearchRun:
         first = next(iter(read_events(journal_path)), None)
         self.run_id = str(first["run"]) if first else f"{self.search.name}-{self.run_id}"
         with accounted(self.status, self.work_dir, at_end), ExitStack() as stack:
-            stack.enter_context(interruptible())
+            stack.enter_context(interruptible(self._mark_interrupted))
             self.status.begin(f"{TRIALS_FOLDER}/{record.name}" for record in read_trials(journal_path))
             self.view.note("starting Ray")
             _import_tune()
             ensure_ray()
-            stack.enter_context(interruptible())  # again: Ray installs handlers of its own
+            stack.enter_context(interruptible(self._mark_interrupted))  # again: Ray installs handlers of its own
             self._write_search()
             journal = Journal(journal_path, self.run_id)
             stack.callback(journal.close)
@@ -148,6 +148,10 @@ class _SearchRun:
             if best is None:
                 raise self._no_value(journal_path)
             return best
+
+    def _mark_interrupted(self, signum: int) -> None:
+        """Says so at once: ending the trials may take longer than what ends the run gives it."""
+        self.status.end("interrupted", 128 + signum, str(RunInterrupted(signum)))
 
     def _prune(self) -> None:
         """Keeps what trials share within its limit."""

@@ -24,6 +24,7 @@ __all__ = ["deadline", "interruptible"]
 
 _AGAIN_S = 10.0  # an exception raised inside a destructor is lost: then raise it again
 _SOON_S = 0.001  # a timer of 0 would never ring
+_told: list[Callable[[int], None]] = []  # `on_signal` of the blocks that the main thread is in, outermost first
 
 
 @contextlib.contextmanager
@@ -37,6 +38,7 @@ def interruptible(on_signal: Callable[[int], None] | None = None) -> Iterator[No
     Args:
         on_signal: called in the handler with the first signal, before anything is ended: what must be on
             the disk soon (Ray's job server kills 3 s after its SIGTERM). An OSError of it is passed over.
+            Those of the blocks around this one are called too, after it.
 
     Raises:
         RunInterrupted: a signal arrived.
@@ -50,11 +52,13 @@ def interruptible(on_signal: Callable[[int], None] | None = None) -> Iterator[No
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         if not arrived:
             arrived.append(signum)
-            if on_signal is not None:
+            for told in dict.fromkeys(reversed(_told)):  # once, where a block is entered again within itself
                 with contextlib.suppress(OSError):
-                    on_signal(signum)
+                    told(signum)
             raise KeyboardInterrupt
 
+    count = len(_told)
+    _told.extend([on_signal] if on_signal is not None else [])
     before = {signum: signal.signal(signum, handle) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
@@ -68,6 +72,7 @@ def interruptible(on_signal: Callable[[int], None] | None = None) -> Iterator[No
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+        del _told[count:]
 
 
 @dataclass(eq=False)

@@ -10,12 +10,13 @@ on every machine the folder that stands for it there.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -29,6 +30,7 @@ from raysandbox.sandbox.storage_lock import LOCK
 __all__ = ["Mirror"]
 
 _UNFINISHED = ".unfinished.json"
+_KNOWN = ".unfinished.sha256"  # here: which list of unfinished work was sent or fetched last
 _TEXTS = (".json", ".jsonl", ".yaml", ".yml", ".csv", ".md", ".html", ".txt", ".log")
 _LONGEST_TEXT = 64 << 20  # bytes of a file in which the folder's path is replaced
 # Grow line by line: the longer of two is the later one where one begins with the other.
@@ -88,10 +90,16 @@ class Mirror:
 
     def send_rest(self) -> None:
         """Sends logs, rejected rows, pictures and work that did not finish; then the list that makes it one."""
-        names = [name for name in self._names() if not _is_marker(name) and not _is_state(name)]
+        names = sorted(name for name in self._names() if not _is_marker(name) and not _is_state(name))
         self.store.each(self._send, names)
         objects = {name: vars(self._sent[name][1]) for name in names if name in self._sent}
-        self.store.write(_UNFINISHED, json.dumps({"objects": objects}).encode())
+        content = json.dumps({"objects": objects}).encode()
+        self.store.write(_UNFINISHED, content)
+        self._know(content)
+
+    def send_status(self) -> None:
+        """Sends `status.json` alone."""
+        self._send(_STATE[-1])
 
     def _send_marker(self, name: str) -> bool:
         path = self.folder / name
@@ -136,7 +144,7 @@ class Mirror:
                 made = _Object(str(self.memo.of(path)), stamp[0], False)
                 self.store.upload(path, name)
             self._sent[name] = stamp, made
-            if _stamp(path) == stamp or _is_state(name):
+            if _stamp(path) == stamp or path.name in _GROWING:
                 return  # else it changed under our hands: once more; a journal grows all the time
 
     def _placed(self, path: Path) -> bytes | None:
@@ -156,20 +164,54 @@ class Mirror:
         """
         sizes = {name: size for name, size in self.store.sizes().items() if not name.startswith("previous/")}
         notes: list[str] = []
-        for name in sorted(sizes):
-            if _is_state(name):
-                self._fetch_state(name)
-        for name in filter(_is_marker, sorted(sizes)):
-            found = _parsed(self.store.read(name))
+        self.store.each(lambda name: self._fetch_state(name, sizes[name]), filter(_is_state, sizes))
+        markers = self._read(filter(_is_marker, sizes), sizes)
+        for name in sorted(markers):
+            found = _parsed(markers[name])
             objects = _objects(found)
             if objects is None or not _is_whole(found.get("marker")) or not self._fetch_objects(objects, sizes):
                 notes.append(f"{self.store.url}/{name}: its files are missing or differ: that job runs again")
                 continue
             self._restore_marker(name, found["marker"])
-        objects = _objects(_parsed(self.store.read(_UNFINISHED))) if _UNFINISHED in sizes else {}
-        if objects is None or not self._fetch_objects({n: o for n, o in objects.items() if n not in self._sent}, sizes):
+        if not self._fetch_unfinished(sizes):
             notes.append(f"{self.store.url}: unfinished work there is not complete: it begins anew")
         return notes
+
+    def _read(self, names: Iterable[str], sizes: Mapping[str, int]) -> dict[str, bytes | None]:
+        """The contents of objects, read side by side."""
+        contents: dict[str, bytes | None] = {}
+        self.store.each(lambda name: contents.update({name: self.store.read(name, sizes[name])}), names)
+        return contents
+
+    def _fetch_unfinished(self, sizes: Mapping[str, int]) -> bool:
+        """Brings work that did not finish, all of it, or false.
+
+        A list that this machine sent or fetched says nothing new: a run that went on here and was killed,
+        which sends no list, has left work that is at least as new as what the list names.
+        """
+        content = self.store.read(_UNFINISHED, sizes[_UNFINISHED]) if _UNFINISHED in sizes else None
+        if content is None:
+            return True
+        objects = _objects(_parsed(content))
+        if objects is None:
+            return False
+        left = {name: made for name, made in objects.items() if name not in self._sent}
+        if self._knows(content):
+            self.store.each(lambda name: self._stands(name, left[name]), left)  # what is the same is not sent again
+            return True
+        if not self._fetch_objects(left, sizes):
+            return False
+        self._know(content)
+        return True
+
+    def _know(self, unfinished: bytes) -> None:
+        """Remembers a list of unfinished work, in the folder: who removes that has nothing that is newer."""
+        with contextlib.suppress(OSError):  # on a full disk: what is sent counts, and a list may be fetched twice
+            atomic_write(self.folder / _KNOWN, hashlib.sha256(unfinished).hexdigest())
+
+    def _knows(self, unfinished: bytes) -> bool:
+        path = self.folder / _KNOWN
+        return path.exists() and path.read_text(encoding="utf-8") == hashlib.sha256(unfinished).hexdigest()
 
     def _fetch_objects(self, objects: Mapping[str, _Object], sizes: Mapping[str, int]) -> bool:
         """Brings files whose digests are known: all of them, or false."""
@@ -188,7 +230,7 @@ class Mirror:
         path = self.folder / name
         arriving = path.with_name(f".tmp-fetched-{path.name}")
         try:
-            self.store.download(name, arriving)
+            self.store.download(name, arriving, made.size)
             with arriving.open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != made.sha256:
                     return False
@@ -219,9 +261,9 @@ class Mirror:
             self._sent[name] = stamp, made
         return same
 
-    def _fetch_state(self, name: str) -> None:
+    def _fetch_state(self, name: str, size: int) -> None:
         """Brings the state; of a file that grows the longer one stays where one begins with the other."""
-        content = self.store.read(name)
+        content = self.store.read(name, size)
         if content is None:
             return
         path = self.folder / name
@@ -253,7 +295,8 @@ class Mirror:
 
         Markers go first: what is left of a move that is cut off counts as not done.
         """
-        names = list(self.store.sizes())
+        sizes = self.store.sizes()
+        names = list(sizes)
         own = {os.path.basename(path) for path in own_files(self.folder)} - {"previous"} | {"trials", _UNFINISHED}
         mine = [n for n in names if (top := n.partition("/")[0]) in own or top.startswith("iter_")]
         if not set(mine) - {"status.json"}:
@@ -261,7 +304,7 @@ class Mirror:
         numbers = [int(n.split("/")[1]) for n in names if n.startswith("previous/") and n.split("/")[1].isdigit()]
         target = f"previous/{max(numbers, default=0) + 1}"
         for part in (filter(_is_marker, mine), (name for name in mine if not _is_marker(name))):
-            self.store.each(lambda name: self.store.move(name, f"{target}/{name}"), part)
+            self.store.each(lambda name: self.store.move(name, f"{target}/{name}", sizes[name]), part)
         return target
 
     # --- names
@@ -273,7 +316,7 @@ class Mirror:
                 folders.remove("previous")
             folders[:] = [name for name in folders if not name.startswith(".tmp-")]
             for name in files:
-                if not name.startswith(".tmp-") and name not in (".lock", LOCK):
+                if not name.startswith(".tmp-") and name not in (".lock", LOCK, _KNOWN):
                     yield (Path(parent) / name).relative_to(self.folder).as_posix()
 
     def _inside(self, file: str) -> str | None:

@@ -9,6 +9,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import queue
+import signal
+import socket
 import sys
 import threading
 import time
@@ -38,6 +41,8 @@ _INTERVAL_S = 2.0  # at least, between two looks at what has changed
 _REST = 10.0  # times as long as a look took, before the next one
 _TELL_S = 30.0  # between two notes on sending that takes long
 _RUN_PATIENCE_S, _END_PATIENCE_S, _HURRY_S = 20.0, 120.0, 1.0
+_HURRY_ANSWER_S = 10.0  # for one operation, when the process may be killed soon
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 def work_dir_problems(config: SandboxConfig) -> list[Problem]:
@@ -69,7 +74,7 @@ def hosted(config: SandboxConfig, *, resume: bool, view: RunView | None = None) 
     Raises:
         ConfigError: the store cannot be written; nothing was started.
         WorkDirBusyError: another run holds it.
-        JobFailed: the results could not be sent; they stand in the mirror.
+        JobFailed: the results could not be sent, or another run took the store; they stand in the mirror.
         RunInterrupted: a signal arrived.
     """
     if not _is_url(config):
@@ -80,10 +85,12 @@ def hosted(config: SandboxConfig, *, resume: bool, view: RunView | None = None) 
     resume = resume or config.settings.resume
     local, url, shown = mirrored(config), _url(config), view or RunView()
     folder = _mirror_folder(config)
-    with interruptible(), _held(folder.parent, url):
+    signals = _Signals(shown)
+    with signals.heard(), _held(folder.parent, url):
         store = ObjectStore(url, _RUN_PATIENCE_S)
         _probe(config, store)
-        lock = StorageLock(store, f"{config.settings.experiment_name}-{uuid.uuid4().hex[:8]}", _place(folder.parent))
+        name = f"{config.settings.experiment_name}-{uuid.uuid4().hex[:8]}"
+        lock = StorageLock(store, name, _place(folder.parent), signals.lock_lost)
         try:
             lock.take()
         except StorageError as error:
@@ -92,7 +99,7 @@ def hosted(config: SandboxConfig, *, resume: bool, view: RunView | None = None) 
             folder.mkdir(parents=True, exist_ok=True)
             mirror = Mirror(store, folder, DigestMemo(cache_dir(local.settings.cache_dir) / "digests"))
             _prepare(mirror, resume, shown, config)
-            with _Sender(mirror, lock, shown).running():
+            with _Sender(mirror, lock, shown, signals.inbox).running():
                 yield local
             shown.note(f"the run is in {url} (and in its mirror here, {folder})")
         finally:
@@ -107,7 +114,7 @@ def note_remote_refusal(config: SandboxConfig, error: ConfigError) -> bool:
     """
     if not _is_url(config):
         return False
-    store = ObjectStore(_url(config), _HURRY_S)
+    store = ObjectStore(_url(config), _HURRY_S, _HURRY_ANSWER_S)
     content = {"state": "config_error", "exit": 2, "pid": os.getpid(), "ended": time.time(), "jobs": {}}
     with contextlib.suppress(StorageError):  # the refusal is told on the console in any case
         if url_problem(store.url) is None and store.read(LOCK) is None:
@@ -145,7 +152,12 @@ def _held(base: Path, url: str) -> Iterator[None]:
 
 
 def _place(base: Path) -> str:
-    """A name that only this mirror has: a lock that bears it was left by a process that is no more."""
+    """A name that only this mirror on this machine has: a lock that bears it was left by a process that is no more.
+
+    The mirror's folder may be on storage that machines share, where `flock` need not exclude. It does
+    within one kernel: the name changes with the boot, and with the host's name, which containers have of their
+    own; then the lock's age decides.
+    """
     path = base / "id"
     try:
         found = path.read_text(encoding="utf-8")
@@ -154,7 +166,8 @@ def _place(base: Path) -> str:
     if not found:
         found = uuid.uuid4().hex
         atomic_write(path, found)
-    return found
+    boot = _BOOT.read_text(encoding="utf-8").strip() if _BOOT.exists() else ""
+    return digest([found, socket.gethostname(), boot])
 
 
 def _probe(config: SandboxConfig, store: ObjectStore) -> None:
@@ -193,6 +206,43 @@ def _prepare(mirror: Mirror, resume: bool, view: RunView, config: SandboxConfig)
         raise ConfigError([_unusable(config, error)]) from error
 
 
+class _Signals:
+    """What ends a run in a store from outside: a signal, or another run that took its lock.
+
+    Attributes:
+        inbox: gets True when a signal arrived. A queue, since putting into it is safe in a signal's handler.
+    """
+
+    def __init__(self, view: RunView) -> None:
+        self.inbox: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._view = view
+        self._lost: str | None = None
+        self._main = threading.current_thread() is threading.main_thread()
+
+    @contextlib.contextmanager
+    def heard(self) -> Iterator[None]:
+        """Hears signals while the block runs.
+
+        Raises:
+            RunInterrupted: one arrived.
+            JobFailed: the lock was lost.
+        """
+        try:
+            with interruptible(lambda signum: self.inbox.put(True)):  # waits: never, the queue has no bound
+                yield
+        except RunInterrupted as error:
+            if self._lost is not None:
+                raise JobFailed(self._lost) from error
+            raise
+
+    def lock_lost(self, reason: str) -> None:
+        """Ends the run: what it computes from now on is nobody's. Outside of the main thread it is only told."""
+        self._lost = reason
+        self._view.note(reason)
+        if self._main:
+            signal.pthread_kill(int(threading.main_thread().ident or 0), signal.SIGTERM)
+
+
 @dataclass
 class _Sender:
     """Sends what a run finishes while it goes on, and the rest when it ends."""
@@ -200,6 +250,7 @@ class _Sender:
     mirror: Mirror
     lock: StorageLock
     view: RunView
+    signals: queue.SimpleQueue[bool]
     _end: threading.Event = field(default_factory=threading.Event)
     _abandoned: threading.Event = field(default_factory=threading.Event)
     _told: bool = False
@@ -212,19 +263,27 @@ class _Sender:
         """Sends while the block runs; then the rest.
 
         Raises:
-            JobFailed: the block succeeded, and its results could not be sent.
+            JobFailed: the block succeeded, or was ended for the lost lock, and its results could not be sent.
         """
         thread = threading.Thread(target=self._go_on, name="storage-sender", daemon=True)
         thread.start()
+        threading.Thread(target=self._mark, name="storage-mark", daemon=True).start()
         try:
             yield
         finally:
+            self.signals.put(False)
             error = sys.exception()
             hurry = isinstance(error, RunInterrupted | KeyboardInterrupt)
             self._end.set()
             self._abandoned.set()  # what fails now is tried again below
             self._wait_for(thread, hurry)
             self._send_rest(hurry, error)
+
+    def _mark(self) -> None:
+        """Sends `status.json` as soon as a signal has arrived: what ends the run may take longer than it is given."""
+        if self.signals.get() and self.lock.lost is None:  # waits: for a signal or the end, as a daemon
+            with contextlib.suppress(StorageError, OSError):  # it is sent again with the rest
+                self.mirror.send_status()
 
     def _wait_for(self, thread: threading.Thread, hurry: bool) -> None:
         """Lets a round of sending end that goes on; a large file may take minutes. After a signal not for long."""
@@ -256,8 +315,8 @@ class _Sender:
 
     def _send_rest(self, hurry: bool, error: BaseException | None) -> None:
         """Sends everything. After a signal the state comes first, since the process may be killed soon."""
-        patience = _HURRY_S if hurry else _END_PATIENCE_S
-        self.mirror.store = replace(self.mirror.store, patience_s=patience, abandoned=None)
+        store = replace(self.mirror.store, patience_s=_END_PATIENCE_S, abandoned=None)
+        self.mirror.store = replace(store, patience_s=_HURRY_S, answer_s=_HURRY_ANSWER_S) if hurry else store
         try:
             self.lock.check()
             if hurry:
@@ -267,7 +326,7 @@ class _Sender:
             self.mirror.send_state()
         except (StorageError, OSError, JobFailed) as failure:
             message = f"{failure}: the results stand in {self.mirror.folder}; run again with --resume to send them"
-            if error is not None:
+            if error is not None and not (hurry and self.lock.lost):
                 self.view.note(message)
                 return
             _note_failure(self.mirror.folder / "status.json", message)

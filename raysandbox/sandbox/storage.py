@@ -1,7 +1,8 @@
 """Objects below a URL, by relative name, through fsspec: what a run's folder on `s3://` is made of.
 
 Credentials and options come from the environment only (AWS_…, GOOGLE_…, FSSPEC_<PROTOCOL>_<OPTION>).
-Every operation is tried again with growing pauses until its time is over.
+Every operation is tried again with growing pauses until its time is over, and none is waited for longer
+than an answer may take, whatever the protocol's own limits are.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
@@ -21,6 +22,7 @@ from urllib.parse import urlsplit
 from raysandbox.core.errors import SandboxError
 from raysandbox.core.files import atomic_path
 from raysandbox.core.redact import redact_text
+from raysandbox.sandbox.limited_calls import within
 
 __all__ = ["ObjectStore", "StorageError", "url_problem"]
 
@@ -30,6 +32,9 @@ _S3 = ("s3", "s3a")
 _S3_TIMEOUTS = {"connect_timeout": 5, "read_timeout": 30, "retries": {"max_attempts": 2}}
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 15.0
 _PARALLEL = 8
+_ANSWER_S = 60.0  # for one operation
+_LISTING = 10  # times as long: a listing of a million names is made of a thousand answers
+_SLOWEST = 1 << 18  # bytes/s: what is sent or fetched more slowly hangs
 _LONGEST_REASON = 300  # characters of a store's own message
 _READ_ONLY = ("http", "https", "zip", "tar", "github", "git", "data", "filecache", "simplecache", "blockcache")
 # Trying again changes nothing about these.
@@ -89,11 +94,13 @@ class ObjectStore:
     Attributes:
         url: the folder, without a slash at its end.
         patience_s: how long an operation is tried again before it fails.
+        answer_s: how long one attempt may take; contents have more time, by their size.
         abandoned: set when nobody waits for the result any more.
     """
 
     url: str
     patience_s: float = 20.0
+    answer_s: float = _ANSWER_S
     abandoned: threading.Event | None = None
 
     @property
@@ -106,10 +113,10 @@ class ObjectStore:
         """Whether the store itself lets only one make an object."""
         return self.protocol in _CONDITIONAL
 
-    def read(self, name: str) -> bytes | None:
-        """The content of an object, None when there is none."""
+    def read(self, name: str, size: int = 0) -> bytes | None:
+        """The content of an object, None when there is none; `size` in bytes, where it may be large."""
         try:
-            return self._tried(lambda fs, root: cast(bytes, fs.cat_file(f"{root}/{name}")), f"read {name}")
+            return self._tried(lambda fs, root: cast(bytes, fs.cat_file(f"{root}/{name}")), f"read {name}", size)
         except FileNotFoundError:
             return None
 
@@ -122,7 +129,7 @@ class ObjectStore:
             fs.pipe_file(arriving, content)
             self._arrived(fs, arriving, f"{root}/{name}")
 
-        self._tried(put, f"write {name}")
+        self._tried(put, f"write {name}", len(content))
 
     def create(self, name: str, content: bytes) -> bool:
         """Makes an object unless there is one; returns whether it was made."""
@@ -153,16 +160,16 @@ class ObjectStore:
             fs.put_file(str(source), arriving)
             self._arrived(fs, arriving, f"{root}/{name}")
 
-        self._tried(put, f"write {name}")
+        self._tried(put, f"write {name}", source.stat().st_size)
 
-    def download(self, name: str, target: Path) -> None:
-        """Fetches an object to a file, which appears whole."""
+    def download(self, name: str, target: Path, size: int) -> None:
+        """Fetches an object of a size in bytes to a file, which appears whole."""
 
         def get(fs: Any, root: str) -> None:
             with atomic_path(target) as arriving:
                 fs.get_file(f"{root}/{name}", str(arriving))
 
-        self._tried(get, f"read {name}")
+        self._tried(get, f"read {name}", size)
 
     def sizes(self) -> dict[str, int]:
         """All objects: name → bytes; empty when nothing stands there."""
@@ -177,19 +184,19 @@ class ObjectStore:
             return {name: size for name, size in sizes.items() if self._is_below(name)}
 
         try:
-            return self._tried(look, "be listed")
+            return replace(self, answer_s=_LISTING * self.answer_s)._tried(look, "be listed")
         except FileNotFoundError:
             return {}
 
-    def move(self, name: str, target: str) -> None:
-        """Gives an object another name, inside the store."""
+    def move(self, name: str, target: str, size: int) -> None:
+        """Gives an object of a size in bytes another name, inside the store."""
 
         def shift(fs: Any, root: str) -> None:
             self._folder(fs, f"{root}/{target}")
             fs.copy(f"{root}/{name}", f"{root}/{target}")
             fs.rm_file(f"{root}/{name}")
 
-        self._tried(shift, f"move {name}")
+        self._tried(shift, f"move {name}", size)
 
     def remove(self, name: str) -> None:
         """Removes an object, if there is one."""
@@ -269,8 +276,8 @@ class ObjectStore:
         system, root = url_to_fs(self.url, **options)
         return system, root.rstrip("/")
 
-    def _tried(self, work: Callable[[Any, str], T], what: str) -> T:
-        """The result of an operation, tried again while the store does not answer.
+    def _tried(self, work: Callable[[Any, str], T], what: str, size: int = 0) -> T:
+        """The result of an operation on so many bytes, tried again while the store does not answer.
 
         Raises:
             FileNotFoundError: there is no such object to be read.
@@ -278,10 +285,11 @@ class ObjectStore:
             StorageError: anything else, when the time is over.
         """
         passed = (FileExistsError, NotImplementedError, *([] if what.startswith("write") else [FileNotFoundError]))
+        limit = self.answer_s + size / _SLOWEST
         end, pause = time.monotonic() + self.patience_s, _FIRST_PAUSE_S
         while True:
             try:
-                return work(*self._system())
+                return within(limit, lambda: work(*self._system()))
             except passed:
                 raise
             except Exception as error:  # every store raises errors of its own kind

@@ -13,7 +13,8 @@ import socket
 import threading
 import time
 import uuid
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 from raysandbox.core.errors import JobFailed, WorkDirBusyError
 from raysandbox.sandbox.storage import ObjectStore, StorageError
@@ -25,6 +26,7 @@ PROBE = ".probe-"
 RENEW_S, STALE_S = 20.0, 120.0
 _SETTLE_S = 1.0  # where the store excludes nobody: the later of two takers has written by then
 _TAKEOVER = ".lock-takeover-"
+_JOIN_S = 5.0  # for a renewal that is under way when the lock is given back
 
 logger = logging.getLogger(__name__)
 
@@ -37,12 +39,14 @@ class StorageLock:
         store: the folder.
         run: names the run for those that it keeps out.
         place: names the local folder of which only one live process can be the owner, and is: this one.
+        on_lost: called in a thread, with the reason, when another run has taken the lock.
         lost: why the lock is not held any more, None while it is.
     """
 
     store: ObjectStore
     run: str
     place: str
+    on_lost: Callable[[str], object] = lambda reason: None
     lost: str | None = None
     _token: str = field(default_factory=lambda: uuid.uuid4().hex)
     _end: threading.Event = field(default_factory=threading.Event)
@@ -68,6 +72,10 @@ class StorageLock:
         """Gives the lock back; a store that does not answer lets it grow stale instead."""
         self._end.set()
         try:
+            if self._thread is not None:
+                self._thread.join(_JOIN_S)
+                if self._thread.is_alive():  # it would write the lock again after it was removed
+                    raise StorageError(f"{self.store.url} does not answer to its renewal")
             if self.lost is None and self._holder().get("token") == self._token:
                 self.store.remove(LOCK)
         except StorageError as error:
@@ -84,35 +92,40 @@ class StorageLock:
 
     def _take_over(self) -> None:
         holder = self._holder()
+        if not holder and self.store.create(LOCK, self._content()):
+            return  # it was given back just now
         if holder.get("place") != self.place:  # else it was left by a process of this folder that is no more
-            age = self._age(holder)
+            age = self._age(LOCK, holder)
             if holder and age <= STALE_S:
                 raise WorkDirBusyError(self._busy(holder, f"seen {age:.0f} s ago"))
         claim = f"{_TAKEOVER}{holder.get('token', 'unknown')}"
-        if not self.store.create(claim, b"{}"):
-            self.store.remove(claim)  # whoever left it: the next attempt has its chance
-            raise WorkDirBusyError(f"work_dir {self.store.url} is just being taken by another run; try again")
+        if not self.store.create(claim, self._content()):
+            left = self.store.read(claim)
+            if left is not None and self._age(claim, _parsed(left)) > STALE_S:
+                self.store.remove(claim)  # whoever left it is dead: the next attempt has its chance
+            raise self._being_taken()
         try:
+            if self._holder() != holder:  # another one's takeover ended between our look at the lock and our claim
+                raise self._being_taken()
             self.store.write(LOCK, self._content())
         finally:
             self.store.remove(claim)
 
-    def _age(self, holder: dict[str, str | int | float]) -> float:
-        """Seconds since the lock was renewed, by the store's clock where it has one."""
+    def _being_taken(self) -> WorkDirBusyError:
+        return WorkDirBusyError(f"work_dir {self.store.url} is just being taken by another run; try again")
+
+    def _age(self, name: str, content: dict[str, str | int | float]) -> float:
+        """Seconds since an object of this kind was written, by the store's clock where it has one."""
         probe = f"{PROBE}{uuid.uuid4().hex}"
         self.store.write(probe, b"")
         try:
-            age = self.store.age(LOCK, probe)
+            age = self.store.age(name, probe)
         finally:
             self.store.remove(probe)
-        return time.time() - float(holder.get("time", 0.0)) if age is None else age
+        return time.time() - float(content.get("time", 0.0)) if age is None else age
 
     def _holder(self) -> dict[str, str | int | float]:
-        try:
-            found = json.loads(self.store.read(LOCK) or b"{}")
-        except ValueError:
-            found = {}  # torn: of nobody
-        return found if isinstance(found, dict) else {}
+        return _parsed(self.store.read(LOCK))
 
     def _busy(self, holder: dict[str, str | int | float], when: str) -> str:
         return (
@@ -126,15 +139,30 @@ class StorageLock:
         return json.dumps({**about, "place": self.place, "token": self._token}).encode()
 
     def _renew(self) -> None:
+        store = replace(self.store, abandoned=self._end)  # once the run has ended, nothing is tried again
         while not self._end.wait(RENEW_S):  # waits: as long as the run goes on
             try:
-                holder = self._holder()
+                holder = _parsed(store.read(LOCK))
                 if holder and holder.get("token") != self._token:
-                    self.lost = (
-                        f"work_dir {self.store.url} was taken by run {holder.get('run')} (pid {holder.get('pid')} on "
-                        f"{holder.get('host')}) while this one could not renew its lock; nothing more is written there"
-                    )
+                    self._lose(holder)
                     return
-                self.store.write(LOCK, self._content())
+                store.write(LOCK, self._content())
             except StorageError as error:
                 logger.warning("the lock cannot be renewed: %s", error)
+
+    def _lose(self, holder: dict[str, str | int | float]) -> None:
+        self.lost = (
+            f"work_dir {self.store.url} was taken by run {holder.get('run')} (pid {holder.get('pid')} on "
+            f"{holder.get('host')}) while this one could not renew its lock; nothing more is written there"
+        )
+        if not self._end.is_set():
+            self.on_lost(self.lost)
+
+
+def _parsed(content: bytes | None) -> dict[str, str | int | float]:
+    """What a lock says; nothing where there is none, or a torn one, which is of nobody."""
+    try:
+        found = json.loads(content or b"{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -56,6 +56,31 @@ def test_swallowing_does_not_help(swallowed):
     assert time.monotonic() - start < 1
 
 
+def test_what_a_signal_calls_in_blocks_around():
+    told = []
+
+    def full(signum):
+        told.append(("full", signum))
+        raise OSError("no room")
+
+    def outer(signum):
+        told.append(("outer", signum))
+
+    def work(*callbacks):
+        with contextlib.ExitStack() as stack:
+            for callback in callbacks:
+                stack.enter_context(interruptible(callback))
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+
+    with pytest.raises(RunInterrupted):
+        work(outer, full, full, None)
+    assert told == [("full", signal.SIGTERM), ("outer", signal.SIGTERM)]
+    with pytest.raises(RunInterrupted):
+        work(None)
+    assert len(told) == 2
+
+
 def test_other_errors_pass_through():
     with pytest.raises(ValueError, match="own"), deadline(5), interruptible():
         raise ValueError("own")

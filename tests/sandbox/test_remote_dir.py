@@ -21,7 +21,7 @@ import fsspec
 import pytest
 
 from raysandbox.api import check, run
-from raysandbox.core.errors import ConfigError, JobFailed, WorkDirBusyError
+from raysandbox.core.errors import ConfigError, JobFailed, RunInterrupted, WorkDirBusyError
 from raysandbox.core.keys import DigestMemo
 from raysandbox.sandbox import remote_dir
 from raysandbox.sandbox.mirror import Mirror
@@ -274,11 +274,32 @@ def test_a_stale_lock_is_taken_over(tmp_path: Path, memory: str, monkeypatch: py
 
 def test_a_lock_that_a_dead_process_of_this_mirror_left(tmp_path: Path, memory: str) -> None:
     config, store = write_config(tmp_path, memory), ObjectStore(memory)
-    place = (run(config).work_dir.parent / "id").read_text()
+    place = remote_dir._place(run(config).work_dir.parent)
     holder = {"run": "dead", "host": "here", "pid": 77, "time": time.time(), "place": place, "token": "t"}
     store.write(LOCK, json.dumps(holder).encode())
     run(config, resume=True)
     assert set(states(store).values()) == {"cached"}
+
+
+@pytest.mark.parametrize("what", ["host", "boot"])
+def test_a_lock_of_another_machine_that_shares_the_mirrors(
+    tmp_path: Path, memory: str, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setenv("RAYSANDBOX_ROOT", str(tmp_path / "shared"))
+    config, store = write_config(tmp_path, memory), ObjectStore(memory)
+    base = run(config).work_dir.parent
+    (tmp_path / "boot_id").write_text("another\n")
+    with monkeypatch.context() as elsewhere:
+        if what == "host":
+            elsewhere.setattr(socket, "gethostname", lambda: "elsewhere")
+        else:
+            elsewhere.setattr(remote_dir, "_BOOT", tmp_path / "boot_id", raising=False)
+        place = remote_dir._place(base)
+    holder = {"run": "live", "host": "elsewhere", "pid": 77, "time": time.time(), "place": place, "token": "t"}
+    store.write(LOCK, json.dumps(holder).encode())
+    with pytest.raises(WorkDirBusyError, match="live"):
+        run(config, resume=True)
+    assert json.loads(store.read(LOCK) or b"") == holder
 
 
 def test_a_lock_that_was_taken_ends_the_run(tmp_path: Path, memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,15 +307,50 @@ def test_a_lock_that_was_taken_ends_the_run(tmp_path: Path, memory: str, monkeyp
     config, store = write_config(tmp_path, memory), ObjectStore(memory)
     other = {"run": "other", "host": "elsewhere", "pid": 77, "time": time.time(), "place": "p", "token": "t"}
 
-    class Taken(RunView):
-        def run_started(self, *_: object) -> None:
-            store.write(LOCK, json.dumps(other).encode())
-            time.sleep(0.3)
+    worked: list[str] = []
 
+    class Taken(Notes):
+        def run_started(self, plan: object, work_dir: str) -> None:
+            worked.append(work_dir)
+            for _ in range(400):  # again: a renewal may be under way
+                store.write(LOCK, json.dumps(other).encode())
+                time.sleep(0.05)
+            worked.append("to the end")
+
+    notes = Taken()
     with pytest.raises(JobFailed, match="was taken by run other"):
-        run(config, view=Taken())
+        run(config, view=notes)
+    [folder] = worked  # it is interrupted: what it computes is nobody's
+    status = json.loads((Path(folder) / "status.json").read_text())
+    assert (status["state"], status["exit"]) == ("failed", 1)
+    assert "was taken by run other" in status["error"]
+    assert any("was taken by run other" in text for text in notes.texts)
     assert not [name for name in store.sizes() if "/markers/" in name]
     assert json.loads(store.read(LOCK) or b"")["run"] == "other"
+
+
+def test_the_mark_of_a_signal_is_sent_before_the_run_has_ended(
+    tmp_path: Path, memory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_dir, "_INTERVAL_S", 600.0)  # the next look would come too late
+    config, store, seen = write_config(tmp_path, memory), ObjectStore(memory), []
+
+    class Signalled(RunView):
+        def run_started(self, *_: object) -> None:
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(20)
+            except KeyboardInterrupt:  # what ends the run takes its time
+                end = time.monotonic() + 20
+                while not (content := store.read("status.json")) and time.monotonic() < end:
+                    time.sleep(0.01)
+                seen.append(json.loads(content or b"{}").get("state"))
+                raise
+
+    with pytest.raises(RunInterrupted):
+        run(config, view=Signalled())
+    assert seen == ["interrupted"]
+    assert json.loads(store.read("status.json") or b"")["exit"] == 128 + signal.SIGTERM
 
 
 def test_a_store_that_stops_answering(tmp_path: Path, memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
