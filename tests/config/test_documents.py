@@ -45,6 +45,12 @@ def test_json_with_tabs(tmp_path: Path) -> None:
         ("a: ${env:NOT_SET_ANYWHERE}\n", 1, "environment variable NOT_SET_ANYWHERE is not set"),
         ("a: !!python/object:os.system {}\n", 1, ""),
         ("a: &x [*x]\n", 1, "expands without bound"),
+        ("a:\n  " + "[" * 101 + "]" * 101, 2, "is nested deeper than 100 levels"),
+        ("a: 1\nb: " + "[" * 20_000, 2, "is nested deeper than 100 levels"),
+        ("a0: &a0 []\n" + "\n".join(f"a{n}: &a{n} [*a{n - 1}]" for n in range(1, 150)), 1, "is nested deeper than"),
+        ("a: 0x" + "f" * 5000, 1, "is too large for a number"),
+        ("a: 2026-99-99", 1, "cannot be read"),
+        ("a: 1\n<<: [1]", 2, "a merge key takes a mapping"),
     ],
 )
 def test_what_is_wrong_is_located(tmp_path: Path, text: str, line: int, message: str) -> None:
@@ -70,6 +76,33 @@ def test_expansion_is_bounded(tmp_path: Path) -> None:
     lines += [f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
     with pytest.raises(ConfigError, match="expands without bound"):
         load_document(write(tmp_path / "a.yaml", "\n".join(lines)))
+
+
+def test_merge_keys(tmp_path: Path) -> None:
+    text = """\
+a: &a {x: 1, y: 2}
+b: &b {x: 3, z: 1}
+list: {<<: [*a, *b], y: 9}
+twice: {<<: *a, <<: *b}
+itself: &c {<<: *c, k: 1}
+2026-99-99: a date
+"""
+    data = load_document(write(tmp_path / "a.yaml", text)).data
+    assert data["list"] == {"x": 1, "y": 9, "z": 1}
+    assert data["twice"] == {"x": 3, "y": 2, "z": 1}
+    assert data["itself"] == {"k": 1}
+    assert data["2026-99-99"] == "a date"
+
+
+def test_merges_of_merges_do_not_multiply(tmp_path: Path) -> None:
+    lines = ["m0: &m0 {k: 1}"]
+    lines += [f"m{n}: &m{n} {{<<: [{', '.join([f'*m{n - 1}'] * 10)}], k{n}: 1}}" for n in range(1, 30)]
+    assert len(load_document(write(tmp_path / "a.yaml", "\n".join(lines))).data["m29"]) == 30
+
+
+def test_what_is_too_large_for_a_configuration_is_not_read() -> None:
+    with pytest.raises(ConfigError, match="larger than 16 MB"):
+        load_document("/dev/zero")
 
 
 def test_unreadable_files_are_named(tmp_path: Path) -> None:

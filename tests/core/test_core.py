@@ -59,6 +59,11 @@ def test_problem_reads_as_file_line_path_message_fix() -> None:
     assert str(Problem("a.yaml", 3, "x.y", "is wrong", "mend it")) == "a.yaml:3: x.y: is wrong (mend it)"
 
 
+def test_problems_do_not_steer_terminals() -> None:
+    text = str(Problem("a.yaml", 3, "x", "not 'a\x1b[2J\u202eb\ud800'"))
+    assert text == r"a.yaml:3: x: not 'a\x1b[2J\u202eb\ud800'"
+
+
 def test_atomic_files_keep_the_old_content_on_failure(tmp_path: Path) -> None:
     target = tmp_path / "deep" / "file.txt"
     atomic_write(target, "old")

@@ -259,3 +259,22 @@ def test_models_that_come_later_do_not_refuse_a_run(workspace: Path) -> None:
     (found,) = problems("somebody/model")
     assert "is fetched from the Hugging Face hub when first used" in str(found)
     assert (found.severity, found.missing_path) == ("warning", False)
+
+
+def test_paths_that_cannot_be_and_endless_amounts_are_errors(workspace: Path) -> None:
+    Path("cfg.yaml").write_text("""\
+work_dir: ~nobody-at-all/x
+execution_job_configs:
+  - hook: ProcessDataHook
+    meta_name: process
+    dj_configs: {dataset_path: "a\\0b", export_path: out.jsonl, process: []}
+    resources: {num_cpus: .inf}
+  - hook: ProcessDataHook
+    meta_name: side
+    dj_configs: "%s"
+""" % ("x" * 300))
+    found = {(problem.line, problem.path): problem.message for problem in check("cfg.yaml")}
+    assert "no user nobody-at-all" in found[1, "work_dir"]
+    assert "NUL" in found[5, "execution_job_configs[0].dj_configs.dataset_path"]
+    assert "finite" in found[6, "execution_job_configs[0].resources.num_cpus"]
+    assert "too long" in found[9, "execution_job_configs[1].dj_configs"]
