@@ -2,9 +2,11 @@ import importlib.util
 import json
 import threading
 import time
+from functools import partial
 
 import pytest
 
+from raysandbox.watcher import wandb
 from raysandbox.watcher.config import WatchConfig
 from raysandbox.watcher.metrics import Metric
 from raysandbox.watcher.sinks import NullSink
@@ -174,6 +176,51 @@ def test_a_wandb_that_cannot_start_stops_nothing(tmp_path):
     state = watcher.finish(5)
     assert "no network" in state.error
     assert len(recorded(tmp_path)) == 3
+
+
+def test_a_silent_server_is_asked_again_and_gets_everything(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(wandb, "_RETRY_S", 0.05)
+    answers, run = iter(["no answer", "no answer"]), StubRun()
+
+    def make_sink(log):
+        silence = partial(next, answers, "")
+        return WandbSink(log, tmp_path / "metrics.wandb.json", "online", connect_to(run), silence=silence)
+
+    watcher = SandboxWatcher(config(tmp_path), make_sink)
+    watcher.append("c", 0, batch(10))
+    end = time.monotonic() + 20
+    while len(run.rows) < 10 and time.monotonic() < end:
+        time.sleep(0.02)
+    state = watcher.finish(20)
+    assert [row["train.loss"] for _, row in run.rows] == list(range(10))
+    assert (state.failures, state.error) == (2, "no answer")
+    assert caplog.text.count("no answer") == 1
+    assert (tmp_path / "metrics.wandb.json").exists()
+
+
+def test_what_a_silent_server_did_not_get_is_left_as_an_offline_run(tmp_path):
+    never, offline = StubRun(), StubRun()
+
+    def make_sink(log):
+        ways = {"silence": lambda: "no answer", "offline": connect_to(offline)}
+        return WandbSink(log, tmp_path / "metrics.wandb.json", "online", connect_to(never), **ways)
+
+    watcher = SandboxWatcher(config(tmp_path), make_sink)
+    watcher.append("c", 0, batch(10))
+    state = watcher.finish(20)
+    assert (len(never.rows), len(offline.rows), offline.finished) == (0, 10, True)
+    assert "wandb sync" in state.error
+    assert not (tmp_path / "metrics.wandb.json").exists()  # the next run gives everything to wandb
+
+
+def test_what_wandb_did_not_take_in_time_is_told(tmp_path, monkeypatch):
+    ended = []
+    monkeypatch.setattr(wandb.atexit, "register", ended.append)
+    watcher = watcher_with(tmp_path, connect_to(StubRun(seconds=10)))
+    watcher.append("c", 0, batch(3))
+    state = watcher.finish(0.5)
+    assert "bytes of metrics.jsonl were not given to it" in state.error
+    assert [function.__name__ for function in ended] == ["_end_service"]  # the process need not wait for it
 
 
 def test_without_wandb_there_is_one_line(tmp_path, monkeypatch, caplog):
