@@ -1,6 +1,7 @@
 """What operators see of files: one decode for all, bad files by row, a decoder that can be killed."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -199,3 +200,25 @@ def _runs(pid):
             return file.read().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_a_file_that_takes_more_memory_than_the_decoder_may_hold_is_refused(tmp_path, clips):
+    large, size, frames = tmp_path / "large.y4m", 4000, 30
+    with large.open("wb") as file:
+        file.write(b"YUV4MPEG2 W%d H%d F25:1 Ip A0:0 C420\n" % (size, size))
+        for _ in range(frames):
+            file.write(b"FRAME\n")
+            file.truncate(file.seek(size * size * 3 // 2, os.SEEK_CUR))  # a hole: black or so
+    requests = [FrameRequest("all_frames")]
+    decoder = Decoder()
+    (first,) = decoder.answers([Job("video_frames", clips[0], (requests,))], 60.0)
+    pid = decoder._process._process.pid
+    usual, hard = resource.prlimit(pid, resource.RLIMIT_DATA)
+    assert 0 < usual <= 8 * 2**30
+    resource.prlimit(pid, resource.RLIMIT_DATA, (2**30, hard))
+    jobs = [Job("video_frames", path, (requests,)) for path in (str(large), clips[1])]
+    fault, last = decoder.answers(jobs, 60.0)
+    assert isinstance(fault, Fault)
+    assert "memory" in fault.reason
+    assert len(first[requests[0]]) == len(last[requests[0]]) == 8
+    assert decoder._process._process.pid == pid
