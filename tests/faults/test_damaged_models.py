@@ -44,7 +44,7 @@ class Generation:
         }
 
     def run(self, kill_after: int | None = None) -> None:
-        session = InProcessSession(self.live / "job", InProcessWorkers(kill_after=kill_after))
+        session: Any = InProcessSession(self.live / "job", InProcessWorkers(kill_after=kill_after))
         DiffusersInference.model_validate(self.config).infer(session)
 
     def results(self) -> dict[str, Any]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import random
 import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +12,10 @@ import yaml
 
 from raysandbox.api import check, run
 from raysandbox.cli.main import main
-from raysandbox.core.errors import JobFailed, SandboxError
+from raysandbox.core.errors import JobFailed
 from raysandbox.hooks.process_data import ProcessDataHook
 from raysandbox.report.markdown import write_report
-
-DAMAGES: dict[str, Callable[[bytes], bytes]] = {
-    "empty": lambda content: b"",
-    "half": lambda content: content[: len(content) // 2],
-    "garbage": lambda content: random.Random(len(content)).randbytes(max(len(content), 40)),
-    "other shape": lambda content: b'{"a": [1, 2], "key": {}, "jobs": 3, "files": 7}\n',
-    "a list": lambda content: b"[1, 2]\n",
-}
+from tests.faults.damages import DAMAGES, problems_with, some_damages
 
 
 class Workspace:
@@ -65,7 +56,7 @@ class Workspace:
 
 
 @pytest.fixture(params=["finished", "interrupted"])
-def state(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
+def state(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """A run that finished, or was interrupted after its first job; `results` are those of one that finished."""
     space = Workspace(tmp_path)
     if request.param == "interrupted":
@@ -83,9 +74,7 @@ def state(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     return space
 
 
-@pytest.mark.parametrize(
-    "damage", ["half", *(pytest.param(name, marks=pytest.mark.slow) for name in DAMAGES if name != "half")]
-)
+@some_damages
 def test_a_damaged_file_is_made_again_or_refused_by_its_name(
     state: Workspace, damage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -98,23 +87,14 @@ def test_a_damaged_file_is_made_again_or_refused_by_its_name(
             continue
         path.write_bytes(DAMAGES[damage](path.read_bytes()))
         name = path.relative_to(state.folder)
-        for what, act in (
-            ("report", lambda: write_report(state.work)),
-            ("check", lambda: check(state.config)),
-            ("plan", lambda: plan(state.config)),
-            ("resume", lambda: run(state.config, resume=True)),
-            ("new run", lambda: run(state.config)),
-        ):
-            try:
-                act()
-            except SandboxError as error:
-                if str(path) not in str(error):
-                    problems.append(f"{name}: {what}: refused without its name: {error}")
-            except Exception as error:  # noqa: BLE001  # each is a finding
-                problems.append(f"{name}: {what}: {type(error).__name__}: {error}")
-            else:
-                if what in ("resume", "new run") and state.results() != wanted:
-                    problems.append(f"{name}: {what}: other results")
+        looks = {
+            "report": lambda: write_report(state.work),
+            "check": lambda: check(state.config),
+            "plan": lambda: plan(state.config),
+        }
+        runs = {"resume": lambda: run(state.config, resume=True), "new run": lambda: run(state.config)}
+        problems += problems_with(path, str(name), looks)
+        problems += problems_with(path, str(name), runs, lambda: state.results() == wanted)
     capsys.readouterr()
     assert not problems, "\n".join(problems)
 

@@ -63,7 +63,7 @@ def test_perplexity_and_loss_probes(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(type(loaded), "_batch_losses", lambda self, batch: that_holds(real, 1)(batch))
     assert [loss.total for loss in loaded.losses(some)] == pytest.approx(wanted)
     monkeypatch.setattr(type(loaded), "_batch_losses", full)
-    with pytest.raises(JobFailed, match="does not hold the model and one text of .* tokens: set a smaller max_length"):
+    with pytest.raises(JobFailed, match=r"does not hold the model and one text of .* tokens: set a smaller max_length"):
         loaded.losses(some)
 
 
