@@ -225,17 +225,19 @@ class _Table:
         return head + sha256.encode() + _LINE_END
 
     def _catch_up(self) -> None:
+        read = self._read  # several threads may be here: what one reads twice is the same
         try:
-            if self.path.stat().st_size <= self._read:
+            if self.path.stat().st_size <= read:
                 return
             with self.path.open("rb") as file:
-                file.seek(self._read)
+                file.seek(read)
                 for line in file:
                     if not line.endswith(b"\n"):
                         break  # torn, or just being written
-                    self._read += len(line)
+                    read += len(line)
                     with suppress(ValueError):
                         self._known[line[:-_TAIL]] = bytes.fromhex(line[-_TAIL : -len(_LINE_END)].decode())
+            self._read = read
         except OSError:
             return
 

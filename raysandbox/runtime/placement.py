@@ -120,7 +120,8 @@ def how_many(node: Node, one: Mapping[str, float]) -> int:
 
 def _times(name: str, there: float, amount: float) -> int:
     if name == "GPU" and amount < 1:  # a share is of one GPU: what two have left makes no third
-        return int(there) * int(1 / amount + 1e-9)
+        whole = int(there + 1e-9)  # and what is left of another one, where a part of the node is taken
+        return whole * int(1 / amount + 1e-9) + int((there - whole) / amount + 1e-9)
     return int(there / amount + 1e-9)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from raysandbox.config.schema import JobEntry
 from raysandbox.executors.base import INFERENCES, TRAINERS
@@ -12,7 +13,9 @@ from raysandbox.hooks.base import Hook
 from raysandbox.runtime.placement import Resources, bundle, how_many, labels_fit
 from raysandbox.runtime.session import Cluster, Node
 
-__all__ = ["NOTHING", "Demand", "demand_of", "fit_together"]
+__all__ = ["NOTHING", "Demand", "Space", "demand_of", "fit_together"]
+
+_RECENT_S = 1.0  # a cluster hardly changes in less; asking for it takes calls to Ray
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,25 @@ def fit_together(demands: Sequence[Demand], cluster: Cluster) -> bool:
     elif any(demand.tasks for demand in demands):
         wanted.append(Resources(num_cpus=1))  # pyright: ignore[reportCallIssue]
     return all(_place(resources, nodes) for resources in wanted)
+
+
+@dataclass
+class Space:
+    """What demands must fit into: a cluster as it was a moment ago.
+
+    Attributes:
+        look: the cluster as it is.
+    """
+
+    look: Callable[[], Cluster]
+    _seen: Cluster | None = None
+    _looked: float = field(default=0.0)
+
+    def holds(self, demands: Sequence[Demand]) -> bool:
+        """Whether there is room for all demands at once."""
+        if self._seen is None or time.monotonic() - self._looked > _RECENT_S:
+            self._seen, self._looked = self.look(), time.monotonic()
+        return fit_together(demands, self._seen)
 
 
 @dataclass

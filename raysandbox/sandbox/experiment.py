@@ -25,7 +25,7 @@ from raysandbox.runtime.dashboard import dashboard_page, this_driver
 from raysandbox.runtime.session import cluster_summary, ensure_ray, in_ray_job, is_connected, this_machine
 from raysandbox.runtime.signals import interruptible
 from raysandbox.runtime.watcher_actor import WatcherClient, start_watcher
-from raysandbox.sandbox.admission import demand_of, fit_together
+from raysandbox.sandbox.admission import Space, demand_of
 from raysandbox.sandbox.context import ContextInfos
 from raysandbox.sandbox.jobs import JobRunner, JobTurn
 from raysandbox.sandbox.manifest import Manifest
@@ -340,7 +340,7 @@ class _Experiment:
         Schedule(
             turns,
             graph.after,
-            lambda demands: fit_together(demands, cluster_summary() if is_connected() else cluster),
+            Space(lambda: cluster_summary() if is_connected() else cluster).holds,
             self.settings.max_parallel_jobs or MOST_AT_ONCE,
         ).run()
 

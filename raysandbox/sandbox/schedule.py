@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import queue
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -24,6 +25,7 @@ __all__ = ["MOST_AT_ONCE", "Piece", "Schedule", "Turn"]
 MOST_AT_ONCE = 64  # threads; each looks at its actors twice a second
 _LOOK_S = 0.5
 _CLUSTER_S = 5.0  # after which it is looked again whether what waits fits: the cluster may have grown
+_MOST_OVERTAKE = 16  # pieces that may start before an earlier one that waits for room; then room is kept for it
 _PATIENCE_S = 20.0  # with threads that are to end
 
 logger = logging.getLogger(__name__)
@@ -90,6 +92,24 @@ class _Work:
     index: int | None
     piece: Piece
 
+    @property
+    def order(self) -> tuple[int, int]:
+        """Where it comes in the order in which one after the other would do."""
+        return self.job.number, self.index or 0
+
+
+@dataclass(eq=False)
+class _Queue:
+    """Pieces of one job that wait, all with the same demand.
+
+    Attributes:
+        overtaken: how many later pieces have started while there was no room for these.
+    """
+
+    demand: Demand
+    works: deque[_Work] = field(default_factory=deque)
+    overtaken: int = 0
+
 
 class Schedule:
     """Does turns.
@@ -112,7 +132,7 @@ class Schedule:
         self._fit, self._most = fit, most
         self._events: queue.SimpleQueue[WorkThread | MainCall] = queue.SimpleQueue()
         self._to_prepare: list[_Job] = []
-        self._waiting: list[_Work] = []
+        self._waiting: list[_Queue] = []  # none is empty; in the order of their first pieces
         self._running: dict[WorkThread, _Work] = {}
         self._errors: list[UserError] = []
         self._looked = 0.0
@@ -158,21 +178,39 @@ class Schedule:
         """Starts what fits beside what runs, in order; returns whether all was looked at."""
         if not self._waiting or time.monotonic() < self._looked + _CLUSTER_S:
             return False
-        self._waiting.sort(key=lambda work: (work.job.number, work.index))
-        refused: list[Demand] = []
-        for work in list(self._waiting):
-            held = [other.piece.demand for other in self._running.values() if other.index is not None]
+        held = {work.order: work.piece.demand for work in self._running.values() if work.index is not None}
+        refused: list[_Queue] = []
+        kept: _Queue | None = None  # the earliest that room is kept for
+        for waiting in self._waiting:
+            while waiting.works and len(held) < self._most and self._has_room(waiting, held, refused, kept):
+                work = waiting.works.popleft()
+                held[work.order] = waiting.demand
+                self._start(work)
+                if waiting.demand != Demand():
+                    for other in refused:
+                        other.overtaken += 1
             if len(held) >= self._most:
                 break
-            demand = work.piece.demand
-            if demand in refused:
-                continue
-            if not held or demand == Demand() or self._fit([*held, demand]):
-                self._waiting.remove(work)
-                self._start(work)
-            else:
-                refused.append(demand)
+            if waiting.works:
+                refused.append(waiting)
+                if kept is None and waiting.overtaken >= _MOST_OVERTAKE and self._fit([waiting.demand]):
+                    kept = waiting
+        self._waiting = [waiting for waiting in self._waiting if waiting.works]
         return True
+
+    def _has_room(
+        self, waiting: _Queue, held: Mapping[tuple[int, int], Demand], refused: Sequence[_Queue], kept: _Queue | None
+    ) -> bool:
+        """Whether a queue's first piece may start, beside what runs and without delaying what room is kept for."""
+        demand = waiting.demand
+        if not held or demand == Demand():
+            return True
+        if any(demand == other.demand for other in refused) or not self._fit([*held.values(), demand]):
+            return False
+        if kept is None:
+            return True
+        overtakers = [other for order, other in held.items() if order > kept.works[0].order]
+        return self._fit([kept.demand, *overtakers, demand])
 
     def _start(self, work: _Work) -> None:
         def scoped() -> Any:
@@ -221,7 +259,13 @@ class Schedule:
 
     def _prepared(self, job: _Job, pieces: Sequence[Piece]) -> None:
         job.left, job.results = len(pieces), [None] * len(pieces)
-        self._waiting += [_Work(job, index, piece) for index, piece in enumerate(pieces)]
+        queues: list[_Queue] = []
+        for index, piece in enumerate(pieces):
+            alike = next((each for each in queues if each.demand == piece.demand), None)
+            if alike is None:
+                queues.append(alike := _Queue(piece.demand))
+            alike.works.append(_Work(job, index, piece))
+        self._waiting = sorted([*self._waiting, *queues], key=lambda waiting: waiting.works[0].order)
 
     def _end(self, job: _Job) -> None:
         job.turn.end(job.results)

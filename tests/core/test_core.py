@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
@@ -13,7 +15,7 @@ from raysandbox.core.component import Component, InputPath, InputPaths, OutputPa
 from raysandbox.core.errors import Problem, UnknownNameError, UserError
 from raysandbox.core.events import Journal, read_events
 from raysandbox.core.files import atomic_dir, atomic_path, atomic_write, link_or_copy
-from raysandbox.core.keys import DigestMemo, FileStamps, digest, file_stamp
+from raysandbox.core.keys import DigestMemo, FileStamps, _Table, digest, file_stamp
 from raysandbox.core.redact import REDACTED, redact, redact_text
 from raysandbox.core.registry import Registry, register
 
@@ -113,6 +115,26 @@ def test_digest_memo_sees_content_not_names(tmp_path: Path) -> None:
     for path in (tmp_path / "memo").iterdir():
         path.write_text("")  # a torn memo is computed again
     assert memo.of(tmp_path / "b") == first
+
+
+def test_threads_that_catch_up_at_once_skip_no_line(tmp_path: Path) -> None:
+    class Interrupted(io.BytesIO):  # between two lines another thread reads them all
+        def __next__(self):
+            if table.path is slow:
+                table.path = file
+                table._catch_up()
+            return super().__next__()
+
+    file, slow = tmp_path / "memo.jsonl", SimpleNamespace()
+    slow.stat, slow.open = file.stat, lambda mode: Interrupted(file.read_bytes())
+    first, second = b'["a",1, "', b'["b",1, "'
+    file.write_bytes(first + b"0f" * 32 + b'"]\n')
+    table = _Table(slow)
+    table._catch_up()
+    with file.open("ab") as more:
+        more.write(second + b"1f" * 32 + b'"]\n')
+    assert table.find(second) == "1f" * 32
+    assert table.find(first) == "0f" * 32
 
 
 def test_a_file_that_is_replaced_by_one_of_equal_size_and_time_is_seen(tmp_path):

@@ -19,7 +19,8 @@ from raysandbox.runtime.main_thread import in_main_thread
 from raysandbox.runtime.placement import Resources
 from raysandbox.runtime.session import Cluster, Node
 from raysandbox.runtime.signals import deadline, interruptible
-from raysandbox.sandbox.admission import Demand, fit_together
+from raysandbox.sandbox import admission
+from raysandbox.sandbox.admission import Demand, Space, fit_together
 from raysandbox.sandbox.schedule import Piece, Schedule
 
 
@@ -129,6 +130,75 @@ def test_four_pieces_on_two_processors_take_half_the_time() -> None:
     assert 1.0 <= time.monotonic() - began < 1.9
 
 
+def test_room_is_kept_for_a_large_piece_that_many_others_have_overtaken() -> None:
+    started: list[str] = []
+
+    def piece(name: str, needs: float) -> Piece:
+        def run() -> None:
+            started.append(name)
+            wait(0.01)
+
+        return Piece(name, cpus(needs), run)
+
+    first, large = FakeTurn(0, [piece("first", 1)]), FakeTurn(1, [piece("large", 4)])
+    small = FakeTurn(2, [piece("small", 1) for _ in range(60)])
+    Schedule([first, large, small], [(), (), ()], total(4)).run()
+    assert started.index("large") <= 18  # the first one, and 16 others
+    assert len(started) == 62
+
+
+def test_what_takes_nothing_from_a_large_piece_goes_on_beside() -> None:
+    def fit(demands: Sequence[Demand]) -> bool:
+        workers = [demand.workers for demand in demands if demand.workers]
+        return sum(each.num_cpus for each in workers) <= 4 and sum(each.num_gpus for each in workers) <= 2
+
+    all_done = threading.Event()
+    left = list(range(40))
+
+    def small() -> None:
+        left.pop()
+        if not left:
+            all_done.set()
+
+    def holds_a_gpu() -> bool:
+        end = time.monotonic() + 60
+        while not all_done.is_set() and time.monotonic() < end:
+            time.sleep(0.01)
+        return all_done.is_set()
+
+    one = FakeTurn(0, [Piece("one", of(num_gpus=1, num_cpus=1), holds_a_gpu)])
+    large = FakeTurn(1, [Piece("large", of(num_gpus=2, num_cpus=1), lambda: None)])
+    others = FakeTurn(2, [Piece("small", cpus(1), small) for _ in range(40)])
+    Schedule([one, large, others], [(), (), ()], fit).run()
+    assert one.results == [True]
+
+
+def test_a_piece_that_fits_nowhere_keeps_nobody_waiting() -> None:
+    started: list[str] = []
+
+    def piece(name: str, needs: float) -> Piece:
+        def run() -> None:
+            started.append(name)
+            wait(0.01)
+
+        return Piece(name, cpus(needs), run)
+
+    first, giant = FakeTurn(0, [piece("first", 1)]), FakeTurn(1, [piece("giant", 9)])
+    small = FakeTurn(2, [piece("small", 1) for _ in range(40)])
+    Schedule([first, giant, small], [(), (), ()], total(2)).run()
+    assert started[-1] == "giant"
+
+
+def test_the_cluster_is_asked_for_once_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Cluster] = []
+    space = Space(lambda: asked.append(TWO) or TWO)
+    assert [space.holds([of(num_workers=8)]), space.holds([of(num_workers=9)])] == [True, False]
+    assert len(asked) == 1
+    monkeypatch.setattr(admission, "_RECENT_S", -1.0)
+    assert space.holds([of(num_workers=8)])
+    assert len(asked) == 2
+
+
 def test_a_failure_gives_up_the_others_and_starts_no_more() -> None:
     def fail() -> None:
         wait(0.2)
@@ -150,8 +220,10 @@ def test_several_failures_are_all_named() -> None:
     barrier = threading.Barrier(2)
 
     def fail(name: str) -> None:
-        barrier.wait(10)
-        raise JobFailed(name)
+        try:
+            barrier.wait(10)
+        finally:  # the other one's failure may have interrupted this one by now
+            raise JobFailed(name)
 
     turns = [FakeTurn(number, [Piece(name, cpus(1), lambda name=name: fail(name))]) for number, name in enumerate("ab")]
     with pytest.raises(JobFailed) as caught:
