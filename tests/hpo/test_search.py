@@ -2,16 +2,20 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
 import yaml
 
 from raysandbox.api import run
-from raysandbox.core.errors import ConfigError, JobFailed
+from raysandbox.core.errors import ConfigError, JobFailed, RunInterrupted
 from raysandbox.core.events import read_events
 from raysandbox.runtime.placement import Resources, placement_group_for
 from raysandbox.sandbox.trials import TrialRecord, read_trials
+from raysandbox.sandbox.view import RunView
 from tests.hpo.tiny_searches import ROWS, filtering, training, write
 from tests.runtime.elastic import groups_held
 
@@ -60,6 +64,24 @@ def test_trials_share_jobs(workspace: Path) -> None:
     assert [record.cached for record in read_trials(Path("outputs/another/journal.jsonl"))] == [(1, 1)] * 3
     kept = [Path(f"{folder}/trials/0001/kept.jsonl").read_bytes() for folder in ("outputs/search", "outputs/another")]
     assert kept[0] == kept[1]
+
+
+def test_a_signal_is_said_before_the_trials_have_ended(workspace: Path) -> None:
+    hpo = {"method": "grid", "metric": ROWS_OUT, "parameters": {"text_length_filter.min_len": {"values": [5, 6]}}}
+    seen: list[str] = []
+
+    class Signalled(RunView):
+        def search_started(self, *_: object) -> None:
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(20)
+            except KeyboardInterrupt:
+                seen.append(json.loads((WORK / "status.json").read_text())["state"])
+                raise
+
+    with pytest.raises(RunInterrupted):
+        run(filtering(workspace, hpo), view=Signalled())
+    assert seen == ["interrupted"]
 
 
 def test_planted_best_and_early_stopping(workspace: Path) -> None:
