@@ -7,7 +7,9 @@ import pytest
 from raysandbox.core.names import nameable
 
 
-@pytest.mark.parametrize("path", ["a.jsonl", "~/x", "./~x", "a/" * 2000 + "b", "ä" * 127, "s3://bucket/" + "k" * 900, ""])
+@pytest.mark.parametrize(
+    "path", ["a.jsonl", "~/x", "./~x", "a/" * 2000 + "b", "ä" * 127, "s3://bucket/" + "k" * 900, ""]
+)
 def test_what_can_be_called_so_stays(path: str) -> None:
     assert nameable(path) == path
 

@@ -262,7 +262,8 @@ def test_models_that_come_later_do_not_refuse_a_run(workspace: Path) -> None:
 
 
 def test_paths_that_cannot_be_and_endless_amounts_are_errors(workspace: Path) -> None:
-    Path("cfg.yaml").write_text("""\
+    Path("cfg.yaml").write_text(
+        """\
 work_dir: ~nobody-at-all/x
 execution_job_configs:
   - hook: ProcessDataHook
@@ -272,7 +273,9 @@ execution_job_configs:
   - hook: ProcessDataHook
     meta_name: side
     dj_configs: "%s"
-""" % ("x" * 300))
+"""
+        % ("x" * 300)
+    )
     found = {(problem.line, problem.path): problem.message for problem in check("cfg.yaml")}
     assert "no user nobody-at-all" in found[1, "work_dir"]
     assert "NUL" in found[5, "execution_job_configs[0].dj_configs.dataset_path"]

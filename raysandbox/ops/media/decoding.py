@@ -122,6 +122,8 @@ def timeline_of(container: Any, stream: Any) -> Timeline:
         times = [(frame.pts, frame.key_frame, False) for frame in container.decode(stream)]
     if not times:
         raise ValueError("it has no frames")
+    if any(pts is None for pts, *_ in times):
+        raise ValueError("a frame has no time")
     times.sort()
     return Timeline(
         np.array([pts for pts, *_ in times], np.int64),

@@ -84,6 +84,8 @@ def _items(container: Any, streams: Sequence[Any], first: int, last: float | Non
             yield packet
             continue
         for frame in packet.decode():
+            if frame.pts is None:
+                raise ValueError("a frame has no time")
             if last is not None and frame.pts > last:
                 return
             if frame.pts >= first:
@@ -92,6 +94,8 @@ def _items(container: Any, streams: Sequence[Any], first: int, last: float | Non
 
 def _stream_like(output: Any, source: Any, size: tuple[int, int] | None) -> Any:
     codec = source.codec_context
+    if codec.pix_fmt is None:
+        raise ValueError("its pixel format is not known")
     try:
         video = output.add_stream(codec.codec.canonical_name, rate=source.guessed_rate)
     except ValueError:
