@@ -9,6 +9,7 @@ is killed at whatever time, nothing finished is made again, and nothing torn, al
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import json
 import os
@@ -129,6 +130,10 @@ class VideoFolder:
         Raises:
             UserError: a file that is not ours has the name of a video.
         """
+        with _without_collecting():
+            return self._finished(units)
+
+    def _finished(self, units: Sequence[VideoUnit]) -> dict[str, Record]:
         self._remove_unfinished()
         records = self._records()
         wanted = {unit.file: unit.key for unit in units}
@@ -257,6 +262,18 @@ def _read(path: Path) -> Iterator[Record]:
                 yield Record(**orjson.loads(line))
             except (ValueError, TypeError):
                 continue
+
+
+@contextlib.contextmanager
+def _without_collecting() -> Iterator[None]:
+    """Keeps Python from looking for cycles among a million records, again and again while they are read."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _standing(path: str, records: Sequence[Record]) -> dict[str, Record]:
