@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import pyarrow as pa
@@ -37,8 +38,10 @@ def died(error: BaseException) -> bool:
 
 def one_by_one(
     units: Sequence[Unit], do: Callable[[Unit], Any], at_once: int, options: Mapping[str, Any]
-) -> Iterator[pa.Table]:
+) -> Generator[pa.Table]:
     """Does units, each in a task that shares its process with no other; yields their results in order.
+
+    What is still going on when it is closed, or when a unit fails, is ended.
 
     Args:
         units: what is left.
@@ -55,16 +58,29 @@ def one_by_one(
         function, *arguments = do(unit)
         return ray.remote(function).options(**options, max_retries=0).remote(*arguments)
 
-    waiting, running = deque(units), deque[tuple[Unit, Any]]()
-    while waiting or running:
-        while waiting and len(running) < at_once:
-            unit = waiting.popleft()
-            running.append((unit, start(unit)))
-        unit, call = running.popleft()
-        yield _outcome(unit, call, start)
+    waiting, running = deque(units), deque[_Attempt]()
+    try:
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                unit = waiting.popleft()
+                running.append(_Attempt(unit, start(unit)))
+            block = _outcome(running[0], start)
+            running.popleft()
+            yield block
+    finally:
+        for attempt in running:  # Ray would go on with what nobody waits for
+            ray.cancel(attempt.call, force=True)
 
 
-def _outcome(unit: Unit, call: Any, start: Callable[[Unit], Any]) -> pa.Table:
+@dataclass
+class _Attempt:
+    """A unit and the task that does it now."""
+
+    unit: Unit
+    call: Any
+
+
+def _outcome(attempt: _Attempt, start: Callable[[Unit], Any]) -> pa.Table:
     """The result of a unit, which is begun again where its worker dies, a few times."""
     import ray
     from ray.exceptions import NodeDiedError, RayError
@@ -72,18 +88,18 @@ def _outcome(unit: Unit, call: Any, start: Callable[[Unit], Any]) -> pa.Table:
     deaths, nodes = 0, 0
     while True:
         # waits: a unit takes as long as it takes; timeout_s and signals end it
-        while not ray.wait([call], timeout=_WAIT_S)[0]:
+        while not ray.wait([attempt.call], timeout=_WAIT_S)[0]:
             pass
         try:
-            return cast(pa.Table, ray.get(call))  # waits: no more, ray.wait has it here
+            return cast(pa.Table, ray.get(attempt.call))  # waits: no more, ray.wait has it here
         except RayError as error:
             if not died(error):
                 raise
             nodes += isinstance(error, NodeDiedError)
             deaths += not isinstance(error, NodeDiedError)
             if deaths >= _TRIES or nodes >= _NODES:
-                raise WorkersDied(_message(unit, deaths or nodes, error)) from error
-        call = start(unit)
+                raise WorkersDied(_message(attempt.unit, deaths or nodes, error)) from error
+        attempt.call = start(attempt.unit)
 
 
 def _message(unit: Unit, times: int, error: Exception) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -100,8 +100,10 @@ class RayDataEngine:
             return
         at_once = self._most or max(1, int(cluster_summary().total("CPU")))
         try:
-            blocks = one_by_one(units[done:], lambda unit: (_run_unit, packed(unit), given), at_once, options)
-            yield from _reports(blocks, work)
+            shared = ray.put(given)  # once, not with every task
+            left = one_by_one(units[done:], lambda unit: (_run_unit, packed(unit), shared), at_once, options)
+            with closing(left) as blocks:
+                yield from _reports(blocks, work)
         except WorkersDied as error:
             if output.log is None:
                 raise

@@ -109,7 +109,10 @@ def claims(table: Iterable[Group]) -> list[Claim]:
 def _claim(group: Group) -> Claim | None:
     if not group["name"].startswith(_PREFIX):
         return None
-    run, owner, labels = _said(group["name"])
+    try:
+        run, owner, labels = _said(group["name"])
+    except (ValueError, KeyError, TypeError, AttributeError):  # of another version, or somebody's own name
+        return None
     return Claim(run, owner, labels, tuple(group["bundles"].values()), nodes_of(group))
 
 

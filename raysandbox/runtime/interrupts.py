@@ -1,8 +1,8 @@
 """Threads that can be interrupted: KeyboardInterrupt appears in them as a signal's does in the main thread.
 
 Python delivers such an exception between two bytecodes, so that a wait inside a C function ends first:
-whatever waits in such a thread polls. While a thread is importing or logging it is left alone, since
-an exception there could leave a lock held or a module half loaded.
+whatever waits in such a thread polls. While a thread is importing, logging or taking or giving back a lock it is left
+alone, since an exception there could leave a lock held or a module half loaded.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ _BUSY_S = 0.02
 _BUSY_MOST_S = 5.0  # an import may take longer: then it is interrupted all the same
 _DEPTH = 12  # frames that are looked at
 _LOGGING, _IMPORTING = "logging/__init__.py", "<frozen importlib"
+_LOCKING = ("__enter__", "__exit__", "acquire", "release")  # of a lock, by Python's own code
 _local = threading.local()  # `target`: this thread's
 
 
@@ -188,6 +189,8 @@ class WorkThread:
 def _is_delicate(ident: int) -> bool:
     """Whether a thread is where an exception would do harm."""
     frame: FrameType | None = sys._current_frames().get(ident)
+    if frame is not None and frame.f_code.co_name in _LOCKING and frame.f_code.co_filename == threading.__file__:
+        return True  # the lock may be taken, and nobody would give it back
     for _ in range(_DEPTH):
         if frame is None:
             return False

@@ -20,7 +20,7 @@ class MainCall:
         self._function = function
         self._done = threading.Event()
         self._value: Any = None
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
 
     def make(self) -> None:
         """Makes the call; what it raises is raised where it is waited for."""
@@ -28,6 +28,9 @@ class MainCall:
             self._value = self._function()
         except Exception as error:  # noqa: BLE001  # whoever waits gets it
             self._error = error
+        except BaseException as error:  # a signal ends the main thread; whoever waits must not take None for a result
+            self._error = error
+            raise
         finally:
             self._done.set()
 

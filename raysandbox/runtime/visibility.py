@@ -25,6 +25,7 @@ from raysandbox.runtime.shared_storage import Probe, Seen, answer, is_url, place
 __all__ = ["require_seen"]
 
 _NODE_LIMIT_S = 30.0
+_SETTLE_S, _AGAIN_S = 3.0, 0.25  # a shared file system may show what was there before for a while
 _POLL_S = 0.5  # waiting inside Ray cannot be interrupted in every thread
 _FIRST_FILES = 3  # of a folder: a cheap look
 _MOST_SHOWN = 5
@@ -125,8 +126,11 @@ def _visit(
             continue
         problems += _told(nodes[node], node, left[node], probes, missing, seen)
     for visit in waiting:
+        node = visits[visit]
         ray.cancel(visit, force=True)
-        name = nodes[visits[visit]].name
+        for folder in left[node][1]:
+            remove(probes[folder], node)
+        name = nodes[node].name
         logger.warning(
             "job %s: node %s did not say within %g s whether it sees the job's files", job, name, _NODE_LIMIT_S
         )
@@ -170,11 +174,16 @@ def _told(
 
 def _look_around(expected: Sequence[_Expected], probes: Sequence[Probe], who: str) -> tuple[dict[str, str], list[Seen]]:
     """On a node: what of the files is missing, and how the probes went; the node's own are removed where unseen."""
-    missing = {each.path: reason for each in expected if (reason := _difference(each))}
+    end = time.monotonic() + _SETTLE_S
+    while missing := {each.path: reason for each in expected if (reason := _difference(each))}:
+        if time.monotonic() > end:
+            break
+        time.sleep(_AGAIN_S)
     seen = []
     for probe in probes:
         one = answer(probe, who)
-        if one.read and not one.wrote:  # another folder of that name: the driver cannot tidy up there
+        # Another folder of that name, where the driver cannot tidy up; or it waits no more and has tidied up already.
+        if not one.wrote and (one.read or reads_of(probe, "")):
             remove(probe, who)
         seen.append(one)
     return missing, seen
@@ -185,12 +194,24 @@ def _difference(expected: _Expected) -> str:
         return "is not there"
     for path, size in expected.sizes.items():
         try:
-            found = os.stat(path).st_size
+            found = _size(path)
         except OSError:
             return f"{os.path.basename(path)} is not in there"
         if found != size:
             return f"{os.path.basename(path)} is another file there ({found} bytes; here {size})"
     return ""
+
+
+def _size(path: str) -> int:
+    """Bytes of a file as its storage has it: opening asks the server, where a look may be answered from memory."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except PermissionError:
+        return os.stat(path).st_size
+    try:
+        return os.fstat(descriptor).st_size
+    finally:
+        os.close(descriptor)
 
 
 def _expected(path: str) -> _Expected | None:

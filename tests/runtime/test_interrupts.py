@@ -14,6 +14,7 @@ import pytest
 
 from raysandbox.core.errors import JobTimeout
 from raysandbox.runtime.interrupts import WorkThread
+from raysandbox.runtime.main_thread import MainCall
 from raysandbox.runtime.signals import deadline, interruptible
 
 
@@ -139,6 +140,40 @@ def test_a_log_record_is_not_torn() -> None:
         handler.lock.release()
     finally:
         logger.removeHandler(handler)
+
+
+def test_a_lock_that_is_waited_for_is_given_back() -> None:
+    condition = threading.Condition()
+    waits = threading.Event()
+
+    def work() -> None:
+        waits.set()
+        with condition:  # an exception in there, after the lock was taken, would leave it taken
+            pass
+        while True:
+            time.sleep(0.02)
+
+    with condition:
+        thread, ended = start(work)
+        assert waits.wait(10)
+        time.sleep(0.1)
+        thread.stop()
+        time.sleep(0.2)
+    ended.get(timeout=20)
+    assert isinstance(thread.error, KeyboardInterrupt)
+    assert condition.acquire(timeout=1)
+    condition.release()
+
+
+def test_who_waits_for_the_main_thread_gets_what_ended_it() -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    call = MainCall(interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        call.make()
+    with pytest.raises(KeyboardInterrupt):
+        call.result()
 
 
 class _Slow:

@@ -8,7 +8,7 @@ import pytest
 
 from raysandbox.runtime import visibility
 from raysandbox.runtime.session import Node
-from raysandbox.runtime.shared_storage import place, remove
+from raysandbox.runtime.shared_storage import Probe, Seen, answer, place, remove
 
 NODE = Node("10.0.0.7", {"CPU": 4.0})
 
@@ -35,7 +35,8 @@ def test_what_is_seen_is_remembered_and_leaves_nothing(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_what_is_not_there_or_differs_is_named(tmp_path: Path) -> None:
+def test_what_is_not_there_or_differs_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(visibility, "_SETTLE_S", 0.0)
     file, folder = tmp_path / "a.txt", tmp_path / "model"
     file.write_text("abc")
     folder.mkdir()
@@ -56,6 +57,37 @@ def test_a_folder_of_the_same_name_on_another_machine(tmp_path: Path) -> None:
     [problem] = visibility._told(NODE, "node-id", ([], ["w"]), {"w": probe}, {}, seen)
     assert "it is not the same folder there" in problem
     assert "RAYSANDBOX_ROOT" in problem
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_arrives_a_moment_later_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(visibility, "_SETTLE_S", 60.0)
+    file = tmp_path / "a.txt"
+    file.write_text("abc")
+    expected = visibility._expected(str(file))
+    looks: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        looks.append(seconds)
+        file.write_text("ab" if len(looks) == 1 else "abc")
+
+    file.unlink()
+    monkeypatch.setattr(visibility.time, "sleep", sleep)
+    assert visibility._look_around([expected], [], "node-id") == ({}, [])
+    assert len(looks) == 2
+
+
+def test_a_visit_that_ends_too_late_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    probe = place("w", str(tmp_path))
+
+    def late(probe: Probe, who: str) -> Seen:
+        seen = answer(probe, who)
+        remove(probe)  # the driver waits no more
+        return seen
+
+    monkeypatch.setattr(visibility, "answer", late)
+    _, [seen] = visibility._look_around([], [probe], "node-id")
+    assert (seen.read, seen.wrote) == ("", "")
     assert not list(tmp_path.iterdir())
 
 
