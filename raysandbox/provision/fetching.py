@@ -82,6 +82,9 @@ class Fetcher:
             yield url, is_folder or file.member is not None
 
 
+_EXPANSION, _ALWAYS_TAKEN = 20, 1 << 30  # an archive of weights hardly shrinks; one of ten zeros a byte is a trap
+
+
 class _BadContentError(Exception):
     """What came is not what it should be."""
 
@@ -146,12 +149,23 @@ def _extract(archive: Path, member: str, target: Path) -> None:
         opened.open(member) as source,
         target.open("wb") as copy,
     ):
+        _check_unpacked_size(archive, [opened.getinfo(member)])
         shutil.copyfileobj(source, copy)
+
+
+def _check_unpacked_size(archive: Path, members: Sequence[zipfile.ZipInfo]) -> None:
+    """Refuses an archive that would fill the disk; of no member more bytes are read than it says to have."""
+    size, limit = sum(member.file_size for member in members), _EXPANSION * archive.stat().st_size + _ALWAYS_TAKEN
+    if size > limit:
+        raise _BadContentError(
+            f"unpacked it would have {size:,} bytes, more than {limit:,}: {_EXPANSION} times the archive's and 1 GiB"
+        )
 
 
 def _unpack(archive: Path, folder: Path) -> None:
     """Unpacks an archive of one folder, without that folder; refuses paths that lead outside."""
     with _opened(archive, "archive") as opened:
+        _check_unpacked_size(archive, opened.infolist())
         names = [PurePosixPath(info.filename) for info in opened.infolist() if not info.is_dir()]
         tops = {name.parts[0] for name in names}
         nested = len(tops) == 1 and all(len(name.parts) > 1 for name in names)

@@ -17,8 +17,8 @@ def _forget(monkeypatch):
 
 
 OTHERS = (
-    "text_key image_key eos_token max_new_tokens api_key_env PWD token_num key author RAY_AUTH_TOKEN_PATH SSH_AUTH_SOCK "
-    "PGPASSWORD_FILE RAY_AUTH_MODE credentials_dir k_sigma"
+    "text_key image_key eos_token max_new_tokens api_key_env PWD token_num key author RAY_AUTH_TOKEN_PATH "
+    "SSH_AUTH_SOCK PGPASSWORD_FILE RAY_AUTH_MODE credentials_dir k_sigma"
 )
 NAMES = (
     "api_key apiKey WANDB_API_KEY HF_TOKEN AWS_SECRET_ACCESS_KEY AWS_ACCESS_KEY_ID X-Auth-Token connection_string "

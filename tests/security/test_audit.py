@@ -21,6 +21,23 @@ def test_it_is_skipped_aloud_where_nobody_answers():
     assert "audit: SKIPPED" in done.stdout
 
 
+def test_one_that_takes_too_long_is_no_success(tmp_path):
+    """The list answers, pip-audit does not end: neither "skipped" nor well."""
+    pip_audit = tmp_path / "pip_audit"
+    pip_audit.mkdir()
+    (pip_audit / "__init__.py").touch()
+    (pip_audit / "__main__.py").write_text("import time\ntime.sleep(60)\n")
+    (tmp_path / "known.json").write_text('{"vulnerabilities": []}')
+    more = {"RAYSANDBOX_AUDIT_URL": (tmp_path / "known.json").as_uri(), "RAYSANDBOX_AUDIT_LIMIT_S": "0.5"}
+    environment = {**os.environ, **more, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, AUDIT], env=environment, capture_output=True, text=True, timeout=50, check=False
+    )
+    assert done.returncode == 1
+    assert "audit: TIMED OUT, pip-audit did not end within 0.5 s" in done.stdout
+    assert "SKIPPED" not in done.stdout
+
+
 def test_an_ignored_finding_needs_a_reason(tmp_path):
     loader = SourceFileLoader("audit", str(AUDIT))
     spec = spec_from_loader("audit", loader)

@@ -84,6 +84,47 @@ def test_postscript_is_not_run(workspace, monkeypatch):
     assert not mark.exists()
 
 
+@pytest.mark.parametrize(
+    ("operator", "kind"),
+    [("video_duration_filter", "video"), ("image_size_filter", "image"), ("audio_duration_filter", "audio")],
+)
+def test_pipes_are_not_waited_for(workspace, monkeypatch, operator, kind):
+    """A pipe that nobody writes to would cost the whole `row_timeout_s` for each row, or count as an empty file."""
+    from raysandbox.ops.media.decoder import Decoder
+
+    monkeypatch.setattr(Decoder, "answers", lambda self, jobs, timeout_s: iter(["nobody should ask"] * len(jobs)))
+    os.mkfifo("pipe")
+    rows = [{"text": f"<__dj__{kind}>", f"{kind}s": [os.path.abspath("pipe")]}]
+    with pytest.raises(UserError, match="pipe: is not a regular file"):
+        process({"process": [{operator: {}}]}, rows=rows)
+
+
+def test_the_decoder_itself_opens_no_pipes(tmp_path):
+    from raysandbox.ops.media.decoding import audio_info, opened
+
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="not a regular file"), opened(str(tmp_path / "pipe")):
+        pass
+    with pytest.raises(ValueError, match="not a regular file"):
+        audio_info(str(tmp_path / "pipe"))
+
+
+def test_archives_that_would_fill_the_disk_are_refused(tmp_path, monkeypatch):
+    from raysandbox.provision import fetching
+
+    monkeypatch.setattr(fetching, "_ALWAYS_TAKEN", 1 << 10)
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model/a", bytes(1 << 20))
+    with pytest.raises(fetching._BadContentError, match="unpacked it would have 1,048,576 bytes, more than"):
+        fetching._unpack(tmp_path / "bomb.zip", tmp_path / "target")
+    with pytest.raises(fetching._BadContentError, match="unpacked it would have"):
+        fetching._extract(tmp_path / "bomb.zip", "model/a", tmp_path / "a")
+    assert not list(tmp_path.rglob("target/**/a"))
+    monkeypatch.undo()
+    fetching._unpack(tmp_path / "bomb.zip", tmp_path / "target")
+    assert (tmp_path / "target/a").stat().st_size == 1 << 20
+
+
 @pytest.mark.parametrize("name", ["../outside.txt", "/outside.txt", "model/../../outside.txt"])
 def test_archives_do_not_write_outside(tmp_path, name):
     from raysandbox.provision.fetching import _BadContentError, _unpack

@@ -200,7 +200,9 @@ def _unusable(path: str) -> str | None:
         return str(error.strerror)
     if stat.S_ISDIR(status.st_mode):
         return "is a folder"
-    return "is empty" if stat.S_ISREG(status.st_mode) and status.st_size == 0 else None
+    if not stat.S_ISREG(status.st_mode):
+        return "is not a regular file"  # nobody may ever write to a pipe that is waited for
+    return "is empty" if status.st_size == 0 else None
 
 
 def _reasons(faults: Mapping[str, str], paths: Iterable[str]) -> str:
