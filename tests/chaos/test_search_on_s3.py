@@ -60,7 +60,7 @@ def test_a_killed_search_goes_on_elsewhere(tmp_path: Path, bucket: Bucket) -> No
         assert time.monotonic() < end
         time.sleep(0.2)
     driver.kill()
-    driver.wait(timeout=60)
+    outcome(driver)  # closes its pipe too
     before = ended(store)
     again = command(config, "--resume", home=tmp_path / "there")
     status, text = outcome(again)
