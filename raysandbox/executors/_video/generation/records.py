@@ -18,6 +18,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,6 +73,9 @@ class Record(NamedTuple):
         if stat.st_size != self.bytes:
             return False
         return stat.st_mtime_ns == self.mtime_ns or _sha256(path) == self.sha256
+
+
+_FIELDS = itemgetter(*Record._fields)
 
 
 @dataclass
@@ -259,8 +263,8 @@ def _read(path: Path) -> Iterator[Record]:
     with path.open("rb") as lines:
         for line in lines:
             try:
-                yield Record(**orjson.loads(line))
-            except (ValueError, TypeError):
+                yield Record._make(_FIELDS(orjson.loads(line)))
+            except (ValueError, TypeError, KeyError):
                 continue
 
 
@@ -280,6 +284,8 @@ def _standing(path: str, records: Sequence[Record]) -> dict[str, Record]:
     """The records that a file fits, by key."""
     try:
         stat = os.stat(path)
+        if len(records) == 1:
+            return {records[0].key: records[0]} if records[0].fits(path, stat) else {}
         return {record.key: record for record in records if record.fits(path, stat)}
     except OSError:
         return {}
