@@ -219,9 +219,22 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+_Fast: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+class _FastDumper(_Fast):
+    """The same by libyaml, which cannot write half a surrogate pair."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
 def _text(tree: Any) -> bytes:
-    text = yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
-    return text.encode("utf-8", "surrogatepass")
+    options: dict[str, Any] = {"sort_keys": False, "allow_unicode": True, "width": 1000}
+    try:
+        return yaml.dump(tree, Dumper=_FastDumper, **options).encode("utf-8")
+    except UnicodeEncodeError:
+        return yaml.dump(tree, Dumper=_Dumper, **options).encode("utf-8", "surrogatepass")
 
 
 def _places(value: Any, path: Path) -> Iterator[Path]:
