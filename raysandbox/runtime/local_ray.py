@@ -6,15 +6,17 @@ import contextlib
 import errno
 import logging
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, cast
 
 from raysandbox.core.errors import UserError
+from raysandbox.core.redact import remember_secrets
 
-__all__ = ["start_local"]
+__all__ = ["forget_token", "start_local"]
 
 # Without this, Ray replaces 127.0.0.1 by the machine's address and listens on every interface.
 _LOOPBACK_SWITCH = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
@@ -53,7 +55,7 @@ def _start(init: Callable[..., object]) -> None:
         UserError: it cannot start.
         TimeoutError: it did not start in time, and nothing tells why.
     """
-    with _loopback_only(), _fewer_processes() as nodes:
+    with _loopback_only(), _own_token(), _fewer_processes() as nodes:
         try:
             init(address="local", include_dashboard=False)
         except Exception as error:  # Ray's own are bare ones
@@ -112,6 +114,40 @@ def _loopback_only() -> Iterator[None]:
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
         del os.environ[_LOOPBACK_SWITCH]
+
+
+@contextlib.contextmanager
+def _own_token() -> Iterator[None]:
+    """Gives a local Ray a token that only its processes know, unless the user has said which, or none.
+
+    Ray would write one to ~/.ray/auth_token, which under a usual umask all users of the machine can read;
+    they reach loopback, and Ray runs code for whoever has the token. This process keeps it in Ray's cache.
+    """
+    mode = os.environ.get("RAY_AUTH_MODE", "token").lower()
+    if mode != "token" or os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        yield
+        return
+    os.environ["RAY_AUTH_TOKEN"] = _token()  # for the processes that Ray starts, and theirs
+    forget_token()
+    try:
+        yield
+    finally:
+        del os.environ["RAY_AUTH_TOKEN"]
+
+
+@cache
+def _token() -> str:
+    """The token of this process's local Rays."""
+    made = secrets.token_hex(32)
+    remember_secrets({"token": made})
+    return made
+
+
+def forget_token() -> None:
+    """Makes Ray look for its token again; it does so once per process."""
+    from ray._raylet import AuthenticationTokenLoader
+
+    AuthenticationTokenLoader.instance().reset_cache()
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from typing import Any
 
 import raysandbox
 from raysandbox.core.errors import UserError
-from raysandbox.runtime.local_ray import start_local
+from raysandbox.runtime.local_ray import forget_token, start_local
 from raysandbox.runtime.main_thread import in_main_thread
 
 __all__ = [
@@ -181,6 +181,8 @@ def shutdown_ray() -> None:
         import ray
 
         ray.shutdown()
+        if _started == "local":
+            forget_token()  # which is no cluster's
         _started = None
 
 
