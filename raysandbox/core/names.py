@@ -6,11 +6,12 @@ import hashlib
 import os
 import re
 
-__all__ = ["LONGEST_NAME", "nameable", "safe_stem"]
+__all__ = ["LONGEST_NAME", "nameable", "pinned", "safe_stem"]
 
 LONGEST_NAME = 255  # bytes that Linux file systems allow for a name
 _LONGEST_PATH = 4095
 _TAIL = len("~01234567-999999.mp4")  # what a stem that is cut must leave room for
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 # The separator of paths, and characters that terminals and tools that read names line by line trip over.
 _UNSAFE = re.compile(r"[/\x00-\x1f\x7f\u0085\u2028\u2029]")
 
@@ -34,6 +35,12 @@ def safe_stem(prompt: str, *, tell_apart: bool = False) -> str:
         return stem
     cut = stem.encode()[:room].decode("utf-8", "ignore")  # no half of a character at the end
     return f"{cut}~{hashlib.sha256(prompt.encode()).hexdigest()[:8]}"
+
+
+def pinned(model: str) -> tuple[str, str | None]:
+    """An id of the Hugging Face hub and the commit that it is pinned to, `org/model@COMMIT`; None when to none."""
+    name, _, commit = model.rpartition("@")
+    return (name, commit) if name and _COMMIT.fullmatch(commit) else (model, None)
 
 
 def nameable(path: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 import os
 import pickle
 import textwrap
@@ -17,6 +18,7 @@ import numpy as np
 from raysandbox.core.component import FetchedLater
 from raysandbox.core.errors import MissingExtraError, UserError
 from raysandbox.core.memory import batches_that_fit
+from raysandbox.core.names import pinned
 
 __all__ = [
     "Network",
@@ -29,11 +31,14 @@ __all__ = [
     "load_part",
     "missing_weights_of",
     "transformers_package",
+    "warn_unpinned",
 ]
 
 _WEIGHTS = (".safetensors", ".bin")  # the better one first
 _SMALL_FILES = ("*.json", "*.txt", "*.model", "*.py")
 _HUB_TIMEOUT_S = 10.0
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class Source:
 
     Attributes:
         key: what messages call the setting, "video_nsfw_filter: hf_nsfw_model".
-        name: folder, or id on the Hugging Face hub.
+        name: folder, or id on the Hugging Face hub, with a commit after "@" where it is pinned to one.
         device: "cpu" or "cuda".
         batch_size: pictures per forward pass.
         trust_remote_code: whether Python code that lies beside the weights may run.
@@ -172,6 +177,8 @@ def load_part(source: Source, kind: Any, *, weights: bool = False, **options: An
     """
     folder = _folder(source, weights)
     trust = source.trust_remote_code
+    if trust:
+        warn_unpinned(source.key, source.name, Path(folder).name)
     code = Path(folder, "custom_generate", "generate.py")
     if code.exists() and not trust:  # transformers runs it without asking
         raise UserError(f"{source.key}: {code} would run when the model is loaded: set trust_remote_code to allow it")
@@ -195,14 +202,17 @@ def _folder(source: Source, weights: bool) -> str:
     if _is_path(name):
         raise UserError(f"{key}: there is no folder {name} (correct the path, or give an id of the Hugging Face hub)")
     try:
+        name, commit = pinned(name)
         with contextlib.suppress(LocalEntryNotFoundError):
-            folder = snapshot_download(name, local_files_only=True)
+            folder = snapshot_download(name, revision=commit, local_files_only=True)
             if not weights or any(file.suffix in _WEIGHTS for file in Path(folder).iterdir()):
                 return folder
-        files = HfApi().model_info(name, timeout=_HUB_TIMEOUT_S).siblings or []
+        files = HfApi().model_info(name, revision=commit, timeout=_HUB_TIMEOUT_S).siblings or []
         there = {Path(file.rfilename).suffix for file in files}
         best = [f"*{suffix}" for suffix in _WEIGHTS if weights and suffix in there][:1]
-        return snapshot_download(name, allow_patterns=[*_SMALL_FILES, *best], etag_timeout=_HUB_TIMEOUT_S)
+        return snapshot_download(
+            name, revision=commit, allow_patterns=[*_SMALL_FILES, *best], etag_timeout=_HUB_TIMEOUT_S
+        )
     except (OSError, ValueError) as error:
         raise UserError(
             f"{key}: the model '{name}' is not on this machine and cannot be fetched from the Hugging Face hub: "
@@ -215,7 +225,7 @@ def missing_weights_of(name: object) -> FetchedLater | None:
     """What becomes of a model that is not on this machine; None when it is, or when it is a path."""
     if not isinstance(name, str) or _is_path(name) or Path(name).exists():
         return None
-    if any((_in_hub_cache(name) / "snapshots").glob("*/config.json")):
+    if any((_in_hub_cache(name) / "snapshots").glob(f"{pinned(name)[1] or '*'}/config.json")):
         return None
     return FetchedLater(
         f"the model '{name}' is not on this machine: it is fetched from the Hugging Face hub when first used"
@@ -224,6 +234,9 @@ def missing_weights_of(name: object) -> FetchedLater | None:
 
 def hub_commit(name: str) -> str | None:
     """Which state of a hub's model is on this machine and is loaded by its id; None when it is not there."""
+    commit = pinned(name)[1]
+    if commit is not None:
+        return commit if (_in_hub_cache(name) / "snapshots" / commit).is_dir() else None
     try:
         return (_in_hub_cache(name) / "refs" / "main").read_text().strip() or None
     except (OSError, ValueError):
@@ -232,7 +245,24 @@ def hub_commit(name: str) -> str | None:
 
 def _in_hub_cache(name: str) -> Path:
     cache = os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME") or "~/.cache/huggingface") / "hub"
-    return Path(cache).expanduser() / f"models--{name.replace('/', '--')}"
+    return Path(cache).expanduser() / f"models--{pinned(name)[0].replace('/', '--')}"
+
+
+def warn_unpinned(key: str, name: str, commit: str | None) -> None:
+    """Says which commit's code runs, where a configuration trusts whatever a hub's id stands for.
+
+    Args:
+        key: what messages call the setting.
+        name: the model.
+        commit: what its id stands for now; None where nobody knows yet.
+    """
+    if Path(name).expanduser().exists() or pinned(name)[1]:
+        return
+    known = f"now commit {commit}" if commit else "whatever commit is its newest"
+    logger.warning(
+        "%s: trust_remote_code runs the code of '%s', %s; another day it may be other code: pin it as %s@%s",
+        *(key, name, known, name, commit or "COMMIT"),
+    )
 
 
 def transformers_package(purpose: str = "An operator with a model") -> Any:

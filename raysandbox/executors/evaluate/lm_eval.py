@@ -15,12 +15,14 @@ from pydantic import Field, field_validator
 from raysandbox.core.component import InputPaths, LibraryOptions, ModelPath
 from raysandbox.core.errors import MissingMetricError, UserError
 from raysandbox.core.files import atomic_write
+from raysandbox.core.names import pinned
 from raysandbox.core.redact import is_secret_key, redact, redact_text
 from raysandbox.core.registry import register
 from raysandbox.core.runner import WorkSession
 from raysandbox.executors._causal_lm import Dtype, located
 from raysandbox.executors.base import ModelEvaluator
 from raysandbox.executors.evaluate._harness import Harness, files_of, is_path
+from raysandbox.ops.pretrained import hub_commit, warn_unpinned
 
 __all__ = ["LmEval"]
 
@@ -35,12 +37,12 @@ _SAID_ELSEWHERE = {
     "device": "the job's `resources` give it",
 }
 _PATH_ARGUMENTS = ("peft", "delta", "tokenizer")  # these may be folders, or ids on the hub
-_HARMLESS = frozenset(
+_HARMLESS = (
     "add_bos_token attn_implementation backend chat_template_args delta device_map enable_thinking gguf_file "
     "load_in_4bit load_in_8bit logits_cache low_cpu_mem_usage max_batch_size max_cpu_memory max_gen_toks "
     "max_memory_per_gpu mixed_precision_dtype offload_folder parallelize peft prefix_token_id quantization_config "
     "softmax_dtype subfolder think_end_token tokenizer tp_plan truncation use_fast_tokenizer use_safetensors "
-    "variant weights_only".split()
+    "variant weights_only"
 )
 _TOKENS_OF_TEXT = ("think_end_token",)  # told from a secret by nothing in its name
 
@@ -72,7 +74,7 @@ class LmEval(ModelEvaluator):
     max_length: int | None = Field(None, ge=2, description="tokens that the model sees at once; by default its context")
     dtype: Dtype = Field("auto", description="type of the weights; auto keeps them as they are stored")
     apply_chat_template: bool = Field(False, description="put questions into the tokenizer's chat template")
-    model_args: Annotated[dict[str, Any], LibraryOptions(_HARMLESS)] = Field(
+    model_args: Annotated[dict[str, Any], LibraryOptions(frozenset(_HARMLESS.split()))] = Field(
         default_factory=dict, description="more arguments of the harness's `hf` model, such as peft or add_bos_token"
     )
     gen_kwargs: dict[str, Any] = Field(default_factory=dict, description="arguments of generation, over the task's own")
@@ -157,11 +159,16 @@ class LmEval(ModelEvaluator):
     def _harness(self, folders: Sequence[str], allow_user_code: bool) -> Harness:
         """The evaluation as a unit of work."""
         seeds = ("random_seed", "numpy_random_seed", "torch_random_seed", "fewshot_random_seed")
+        if self.trust_remote_code:
+            warn_unpinned("model", self.model, hub_commit(self.model))
+        name, commit = pinned(located(self.model))
+        revision = {"revision": commit} if commit else {}
         length = {} if self.max_length is None else {"max_length": self.max_length}
         return Harness(
             model_args={
                 **self.model_args,
-                "pretrained": located(self.model),
+                "pretrained": name,
+                **revision,
                 "dtype": self.dtype,
                 "trust_remote_code": self.trust_remote_code,
                 **length,

@@ -12,11 +12,12 @@ from pydantic import Field, field_validator
 from raysandbox.core.component import ModelPath
 from raysandbox.core.errors import UserError
 from raysandbox.core.keys import DigestMemo, code_version, digest
+from raysandbox.core.names import pinned
 from raysandbox.core.runner import UnitWork, WorkSession
 from raysandbox.executors.infer._answers import Answer, Fault
 from raysandbox.executors.infer._prompts import Prompt
 from raysandbox.executors.infer._text import Request, TextInference
-from raysandbox.ops.pretrained import missing_weights_of
+from raysandbox.ops.pretrained import hub_commit, missing_weights_of, warn_unpinned
 
 __all__ = ["ChunkInference"]
 
@@ -38,7 +39,7 @@ class ChunkInference(TextInference):
 
     misplaced: ClassVar[Mapping[str, str]] = {}
 
-    model: ModelPath = Field(description="folder of the model, or its id on the Hugging Face hub")
+    model: ModelPath = Field(description="folder of the model, or its id on the Hugging Face hub (id@COMMIT pins it)")
     batch_size: int = Field(8, ge=1, description="rows that are worked on together, and logged together")
     seed: int = Field(42, description="of the draws where sampling_params ask for some; each row has its own")
     trust_remote_code: bool = Field(
@@ -51,7 +52,7 @@ class ChunkInference(TextInference):
         if "trust_remote_code" in value:
             raise ValueError("'trust_remote_code' is a key of its own, beside model_params")
         if "revision" in value:
-            raise ValueError("'revision' has no effect: give the folder of `hf download NAME --revision …` as model")
+            raise ValueError("'revision' has no effect: give NAME@COMMIT as model, or the folder of `hf download`")
         return value
 
     @field_validator("sampling_params")
@@ -107,6 +108,8 @@ class ChunkInference(TextInference):
     ) -> Generator[tuple[int, Answer | Fault], None, None]:
         if self.trust_remote_code and not session.allow_user_code:
             raise UserError("trust_remote_code runs code that lies beside the model: allow it with --allow-user-code")
+        if self.trust_remote_code:
+            warn_unpinned("model", self.model, hub_commit(self.model))
         starts = sorted({number - number % self.batch_size for number in missing})
         units = [
             [Prompt(request.messages, request.name) for request in requests[start : start + self.batch_size]]
@@ -124,6 +127,7 @@ def _snapshot(name: str) -> str | None:
     try:
         from huggingface_hub import snapshot_download
 
-        return Path(snapshot_download(name, local_files_only=True)).name
+        name, commit = pinned(name)
+        return Path(snapshot_download(name, revision=commit, local_files_only=True)).name
     except (ImportError, OSError, ValueError):  # ValueError: the name is no id of the hub
         return None

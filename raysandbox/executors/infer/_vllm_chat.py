@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raysandbox.core.errors import JobFailed
+from raysandbox.core.names import pinned
 from raysandbox.executors.infer._answers import Answer, Fault
 from raysandbox.executors.infer._prompts import Prompt, seed_of
 
@@ -49,10 +50,12 @@ class VllmChat:
         gpus = len(os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(","))
         # Over several GPUs vLLM would ask Ray for the bundle that this worker holds already.
         parallel = {"tensor_parallel_size": gpus, "distributed_executor_backend": "mp"} if gpus > 1 else {}
+        name, commit = pinned(self.model)
+        revisions = dict.fromkeys(("revision", "tokenizer_revision", "code_revision"), commit) if commit else {}
         return vllm.LLM(
-            model=self.model,
+            model=name,
             trust_remote_code=self.trust_remote_code,
-            **{"seed": self.seed % 2**31, **parallel, **self.model_params},
+            **{"seed": self.seed % 2**31, **parallel, **revisions, **self.model_params},
         )
 
     def run(self, unit: Sequence[Prompt], state: Any) -> list[Answer | Fault]:

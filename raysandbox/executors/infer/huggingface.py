@@ -16,11 +16,11 @@ from raysandbox.executors.infer._generation import Generation
 
 __all__ = ["HuggingFaceInference"]
 
-_HARMLESS = frozenset(
+_HARMLESS = (
     "attn_implementation cache_dir device_map dtype experts_implementation gguf_file ignore_mismatched_sizes "
     "key_mapping load_in_4bit load_in_8bit low_cpu_mem_usage max_memory max_position_embeddings offload_buffers "
     "offload_folder offload_state_dict quantization_config rope_parameters rope_scaling rope_theta sliding_window "
-    "subfolder torch_dtype tp_plan tp_size use_cache use_safetensors variant weights_only".split()
+    "subfolder torch_dtype tp_plan tp_size use_cache use_safetensors variant weights_only"
 )
 
 
@@ -52,7 +52,7 @@ class HuggingFaceInference(ChunkInference):
         ),
     }
 
-    model_params: Annotated[dict[str, Any], LibraryOptions(_HARMLESS)] = Field(
+    model_params: Annotated[dict[str, Any], LibraryOptions(frozenset(_HARMLESS.split()))] = Field(
         default_factory=dict, description="for from_pretrained of transformers: dtype, attn_implementation, …"
     )
     sampling_params: dict[str, Any] = Field(

@@ -18,14 +18,14 @@ from raysandbox.provision.environments import find, interpreter
 __all__ = ["VllmInference"]
 
 # Not hf_overrides, compilation_config, speculative_config, distributed_executor_backend: these take names of classes.
-_HARMLESS = frozenset(
+_HARMLESS = (
     "block_size calculate_kv_scales chat_template_content_format config_format cpu_offload_gb dcp_size "
     "disable_cascade_attn disable_custom_all_reduce disable_sliding_window dtype enable_chunked_prefill enable_lora "
     "enable_prefix_caching enforce_eager fully_sharded_loras gpu_memory_utilization kv_cache_dtype limit_mm_per_prompt "
     "load_format long_prefill_token_threshold max_cpu_loras max_logprobs max_lora_rank max_loras max_model_len "
     "max_num_batched_tokens max_num_seqs max_seq_len_to_capture mm_processor_kwargs num_gpu_blocks_override "
     "num_scheduler_steps override_generation_config pipeline_parallel_size quantization rope_scaling rope_theta "
-    "seed skip_tokenizer_init swap_space tensor_parallel_size tokenizer tokenizer_mode".split()
+    "seed skip_tokenizer_init swap_space tensor_parallel_size tokenizer tokenizer_mode"
 )
 
 
@@ -50,7 +50,7 @@ class VllmInference(ChunkInference):
         "seed": "is a key of its own, beside sampling_params",
     }
 
-    model_params: Annotated[dict[str, Any], LibraryOptions(_HARMLESS)] = Field(
+    model_params: Annotated[dict[str, Any], LibraryOptions(frozenset(_HARMLESS.split()))] = Field(
         default_factory=dict, description="for vllm.LLM: max_model_len, gpu_memory_utilization, dtype, …"
     )
     sampling_params: dict[str, Any] = Field(

@@ -29,9 +29,9 @@ from raysandbox.executors.train._modelscope_hub import MODELSCOPE_FAULTS, resolv
 
 __all__ = ["ModelscopeProbe"]
 
-_HARMLESS = frozenset(
+_HARMLESS = (
     "first_sequence id2label label2id max_length mode padding pipeline_name second_sequence sequence_length topk "
-    "truncation".split()
+    "truncation"
 )
 
 
@@ -51,7 +51,7 @@ class ModelscopeProbe(TextProbe):
     task: str = Field(min_length=1, description="task of the pipeline: text-generation, text-classification, …")
     model: ModelPath = Field(description="folder of the model, or its id on the ModelScope hub")
     model_revision: str | None = Field(None, description="revision of a hub id; the hub's default when null")
-    pipeline_params: Annotated[dict[str, Any], LibraryOptions(_HARMLESS)] = Field(
+    pipeline_params: Annotated[dict[str, Any], LibraryOptions(frozenset(_HARMLESS.split()))] = Field(
         default_factory=dict, description="other arguments of the pipeline, such as pipeline_name"
     )
     infer_params: dict[str, Any] = Field(

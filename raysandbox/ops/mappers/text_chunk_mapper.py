@@ -14,9 +14,11 @@ from pydantic import AfterValidator, Field, model_validator
 
 from raysandbox.core.component import ModelPath
 from raysandbox.core.errors import MissingExtraError, UserError
+from raysandbox.core.names import pinned
 from raysandbox.core.registry import register
 from raysandbox.ops.base import Mapper
 from raysandbox.ops.batch import Batch
+from raysandbox.ops.pretrained import hub_commit, warn_unpinned
 
 __all__ = ["TextChunkMapper"]
 
@@ -78,8 +80,11 @@ class TextChunkMapper(Mapper):
         except ModuleNotFoundError as error:
             raise MissingExtraError("transformers", "models", "text_chunk_mapper's tokenizer") from error
         try:
-            path = os.path.expanduser(self.tokenizer)
-            return AutoTokenizer.from_pretrained(path, trust_remote_code=self.trust_remote_code)
+            path, commit = pinned(os.path.expanduser(self.tokenizer))
+            revision = {"revision": commit, "code_revision": commit} if commit else {}
+            if self.trust_remote_code:
+                warn_unpinned("text_chunk_mapper: tokenizer", self.tokenizer, hub_commit(self.tokenizer))
+            return AutoTokenizer.from_pretrained(path, trust_remote_code=self.trust_remote_code, **revision)
         except (OSError, ValueError) as error:
             raise UserError(
                 f"text_chunk_mapper.tokenizer: '{self.tokenizer}' cannot be loaded (give a folder with a tokenizer, "
