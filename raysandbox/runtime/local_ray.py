@@ -145,7 +145,7 @@ def _token() -> str:
 
 def forget_token() -> None:
     """Makes Ray look for its token again; it does so once per process."""
-    from ray._raylet import AuthenticationTokenLoader
+    from ray._raylet import AuthenticationTokenLoader  # pyright: ignore[reportAttributeAccessIssue]  # compiled
 
     AuthenticationTokenLoader.instance().reset_cache()
 

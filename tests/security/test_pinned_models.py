@@ -17,7 +17,8 @@ OLD, NEW = "a" * 40, "b" * 40
 
 CODE = """
 from transformers import LlamaConfig
-open({mark!r}, "a").write({commit!r} + "\\n")
+with open({mark!r}, "a") as file:
+    file.write({commit!r} + " ")
 class Config(LlamaConfig):
     model_type = "unheard_of"
 """
