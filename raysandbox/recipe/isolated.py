@@ -54,9 +54,11 @@ def one_by_one(
     """
     import ray
 
+    from raysandbox.runtime.tasks import task
+
     def start(unit: Unit) -> Any:
         function, *arguments = do(unit)
-        return ray.remote(function).options(**options, max_retries=0).remote(*arguments)
+        return task(function).options(**options, max_retries=0).remote(*arguments)
 
     waiting, running = deque(units), deque[_Attempt]()
     try:

@@ -24,7 +24,7 @@ from raysandbox.core.files import remove
 from raysandbox.core.redact import redact_text
 from raysandbox.core.scope import current_log
 from raysandbox.runtime.log_file import append, read_piece, stamped
-from raysandbox.runtime.worker_log import call_on
+from raysandbox.runtime.tasks import call_on
 
 __all__ = ["TaskOutput", "caught"]
 

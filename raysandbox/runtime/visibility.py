@@ -21,6 +21,7 @@ from raysandbox.core.errors import UserError
 from raysandbox.runtime.placement import Resources, bundle, how_many, labels_fit
 from raysandbox.runtime.session import Node, is_local
 from raysandbox.runtime.shared_storage import Probe, Seen, answer, is_url, place, reads_of, remove
+from raysandbox.runtime.tasks import call_on
 
 __all__ = ["require_seen"]
 
@@ -103,14 +104,11 @@ def _visit(
 ) -> list[str]:
     """Asks every node; returns what is wrong, and notes what is right."""
     import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    task = ray.remote(num_cpus=0, max_retries=0)(_look_around)
     visits = {}
     for node, (looks, asks) in left.items():
-        strategy = NodeAffinitySchedulingStrategy(node, soft=False)
         written = [probes[folder] for folder in asks if not probes[folder].error]
-        visits[task.options(scheduling_strategy=strategy).remote(list(looks), written, node)] = node
+        visits[call_on(node, _look_around, list(looks), written, node)] = node
     answered, end = [], time.monotonic() + _NODE_LIMIT_S
     waiting = list(visits)
     while waiting and time.monotonic() < end:

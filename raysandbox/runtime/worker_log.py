@@ -17,8 +17,9 @@ from typing import Any
 
 from raysandbox.core.redact import redact_text, remember_secrets, secret_values
 from raysandbox.runtime.log_file import MOST_BYTES, Piece, append, read_piece, stamped
+from raysandbox.runtime.tasks import call_on
 
-__all__ = ["LogFollower", "WorkerAddress", "call_on", "log_of", "redirect_output", "remove_file", "where_is"]
+__all__ = ["LogFollower", "WorkerAddress", "log_of", "redirect_output", "remove_file", "where_is"]
 
 _TAIL_LINES = 20
 _FETCH_S = 10.0
@@ -185,13 +186,3 @@ class LogFollower:
         import ray
 
         return self.node == ray.get_runtime_context().get_node_id()
-
-
-def call_on(node_id: str, function: Any, *args: Any) -> Any:
-    """Calls a function in a task on a node; returns the reference of its result."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    there = NodeAffinitySchedulingStrategy(node_id, soft=False)
-    options = {"num_cpus": 0, "scheduling_strategy": there, "max_retries": 0}
-    return ray.remote(function).options(**options).remote(*args)
