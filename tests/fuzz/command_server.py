@@ -12,6 +12,7 @@ import runpy
 import sys
 import threading
 import time
+import traceback
 from typing import Any
 
 import raysandbox.api  # with what is below it: what a command imports first
@@ -58,8 +59,8 @@ def _become(command: dict[str, Any]) -> None:
         runpy.run_module("raysandbox", run_name="__main__")
     except SystemExit as end:
         code = end.code or 0
-    except BaseException:  # noqa: BLE001  # as an interpreter does
-        sys.excepthook(*sys.exc_info())
+    except BaseException as error:  # noqa: BLE001  # as an interpreter does
+        traceback.print_exception(error)
         code = 1
     sys.stdout.flush()
     sys.stderr.flush()
