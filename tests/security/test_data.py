@@ -99,16 +99,6 @@ def test_pipes_are_not_waited_for(workspace, monkeypatch, operator, kind):
         process({"process": [{operator: {}}]}, rows=rows)
 
 
-def test_the_decoder_itself_opens_no_pipes(tmp_path):
-    from raysandbox.ops.media.decoding import audio_info, opened
-
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(ValueError, match="not a regular file"), opened(str(tmp_path / "pipe")):
-        pass
-    with pytest.raises(ValueError, match="not a regular file"):
-        audio_info(str(tmp_path / "pipe"))
-
-
 def test_archives_that_would_fill_the_disk_are_refused(tmp_path, monkeypatch):
     from raysandbox.provision import fetching
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
@@ -70,7 +69,6 @@ def video_digest(path: str) -> str:
 
 def audio_info(path: str) -> AudioInfo:
     """The length of the first sound stream, found by decoding it."""
-    _refuse_pipes(path)
     with av.open(path, options=_LOCAL_ONLY) as container:
         if not container.streams.audio:
             raise ValueError("it has no sound")
@@ -82,7 +80,6 @@ def audio_info(path: str) -> AudioInfo:
 @contextmanager
 def opened(path: str) -> Iterator[tuple[Any, Any]]:
     """The container and its first video stream, to be decoded on this thread."""
-    _refuse_pipes(path)
     with av.open(path, options=_LOCAL_ONLY) as container:
         if not container.streams.video:
             raise ValueError("it has no video")
@@ -92,12 +89,6 @@ def opened(path: str) -> Iterator[tuple[Any, Any]]:
         stream.thread_type = "NONE"
         stream.codec_context.thread_count = 1
         yield container, stream
-
-
-def _refuse_pipes(path: str) -> None:
-    """Raises ValueError for pipes and devices, whose reader may wait for ever."""
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise ValueError("it is not a regular file")
 
 
 def go_to(container: Any, stream: Any, pts: int) -> None:
