@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("ray")
 
 PROGRAM = """
-import json, os, subprocess, sys
+import json, os, pathlib, subprocess, sys
 os.umask(0o022)
 import ray
 from raysandbox.core.redact import redact_text
@@ -46,10 +46,13 @@ for _ in range(2):
             ).stdout
         except subprocess.TimeoutExpired:  # Ray goes on knocking for minutes
             stranger = "refused"
+        token = (os.environ.get("RAY_AUTH_TOKEN") or local_ray._token()).encode()
+        files = [path for path in pathlib.Path(os.environ["RAY_TMPDIR"]).rglob("*") if path.is_file()]
+        held = [str(path) for path in files if token in path.read_bytes()]
     shutdown_ray()
 made = "RAY_AUTH_TOKEN" not in (given := dict(os.environ))
 print(json.dumps({
-    "found": found, "stranger": stranger, "left": given.get("RAY_AUTH_TOKEN"),
+    "found": found, "stranger": stranger, "held": held, "files": len(files), "left": given.get("RAY_AUTH_TOKEN"),
     "shown": redact_text(local_ray._token()) if made else None,
 }))
 """
@@ -76,6 +79,8 @@ def test_a_local_ray_has_a_token_that_stands_in_no_file(tmp_path):
     assert found["left"] is None  # nothing that this process starts later, nor another cluster, gets it
     assert found["shown"] == "***"
     assert not file.exists()
+    assert found["files"]
+    assert found["held"] == []  # nor do Ray's logs tell it
 
 
 @pytest.mark.timeout(300)
