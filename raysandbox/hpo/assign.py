@@ -17,8 +17,8 @@ from raysandbox.core.errors import ConfigError, UnknownNameError, UserError, did
 from raysandbox.ops.base import OPERATORS
 from raysandbox.recipe.mixture import parse_dataset_path
 from raysandbox.recipe.schema import Recipe
-from raysandbox.sandbox.drafts import UNKNOWN, Drafts, put_together, same_path
-from raysandbox.sandbox.paths import PathMap, is_inside
+from raysandbox.sandbox.drafts import UNKNOWN, Drafts, put_together, spellings
+from raysandbox.sandbox.paths import PathMap, first_around
 from raysandbox.sandbox.plan import ExperimentPlan, PlannedJob
 
 __all__ = ["Addresses", "with_values"]
@@ -180,11 +180,11 @@ class Addresses:
         """The job's configurations; of a side file that an earlier job writes nothing is known."""
         if job.entry not in self._drafts:
             position = self.plan.jobs.index(job)
-            earlier = [same_path(path) for other in self.plan.jobs[:position] for path in other.paths.writes]
+            writes = [path for other in self.plan.jobs[:position] for path in other.paths.writes]
+            earlier = {spelling: True for path in writes for spelling in spellings(path)}
 
             def open_side(path: str) -> Path | None:
-                written = any(is_inside(same_path(path), folder) for folder in earlier)
-                return None if written else Path(self._map.locate(path)).expanduser()
+                return None if first_around(path, earlier) else Path(self._map.locate(path)).expanduser()
 
             self._drafts[job.entry] = put_together(
                 job.entry, self.config.document, lambda text: UNKNOWN, open_side=open_side
