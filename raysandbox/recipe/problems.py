@@ -189,7 +189,9 @@ def _step(path: Path, step: Any, allow_user_code: bool) -> list[RecipeProblem]:
     if cls.runs_code and not allow_user_code:
         found.append(RecipeProblem((*path, name), f"{name} runs code of yours", ALLOW))
     if not allow_user_code:
-        found += [RecipeProblem((*path, name, *key), *words) for key, *words in code_in_options(cls, params or {})]
+        found += [
+            RecipeProblem((*path, name, *key), message, fix) for key, message, fix in code_in_options(cls, params or {})
+        ]
     if missing := cls.missing():
         found.append(RecipeProblem((*path, name), missing, "", "warning", missing_path=True))
     return found
