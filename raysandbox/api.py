@@ -12,10 +12,10 @@ from raysandbox.config.load import read_config
 from raysandbox.config.schema import SandboxConfig
 from raysandbox.config.stages import JOBS_SUFFIX
 from raysandbox.core.errors import ConfigError, Problem, SandboxError
+from raysandbox.core.names import is_remote
 from raysandbox.hpo.planning import plan_search
 from raysandbox.recipe.paths import recipe_models, recipe_paths
 from raysandbox.recipe.problems import recipe_problems
-from raysandbox.recipe.remote import is_remote
 from raysandbox.report.markdown import write_report
 from raysandbox.report.search import write_search_report
 from raysandbox.runtime.session import in_ray_job

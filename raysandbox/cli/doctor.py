@@ -59,8 +59,8 @@ def command(
 def _folders(needs: Needs) -> dict[str, str]:
     """The local folders to look at, by what they are for."""
     from raysandbox.core.files import cache_dir
+    from raysandbox.core.names import is_remote
     from raysandbox.runtime.checkup import session_folder
-    from raysandbox.runtime.shared_storage import is_url
 
     found = {
         "temporary files": tempfile.gettempdir(),
@@ -70,7 +70,7 @@ def _folders(needs: Needs) -> dict[str, str]:
     }
     if root := os.environ.get("RAYSANDBOX_ROOT"):
         found["RAYSANDBOX_ROOT"] = root
-    return {role: path for role, path in found.items() if not is_url(path)}
+    return {role: path for role, path in found.items() if not is_remote(path)}
 
 
 def _storage(needs: Needs) -> dict[str, str]:
@@ -118,16 +118,17 @@ def _wandb(needs: Needs) -> Line:
 
 def _alone(machine: Machine, needs: Needs) -> Iterator[Line]:
     """Without Ray: this machine, and what a store says to it."""
+    from raysandbox.core.names import is_remote
     from raysandbox.report.doctor.clusters import storage_lines
     from raysandbox.report.doctor.doors import door_lines
     from raysandbox.report.doctor.machines import machine_lines
     from raysandbox.runtime.checkup import ClusterReport
     from raysandbox.runtime.session import this_machine
-    from raysandbox.runtime.shared_storage import is_url, place, remove
+    from raysandbox.runtime.shared_storage import place, remove
 
     yield from machine_lines(machine)
     yield from door_lines(machine)
-    if is_url(needs.work_dir):
+    if is_remote(needs.work_dir):
         probe = place("work_dir", needs.work_dir)
         remove(probe)
         yield from storage_lines(ClusterReport((), (probe,)))

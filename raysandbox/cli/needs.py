@@ -69,8 +69,8 @@ def needs_of(config: str, overrides: Sequence[str], allow_user_code: bool) -> Ne
 
 
 def _of_experiment(config: str, problems: Sequence[Problem], loaded: SandboxConfig) -> Needs:
+    from raysandbox.core.names import is_remote
     from raysandbox.hpo.planning import plan_search
-    from raysandbox.recipe.remote import is_remote
     from raysandbox.sandbox.experiment import locate_run
     from raysandbox.sandbox.paths import PathMap
     from raysandbox.sandbox.remote_dir import mirrored

@@ -1,4 +1,4 @@
-"""Names of files that are made of any text, and which texts can be paths."""
+"""Names of files that are made of any text, which texts can be paths, and which of them are local."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import hashlib
 import os
 import re
 
-__all__ = ["LONGEST_NAME", "nameable", "pinned", "safe_stem"]
+__all__ = ["LONGEST_NAME", "is_remote", "local_name", "nameable", "pinned", "safe_stem"]
 
 LONGEST_NAME = 255  # bytes that Linux file systems allow for a name
 _LONGEST_PATH = 4095
 _TAIL = len("~01234567-999999.mp4")  # what a stem that is cut must leave room for
+_PROTOCOL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 # The separator of paths, and characters that terminals and tools that read names line by line trip over.
 _UNSAFE = re.compile(r"[/\x00-\x1f\x7f\u0085\u2028\u2029]")
@@ -41,6 +42,16 @@ def pinned(model: str) -> tuple[str, str | None]:
     """An id of the Hugging Face hub and the commit that it is pinned to, `org/model@COMMIT`; None when to none."""
     name, _, commit = model.rpartition("@")
     return (name, commit) if name and _COMMIT.fullmatch(commit) else (model, None)
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path has a protocol other than `file://`."""
+    return _PROTOCOL.match(path) is not None and not path.startswith("file://")
+
+
+def local_name(path: str) -> str:
+    """A local path without `file://`."""
+    return path.removeprefix("file://")
 
 
 def nameable(path: str) -> str:

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from raysandbox.core.errors import JobFailed, UserError
 from raysandbox.core.files import atomic_path, remove
+from raysandbox.core.names import is_remote
 from raysandbox.core.registry import register
 from raysandbox.core.runner import RowScorer
 from raysandbox.executors.base import MODEL_PROBES
@@ -22,7 +23,6 @@ from raysandbox.ops.batch import STATS_COLUMN, Batch
 from raysandbox.recipe.api import process
 from raysandbox.recipe.paths import recipe_paths
 from raysandbox.recipe.problems import parse_recipe
-from raysandbox.recipe.remote import is_remote
 from raysandbox.recipe.rows import decode_row, encode_row, has_long_number
 from raysandbox.recipe.schema import Recipe, export_format, step_of
 from raysandbox.recipe.scoring import DatasetScorers

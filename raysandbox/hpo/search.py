@@ -19,6 +19,7 @@ from raysandbox.core.errors import ConfigError, JobFailed, MissingExtraError, Ru
 from raysandbox.core.events import Journal, read_events
 from raysandbox.core.files import atomic_write, cache_dir, link_or_copy
 from raysandbox.core.keys import DigestMemo, digest
+from raysandbox.core.names import is_remote
 from raysandbox.core.redact import redact, redact_text, secret_values
 from raysandbox.hpo.bundles import Share, patience, share_of
 from raysandbox.hpo.planning import plan_search
@@ -28,7 +29,6 @@ from raysandbox.hpo.schedulers import make_scheduler
 from raysandbox.hpo.schema import Search
 from raysandbox.hpo.searchers import make_searcher, tune_searcher
 from raysandbox.hpo.trial import Setting, trainable
-from raysandbox.recipe.remote import is_remote
 from raysandbox.report.search import best_trial
 from raysandbox.runtime.actors import LOST_TRIES
 from raysandbox.runtime.session import cluster_summary, ensure_ray, is_local

@@ -8,9 +8,9 @@ from typing import Any
 from raysandbox.config.documents import KeyPath
 from raysandbox.config.schema import SandboxConfig
 from raysandbox.core.errors import ConfigError, Problem
+from raysandbox.core.names import is_remote
 from raysandbox.hpo.assign import with_values
 from raysandbox.hpo.space import Parameter
-from raysandbox.recipe.remote import is_remote
 from raysandbox.sandbox.drafts import UNKNOWN, put_together, same_path
 from raysandbox.sandbox.paths import PathMap, is_inside
 from raysandbox.sandbox.plan import ExperimentPlan, PlannedJob, make_plan

@@ -9,7 +9,8 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import ipc
 
-from raysandbox.recipe.remote import is_remote, open_path
+from raysandbox.core.names import is_remote
+from raysandbox.recipe.remote import open_path
 
 __all__ = ["batch_sizes", "read_batches"]
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from raysandbox.core.errors import ConfigError, MissingExtraError, Problem, did_you_mean
+from raysandbox.core.names import is_remote, local_name
 from raysandbox.recipe.inputs import InputFile, find_files
 from raysandbox.recipe.mixture import Window, parse_split
-from raysandbox.recipe.remote import is_remote, local_name
 from raysandbox.recipe.schema import DatasetPart
 
 __all__ = ["Located", "locate"]

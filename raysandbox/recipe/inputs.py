@@ -11,14 +11,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from raysandbox.core.errors import ConfigError, Problem
+from raysandbox.core.names import is_remote, local_name
 from raysandbox.recipe.remote import (
     DAMAGED,
     Listing,
     RemoteFile,
     compression_of,
-    is_remote,
     list_remote,
-    local_name,
     open_path,
     open_unpacked,
     unpacked_ratio,

@@ -12,12 +12,13 @@ from typing import Any
 
 from raysandbox.core.files import atomic_write, read_object
 from raysandbox.core.keys import DigestMemo, FileStamps, code_version, digest
+from raysandbox.core.names import is_remote
 from raysandbox.ops.base import Operator
 from raysandbox.recipe.blocks import Block
 from raysandbox.recipe.fused import FusedOps
 from raysandbox.recipe.identity import operator_identity
 from raysandbox.recipe.inputs import InputFile
-from raysandbox.recipe.remote import is_remote, remote_stamps
+from raysandbox.recipe.remote import remote_stamps
 from raysandbox.recipe.schema import Recipe
 from raysandbox.recipe.units import Work
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from raysandbox.core.component import PathRole, path_refs
+from raysandbox.core.names import is_remote, local_name
 from raysandbox.ops.base import OPERATORS
 from raysandbox.recipe.mixture import parse_dataset_path
-from raysandbox.recipe.remote import is_remote, local_name
 
 __all__ = ["recipe_models", "recipe_paths"]
 

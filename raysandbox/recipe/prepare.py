@@ -14,6 +14,7 @@ import numpy as np
 from raysandbox.core.errors import ConfigError, Problem
 from raysandbox.core.files import cache_dir
 from raysandbox.core.keys import DigestMemo, FileStamps, digest
+from raysandbox.core.names import is_remote, local_name
 from raysandbox.ops.base import Operator
 from raysandbox.recipe.blocks import file_suffix
 from raysandbox.recipe.fused import FusedOps, needs_of
@@ -21,7 +22,6 @@ from raysandbox.recipe.inputs import ReadTask
 from raysandbox.recipe.parts import Sink, Unit
 from raysandbox.recipe.plan import InputPlan, segments_of
 from raysandbox.recipe.problems import parse_recipe, recipe_problems
-from raysandbox.recipe.remote import is_remote, local_name
 from raysandbox.recipe.schema import Recipe, export_format
 from raysandbox.recipe.units import Work
 from raysandbox.recipe.writers import Target

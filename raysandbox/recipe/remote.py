@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
-import re
 import uuid
 import zlib
 from collections.abc import Iterator, Mapping
@@ -21,15 +20,14 @@ import zstandard
 
 from raysandbox.core.errors import ConfigError, JobFailed, Problem
 from raysandbox.core.keys import digest
+from raysandbox.core.names import is_remote
 
 __all__ = [
     "DAMAGED",
     "Listing",
     "RemoteFile",
     "compression_of",
-    "is_remote",
     "list_remote",
-    "local_name",
     "open_path",
     "open_unpacked",
     "remote_stamps",
@@ -42,7 +40,6 @@ __all__ = [
 DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError)
 _COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 
-_PROTOCOL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _HEAD_BYTES = 1 << 18  # of a packed file, to see how far it unpacks
 _LONGEST_REASON = 200  # characters of a store's own message
 _WEB = ("http://", "https://")
@@ -75,16 +72,6 @@ class Listing:
 
     kind: Literal["file", "folder", "matches"]
     files: tuple[RemoteFile, ...]
-
-
-def is_remote(path: str) -> bool:
-    """Whether a path has a protocol other than `file://`."""
-    return _PROTOCOL.match(path) is not None and not path.startswith("file://")
-
-
-def local_name(path: str) -> str:
-    """A local path without `file://`."""
-    return path.removeprefix("file://")
 
 
 def compression_of(path: str) -> str | None:

@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from raysandbox.core.keys import FileStamps, digest
+from raysandbox.core.names import is_remote
 from raysandbox.recipe.plan import InputPlan
-from raysandbox.recipe.remote import is_remote
 from raysandbox.recipe.row_digests import RowDigests, digest_lines, read_digests, sidecar_of
 from raysandbox.recipe.score_store import KnownScores, ScoreIndex, merged_scores
 

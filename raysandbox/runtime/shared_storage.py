@@ -11,9 +11,10 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
+from raysandbox.core.names import is_remote, local_name
 from raysandbox.runtime.machine import nearest, within
 
-__all__ = ["Probe", "Seen", "answer", "is_url", "place", "reads_of", "remove"]
+__all__ = ["Probe", "Seen", "answer", "place", "reads_of", "remove"]
 
 _ANSWER_S = 10.0  # of the storage, for one step
 
@@ -61,15 +62,10 @@ class Seen:
     returned: str = ""
 
 
-def is_url(path: str) -> bool:
-    """Whether a path has a protocol other than `file://`."""
-    return "://" in path and not path.startswith("file://")
-
-
 def place(role: str, path: str) -> Probe:
     """Writes the driver's probe file."""
     try:
-        folder = path if is_url(path) else str(within(_ANSWER_S, nearest, path.removeprefix("file://")))
+        folder = path if is_remote(path) else str(within(_ANSWER_S, nearest, local_name(path)))
         probe = Probe(role, path, folder)
         within(_ANSWER_S, _write, probe.file_of(), probe.text)
     except Exception as error:  # noqa: BLE001 - every store raises errors of its own kind

@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from raysandbox.core.errors import UserError
+from raysandbox.core.names import is_remote
 from raysandbox.runtime.placement import Resources, bundle, how_many, labels_fit
 from raysandbox.runtime.session import Node, is_local
-from raysandbox.runtime.shared_storage import Probe, Seen, answer, is_url, place, reads_of, remove
+from raysandbox.runtime.shared_storage import Probe, Seen, answer, place, reads_of, remove
 from raysandbox.runtime.tasks import call_on
 
 __all__ = ["require_seen"]
@@ -214,7 +215,7 @@ def _size(path: str) -> int:
 
 def _expected(path: str) -> _Expected | None:
     """What a node should see; None for what is not a path of this machine."""
-    if is_url(path):
+    if is_remote(path):
         return None
     path = os.path.abspath(os.path.expanduser(path.removeprefix("file://")))
     try:

@@ -15,9 +15,9 @@ from raysandbox.config.user_code import code_in_environment, code_in_options
 from raysandbox.config.validation import model_problems
 from raysandbox.core.component import Component, FetchedLater
 from raysandbox.core.errors import Problem, UnknownNameError, UserError
+from raysandbox.core.names import is_remote
 from raysandbox.hooks.base import HOOKS, Hook, JobPaths
 from raysandbox.recipe.problems import recipe_problems
-from raysandbox.recipe.remote import is_remote
 from raysandbox.runtime.placement import Resources
 from raysandbox.sandbox.drafts import UNKNOWN, Draft, Drafts, put_together, same_path, spellings, strings
 from raysandbox.sandbox.extras import extras_of_job

@@ -26,8 +26,8 @@ from raysandbox.config.schema import SandboxConfig
 from raysandbox.core.errors import ConfigError, JobFailed, Problem, RunInterrupted, WorkDirBusyError
 from raysandbox.core.files import atomic_write, cache_dir
 from raysandbox.core.keys import DigestMemo, digest
+from raysandbox.core.names import is_remote
 from raysandbox.core.redact import redact_text
-from raysandbox.recipe.remote import is_remote
 from raysandbox.runtime.signals import interruptible
 from raysandbox.sandbox.mirror import Mirror
 from raysandbox.sandbox.state import RunFolder

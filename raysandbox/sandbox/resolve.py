@@ -13,12 +13,13 @@ from raysandbox.config.validation import model_problems
 from raysandbox.core.component import Component
 from raysandbox.core.errors import JobFailed, Problem
 from raysandbox.core.keys import DigestMemo, canonical_json, code_version, digest, library_versions
+from raysandbox.core.names import is_remote
 from raysandbox.executors.base import ModelTrainer
 from raysandbox.hooks.base import Hook, Job, JobPaths
 from raysandbox.ops.base import OPERATORS, Operator
 from raysandbox.ops.pretrained import hub_commit
 from raysandbox.recipe.problems import recipe_problems
-from raysandbox.recipe.remote import is_remote, remote_stamps
+from raysandbox.recipe.remote import remote_stamps
 from raysandbox.runtime.placement import Resources
 from raysandbox.sandbox.context import ContextInfos
 from raysandbox.sandbox.drafts import Drafts, put_together, same_path, spellings, strings

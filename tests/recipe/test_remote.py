@@ -14,10 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from raysandbox.core.errors import ConfigError, JobFailed
+from raysandbox.core.names import is_remote, local_name
 from raysandbox.recipe.api import process
 from raysandbox.recipe.inputs import find_files, plan_reads
 from raysandbox.recipe.problems import recipe_problems
-from raysandbox.recipe.remote import is_remote, list_remote, local_name, remote_stamps, upload
+from raysandbox.recipe.remote import list_remote, remote_stamps, upload
 
 ROWS = [{"n": n, "text": f"row {n}"} for n in range(200)]
 LINES = b"".join(json.dumps(row).encode() + b"\n" for row in ROWS)
