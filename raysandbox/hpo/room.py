@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 
 from raysandbox.core.errors import JobFailed
 from raysandbox.hpo.bundles import Share, shown
 from raysandbox.runtime.claims import groups, held_text
+from raysandbox.runtime.polling import Patience
 from raysandbox.runtime.session import cluster_summary
 
 __all__ = ["Room"]
-
-_TELL_S = 60.0  # between two words about what is waited for
 
 
 class Room:
@@ -25,8 +23,7 @@ class Room:
     """
 
     def __init__(self, share: Share, timeout_s: float, note: Callable[[str], object]) -> None:
-        self._share, self._timeout, self._note = share, timeout_s, note
-        self._had = self._told = time.monotonic()
+        self._share, self._note, self._patience = share, note, Patience(timeout_s)
 
     def look(self, states: Iterable[str]) -> None:
         """Called every now and then.
@@ -38,14 +35,12 @@ class Room:
             JobFailed: trials wait, and none has run for too long.
         """
         found = set(states)
-        now = time.monotonic()
         if "RUNNING" in found or "PENDING" not in found or not self._waits():
-            self._had = self._told = now
-        elif now > self._had + self._timeout:
+            self._patience.begin()
+        elif self._patience.over:
             raise JobFailed(self._refusal())
-        elif now > self._told + _TELL_S:
-            self._told = now
-            waited = f"trials have waited {now - self._had:.0f} s for {self._asked()}"
+        elif self._patience.tells():
+            waited = f"trials have waited {self._patience.waited:.0f} s for {self._asked()}"
             self._note(f"{waited}, held now: {held_text(groups())}")
 
     def _waits(self) -> bool:
@@ -57,7 +52,7 @@ class Room:
         cluster = cluster_summary()
         free = shown([{name: cluster.free.get(name, 0.0) for name in ("CPU", "GPU")}])
         return (
-            f"no trial found room within {self._timeout:g} s: each holds {self._asked()}, free now: {free}; "
+            f"no trial found room within {self._patience.timeout_s:g} s: each holds {self._asked()}, free now: {free}; "
             f"others hold: {held_text(groups())} (ask for less in `resources` or `resources_per_trial`, wait until "
             f"others end, or raise `resources.timeout_s`; --resume goes on with the search)"
         )

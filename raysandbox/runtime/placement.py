@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from raysandbox.core.errors import JobFailed
 from raysandbox.core.scope import kept
 from raysandbox.runtime.claims import CREWS, Owner, group_name, groups, held_text, others_of_run_hold
+from raysandbox.runtime.polling import Patience
 from raysandbox.runtime.session import Cluster, Node, cluster_summary, is_local
 
 if TYPE_CHECKING:
@@ -27,16 +27,15 @@ __all__ = [
     "holding",
     "how_many",
     "labels_fit",
+    "look_at_wait",
     "most_workers",
     "placement_group_for",
     "resources_problem",
-    "tell_of_wait",
     "wait_for_room",
     "waited_in_vain",
 ]
 
 _POLL_S = 0.5  # waiting inside Ray cannot be interrupted
-_TELL_S = 60.0  # between two words about what is waited for
 _ROOM_S = 600.0  # that a recipe waits for room
 
 logger = logging.getLogger(__name__)
@@ -235,17 +234,9 @@ def most_workers(resources: Resources, cluster: Cluster) -> int:
 
 
 def _wait(group: Any, resources: Resources, timeout_s: float, owner: Owner) -> None:
-    began = time.monotonic()
-    told, end = began, began + timeout_s
-    while not group.wait(_POLL_S):
-        now = time.monotonic()
-        if now > end:
-            if not others_of_run_hold(owner):
-                raise waited_in_vain(resources, timeout_s)
-            end = now + timeout_s
-        if now > told + _TELL_S:
-            told = now
-            tell_of_wait(resources, owner, now - began)
+    patience = Patience(timeout_s)
+    while not group.wait(_POLL_S):  # waits: until its patience is over
+        look_at_wait(patience, resources, owner)
 
 
 def wait_for_room(job: str, *, num_cpus: float, num_gpus: float = 0) -> None:
@@ -271,11 +262,21 @@ def wait_for_room(job: str, *, num_cpus: float, num_gpus: float = 0) -> None:
         ray.util.remove_placement_group(group)
 
 
-def tell_of_wait(resources: Resources, owner: Owner, seconds: float) -> None:
-    """Says who holds what while a job waits for its workers."""
+def look_at_wait(patience: Patience, resources: Resources, owner: Owner) -> None:
+    """Called every now and then while a job waits for its workers: says who holds what.
+
+    Raises:
+        JobFailed: it was too long, and nobody else of the same run holds what is missing.
+    """
+    if patience.over:
+        if not others_of_run_hold(owner):
+            raise waited_in_vain(resources, patience.timeout_s)
+        patience.begin()
+    if not patience.tells():
+        return
     asked = f"{resources.num_workers} × ({_text(bundle(resources))})"
     text = "%s has waited %.0f s for %s, held now: %s"
-    logger.warning(text, f"job {owner.job}" if owner.job else "a job", seconds, asked, held_text(groups()))
+    logger.warning(text, f"job {owner.job}" if owner.job else "a job", patience.waited, asked, held_text(groups()))
 
 
 def _refusal(resources: Resources, cluster: Cluster, problem: str) -> str:

@@ -14,25 +14,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from raysandbox.runtime.claims import Owner, groups, others_of_run_hold
+from raysandbox.runtime.claims import Owner, groups
 from raysandbox.runtime.draining import draining_nodes, staying
 from raysandbox.runtime.fairness import fair_share
 from raysandbox.runtime.placement import (
     Resources,
     ask_for,
     held_workers,
+    look_at_wait,
     most_workers,
     placement_group_for,
-    tell_of_wait,
-    waited_in_vain,
 )
+from raysandbox.runtime.polling import Patience
 from raysandbox.runtime.session import cluster_summary
 
 __all__ = ["ElasticPlaces", "FixedPlaces", "Place", "Places", "places_for"]
 
 _LOOK_S = 2.0  # how old the count of the cluster's GPUs, and what others want of them, may be
 _LIST_S = 0.4  # how old the list of placement groups may be that stand
-_TELL_S = 60.0  # between two words about what is waited for
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ class _Apart:
         self.one = resources.model_copy(update={"num_workers": 1, "strategy": "PACK"})
         self.owner = owner
         self.held: dict[int, Any] = {}
-        self._had = self._told = time.monotonic()
+        self._patience = Patience(resources.timeout_s)
 
     def take(self, number: int) -> Place:
         """Asks for a bundle anywhere in the cluster.
@@ -156,16 +155,10 @@ class _Apart:
         Raises:
             JobFailed: there was none for too long.
         """
-        now = time.monotonic()
         if started:
-            self._had = self._told = now
-        elif now > self._had + self.one.timeout_s:
-            if not others_of_run_hold(self.owner):
-                raise waited_in_vain(self.one, self.one.timeout_s)
-            self._had = now
-        elif now > self._told + _TELL_S:
-            self._told = now
-            tell_of_wait(self.one, self.owner, now - self._had)
+            self._patience.begin()
+        else:
+            look_at_wait(self._patience, self.one, self.owner)
 
     def close(self) -> None:
         """Frees everything."""
