@@ -90,7 +90,7 @@ def _here(machine: Machine, needs: Needs) -> Iterator[Line]:
     from raysandbox.cli.env import rows
     from raysandbox.core.keys import package_version
     from raysandbox.report.doctor import installation
-    from raysandbox.report.doctor.doors import auth_line
+    from raysandbox.report.doctor.ports import auth_line
     from raysandbox.report.doctor.versions import version_lines
 
     yield from version_lines(machine, package_version())
@@ -120,14 +120,14 @@ def _alone(machine: Machine, needs: Needs) -> Iterator[Line]:
     """Without Ray: this machine, and what a store says to it."""
     from raysandbox.core.names import is_remote
     from raysandbox.report.doctor.clusters import storage_lines
-    from raysandbox.report.doctor.doors import door_lines
     from raysandbox.report.doctor.machines import machine_lines
+    from raysandbox.report.doctor.ports import port_lines
     from raysandbox.runtime.checkup import ClusterReport
     from raysandbox.runtime.session import this_machine
     from raysandbox.runtime.shared_storage import place, remove
 
     yield from machine_lines(machine)
-    yield from door_lines(machine)
+    yield from port_lines(machine)
     if is_remote(needs.work_dir):
         probe = place("work_dir", needs.work_dir)
         remove(probe)

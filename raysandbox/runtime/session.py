@@ -210,7 +210,7 @@ def _connect(address: str, common: Mapping[str, Any]) -> None:
     from ray.exceptions import AuthenticationError
 
     try:
-        _knock(address)
+        _check_port(address)
         ray.init(address=address, runtime_env=_code_for_workers(), **common)
     except AuthenticationError as error:
         raise UserError(
@@ -257,7 +257,7 @@ def _nothing(*_: object, **__: object) -> None:
     """As a task it only shows that its node is ready."""
 
 
-def _knock(address: str) -> None:
+def _check_port(address: str) -> None:
     """Raises OSError when nobody listens at HOST:PORT; Ray itself tries for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if port.isdigit():

@@ -77,7 +77,7 @@ def test_refused_token(monkeypatch):
     def refuse(**_):
         raise ray.exceptions.AuthenticationError("401")
 
-    monkeypatch.setattr(session, "_knock", lambda address: None)
+    monkeypatch.setattr(session, "_check_port", lambda address: None)
     monkeypatch.setattr(ray, "init", refuse)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from raysandbox.report.doctor.doors import door_lines
 from raysandbox.report.doctor.lines import Line, State, gigabytes
 from raysandbox.report.doctor.machines import machine_lines
+from raysandbox.report.doctor.ports import port_lines
 from raysandbox.report.doctor.versions import difference_lines
 from raysandbox.runtime.checkup import ClusterReport, NodeReport
 from raysandbox.runtime.machine import Machine
@@ -38,7 +38,7 @@ def cluster_lines(report: ClusterReport, driver: Machine, wanted: Sequence[str] 
             yield from _what_ray_holds(node, name)
             yield from machine_lines(node.machine, name, node.resources.get("object_store_memory", 0.0))
             yield from difference_lines(driver, node.machine, name, wanted)
-            yield from door_lines(node.machine, name)
+            yield from port_lines(node.machine, name)
             yield from _link(node, name)
     yield from storage_lines(report)
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from raysandbox.report.doctor.clusters import cluster_lines, storage_lines
-from raysandbox.report.doctor.doors import auth_line, door_lines
 from raysandbox.report.doctor.installation import wandb_line
 from raysandbox.report.doctor.lines import Line, as_json, overview, status_of, together
 from raysandbox.report.doctor.machines import machine_lines
+from raysandbox.report.doctor.ports import auth_line, port_lines
 from raysandbox.report.doctor.versions import difference_lines, version_lines
 from raysandbox.runtime.checkup import ClusterReport, Link, NodeReport
 from raysandbox.runtime.gpus import Gpu, GpuProcess, Gpus
@@ -107,13 +107,13 @@ def test_the_object_store_of_a_node_counts():
     ],
 )
 def test_open_ports(address, auth, expected):
-    (line,) = door_lines(replace(GOOD, listeners=(Listener("GCS", address, 6379, 1, auth),)))
+    (line,) = port_lines(replace(GOOD, listeners=(Listener("GCS", address, 6379, 1, auth),)))
     assert line.state == expected
 
 
 def test_ports_of_the_same_kind_are_one_line():
     listeners = tuple(Listener("worker", "0.0.0.0", 10_000 + number, number, "none") for number in range(50))
-    (line,) = door_lines(replace(GOOD, listeners=listeners))
+    (line,) = port_lines(replace(GOOD, listeners=listeners))
     assert "and 47 more" in line.found
 
 

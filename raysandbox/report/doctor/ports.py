@@ -8,13 +8,13 @@ from raysandbox.report.doctor.lines import Line
 from raysandbox.runtime.listening import Listener
 from raysandbox.runtime.machine import Machine
 
-__all__ = ["auth_line", "door_lines"]
+__all__ = ["auth_line", "port_lines"]
 
 _TOKEN = "export RAY_AUTH_MODE=token on every node and client before Ray starts (docs/deployment)"
 _LOOPBACK = "start it on loopback (--node-ip-address=127.0.0.1 --dashboard-host=127.0.0.1)"
 
 
-def door_lines(machine: Machine, node: str = "") -> Iterator[Line]:
+def port_lines(machine: Machine, node: str = "") -> Iterator[Line]:
     """What can be reached of Ray on a machine; one line per kind of process that is open, one for the rest."""
     by_kind: dict[tuple[str, str, bool], list[Listener]] = {}
     for one in machine.listeners:
