@@ -123,8 +123,12 @@ def _own_token() -> Iterator[None]:
     Ray would write one to ~/.ray/auth_token, which under a usual umask all users of the machine can read;
     they reach loopback, and Ray runs code for whoever has the token. This process keeps it in Ray's cache.
     """
-    mode = os.environ.get("RAY_AUTH_MODE", "token").lower()
-    if mode != "token" or os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+    mode = os.environ.get("RAY_AUTH_MODE")
+    if (
+        (mode or "token").lower() != "token"
+        or os.environ.get("RAY_AUTH_TOKEN")
+        or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    ):
         yield
         return
     os.environ["RAY_AUTH_TOKEN"] = _token()  # for the processes that Ray starts, and theirs
@@ -133,6 +137,10 @@ def _own_token() -> Iterator[None]:
         yield
     finally:
         del os.environ["RAY_AUTH_TOKEN"]
+        if mode is None:
+            os.environ.pop(
+                "RAY_AUTH_MODE", None
+            )  # Ray sets it; what is asked later of another Ray is not about this one
 
 
 @cache

@@ -53,6 +53,7 @@ for _ in range(2):
 made = "RAY_AUTH_TOKEN" not in (given := dict(os.environ))
 print(json.dumps({
     "found": found, "stranger": stranger, "held": held, "files": len(files), "left": given.get("RAY_AUTH_TOKEN"),
+    "mode": given.get("RAY_AUTH_MODE"),
     "shown": redact_text(local_ray._token()) if made else None,
 }))
 """
@@ -77,6 +78,7 @@ def test_a_local_ray_has_a_token_that_stands_in_no_file(tmp_path):
     assert found["found"] == [42, 42]  # a second one in the same process too
     assert found["stranger"].startswith("refused")
     assert found["left"] is None  # nothing that this process starts later, nor another cluster, gets it
+    assert found["mode"] is None
     assert found["shown"] == "***"
     assert not file.exists()
     assert found["files"]
