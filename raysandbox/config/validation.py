@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from raysandbox.config.documents import KeyPath
 from raysandbox.core.errors import Problem, did_you_mean
 
-__all__ = ["fit", "model_problems"]
+__all__ = ["fit", "model_problems", "split"]
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -41,12 +41,13 @@ def model_problems(
     return []
 
 
-def fit(model: type[Model], raw: Any, locate: Locate) -> tuple[Model | None, list[Problem]]:
-    """Validates a raw configuration and keeps what is right of it, so that the rest is checked too.
+def split(
+    model: type[BaseModel], raw: Any, locate: Locate, ignore: Callable[[KeyPath], bool] | None = None
+) -> tuple[Any, list[Problem]]:
+    """Validates a raw configuration as `model_problems` does.
 
     Returns:
-        the model without the keys and list elements that have a problem, or None when it cannot do
-        without one; every problem.
+        the configuration without the keys and list elements that have a problem; every problem.
     """
     wrong: list[KeyPath] = []
 
@@ -54,9 +55,20 @@ def fit(model: type[Model], raw: Any, locate: Locate) -> tuple[Model | None, lis
         wrong.append(path)
         return locate(path, message, fix)
 
-    problems = model_problems(model, raw, note)
+    problems = model_problems(model, raw, note, ignore)
+    return _without(raw, wrong), problems
+
+
+def fit(model: type[Model], raw: Any, locate: Locate) -> tuple[Model | None, list[Problem]]:
+    """Validates a raw configuration and keeps what is right of it, so that the rest is checked too.
+
+    Returns:
+        the model without the keys and list elements that have a problem, or None when it cannot do
+        without one; every problem.
+    """
+    rest, problems = split(model, raw, locate)
     try:
-        return model.model_validate(_without(raw, wrong)), problems
+        return model.model_validate(rest), problems
     except ValidationError:
         return None, problems
 

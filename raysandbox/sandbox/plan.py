@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from raysandbox.config.documents import KeyPath, place_of
 from raysandbox.config.schema import JobEntry, SandboxConfig
 from raysandbox.config.user_code import code_in_environment, code_in_options
-from raysandbox.config.validation import model_problems
+from raysandbox.config.validation import model_problems, split
 from raysandbox.core.component import Component, FetchedLater
 from raysandbox.core.errors import Problem, UnknownNameError, UserError
 from raysandbox.core.names import is_remote
@@ -226,11 +226,11 @@ class _Planner:
             self.problems.append(extra.problem(("type",), str(error)))
             return
         raw = {k: v for k, v in extra.data.items() if k != "type" or hook.components is None}
-        found = model_problems(model, raw, extra.problem, extra.is_unknown)
-        self.problems += found
+        right, problems = split(model, raw, extra.problem, extra.is_unknown)
+        self.problems += problems
         if not self.config.allow_user_code:
             self.problems += user_code_problems(model, raw, extra)
-        weights = model.missing_weights(raw) if issubclass(model, Component) and not found else {}
+        weights = model.missing_weights(right) if issubclass(model, Component) else {}
         for key, message in weights.items():
             where = tuple(key.split("."))
             value = _value_at(raw, where)
