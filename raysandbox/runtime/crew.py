@@ -260,6 +260,7 @@ class Crew:
             slot.follower.close(wait=last_words)
         if slot.loaded:
             self._meter.left()
+        slot.loaded = False  # nothing is handed to it any more
         self._places.give_back(slot.place)
 
     def _tell(self, event: str, slot: Slot, **more: Any) -> None:
