@@ -33,6 +33,7 @@ def inits(monkeypatch):
     monkeypatch.setattr(session.atexit, "register", lambda function: None)
     monkeypatch.setenv("RAY_TMPDIR", "/nowhere")
     monkeypatch.setattr(local_ray, "_room", lambda folder: 1e12)
+    monkeypatch.setattr(local_ray, "forget_token", lambda: None)  # that of this process's own Ray
     return planned, called
 
 
