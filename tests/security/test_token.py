@@ -33,11 +33,11 @@ class Actor:
     def work(self):
         return ray.get(ray.remote(num_cpus=0)(lambda: 42).remote(), timeout=60)
 
-found = []
+found, stranger, held, files = [], None, [], []
 for _ in range(2):
     ensure_ray(num_cpus=1)
     found.append(ray.get(Actor.options(num_cpus=0).remote().work.remote(), timeout=60))
-    if len(found) == 1:
+    if len(found) == 1 and "RAY_AUTH_TOKEN" not in os.environ:
         address = ray.get_runtime_context().gcs_address
         other = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
         try:
