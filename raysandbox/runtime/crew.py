@@ -184,7 +184,8 @@ class Crew:
         """
         staying = [slot for slot in self._slots if not slot.leaving]
         working = sum(slot.unit is not None for slot in staying)
-        missing = min(self._places.wanted(), working + len(self._waiting)) - len(staying)
+        holding = staying if self._places.elastic else self._slots  # a bundle of a fixed group is free when they left
+        missing = min(self._places.wanted(), working + len(self._waiting)) - len(holding)
         for slot in [slot for slot in reversed(staying) if slot.actor is None][: max(-missing, 0)]:
             self._remove(slot)
         if missing <= 0 or time.monotonic() < self._not_before:
