@@ -141,7 +141,8 @@ class VideoFolder:
         self._remove_unfinished()
         records = self._records()
         wanted = {unit.file: unit.key for unit in units}
-        foreign = [name for name in self._names() if name in wanted and name not in records]
+        lacking = wanted.keys() - records.keys()
+        foreign = lacking.intersection(self._names()) if lacking else ()
         if foreign:
             shown = ", ".join(repr(name) for name in sorted(foreign)[:_SHOWN])
             raise UserError(
@@ -152,9 +153,11 @@ class VideoFolder:
         folder, found = str(self.path), dict[str, Record]()
         for name, of_file in records.items():
             standing = _standing(f"{folder}/{name}", of_file)
-            if (record := standing.get(wanted.get(name, ""))) is not None:
-                found[name] = record
-            elif standing:
+            key = wanted.get(name)
+            for record in standing:
+                if record.key == key:
+                    found[name] = record
+            if standing and name not in found:
                 (self.path / name).unlink()
                 self.removed.append(name)
             # else it is gone or altered, and made again if it is wanted
@@ -280,15 +283,13 @@ def _without_collecting() -> Iterator[None]:
             gc.enable()
 
 
-def _standing(path: str, records: Sequence[Record]) -> dict[str, Record]:
-    """The records that a file fits, by key."""
+def _standing(path: str, records: Sequence[Record]) -> Sequence[Record]:
+    """The records that a file fits."""
     try:
         stat = os.stat(path)
-        if len(records) == 1:
-            return {records[0].key: records[0]} if records[0].fits(path, stat) else {}
-        return {record.key: record for record in records if record.fits(path, stat)}
+        return [record for record in records if record.fits(path, stat)]
     except OSError:
-        return {}
+        return ()
 
 
 def _as_json(record: Record) -> str:
