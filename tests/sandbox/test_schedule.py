@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import threading
@@ -130,16 +131,19 @@ def test_four_pieces_on_two_processors_take_half_the_time() -> None:
     assert 1.0 <= time.monotonic() - began < 1.9
 
 
+def noting(started: list[str], name: str, needs: float) -> Piece:
+    """A short piece that notes its start."""
+
+    def run() -> None:
+        started.append(name)
+        wait(0.01)
+
+    return Piece(name, cpus(needs), run)
+
+
 def test_room_is_kept_for_a_large_piece_that_many_others_have_overtaken() -> None:
     started: list[str] = []
-
-    def piece(name: str, needs: float) -> Piece:
-        def run() -> None:
-            started.append(name)
-            wait(0.01)
-
-        return Piece(name, cpus(needs), run)
-
+    piece = functools.partial(noting, started)
     first, large = FakeTurn(0, [piece("first", 1)]), FakeTurn(1, [piece("large", 4)])
     small = FakeTurn(2, [piece("small", 1) for _ in range(60)])
     Schedule([first, large, small], [(), (), ()], total(4)).run()
@@ -175,14 +179,7 @@ def test_what_takes_nothing_from_a_large_piece_goes_on_beside() -> None:
 
 def test_a_piece_that_fits_nowhere_keeps_nobody_waiting() -> None:
     started: list[str] = []
-
-    def piece(name: str, needs: float) -> Piece:
-        def run() -> None:
-            started.append(name)
-            wait(0.01)
-
-        return Piece(name, cpus(needs), run)
-
+    piece = functools.partial(noting, started)
     first, giant = FakeTurn(0, [piece("first", 1)]), FakeTurn(1, [piece("giant", 9)])
     small = FakeTurn(2, [piece("small", 1) for _ in range(40)])
     Schedule([first, giant, small], [(), (), ()], total(2)).run()
