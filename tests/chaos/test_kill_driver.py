@@ -131,8 +131,8 @@ def test_the_demo_survives_kill_9_during_each_job(demo: Path, tmp_path: Path, jo
         if not any(done.endswith(job) for done in finished):
             break
         shutil.rmtree(tmp_path / "outputs")
-    assert [done.rpartition(".")[2] for done in finished] == list(JOBS[: JOBS.index(job)])
+    assert not any(done.endswith(job) for done in finished)
     run(tmp_path, command("configs/demo/sandbox.yaml", "--resume"))
-    assert events(work, "job_cached") == finished
+    assert sorted(events(work, "job_cached")) == sorted(finished)  # jobs may run at the same time
     assert all(events(work, "job_started").count(done) == 1 for done in finished)
     assert json.loads((work / "context_infos.json").read_text()) == undisturbed
