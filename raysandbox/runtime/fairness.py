@@ -21,13 +21,13 @@ from raysandbox.runtime.draining import node_id_of, staying
 from raysandbox.runtime.placement import Resources, bundle, labels_fit
 from raysandbox.runtime.session import Cluster
 
-__all__ = ["Demand", "divided", "fair_share"]
+__all__ = ["Claimant", "divided", "fair_share"]
 
 _EPSILON = 1e-6
 
 
 @dataclass(frozen=True)
-class Demand:
+class Claimant:
     """What somebody wants of what is shared.
 
     Attributes:
@@ -41,10 +41,10 @@ class Demand:
     one: float = 1.0
 
     @classmethod
-    def together(cls, demands: Iterable[Demand]) -> Demand:
-        """The demand of several."""
-        found = list(demands)
-        return cls(sum(d.wants for d in found), sum(d.holds for d in found), max(d.one for d in found))
+    def together(cls, claimants: Iterable[Claimant]) -> Claimant:
+        """Several as one."""
+        found = list(claimants)
+        return cls(sum(c.wants for c in found), sum(c.holds for c in found), max(c.one for c in found))
 
 
 def fair_share(owner: Owner, resources: Resources, cluster: Cluster, table: Sequence[Group]) -> int | None:
@@ -84,10 +84,10 @@ def fair_share(owner: Owner, resources: Resources, cluster: Cluster, table: Sequ
     return int(_share(owner.crew, total, [own, *held, *rivals], scarce) / one[scarce] + _EPSILON)
 
 
-def divided(total: float, demands: Mapping[str, Demand]) -> dict[str, float]:
+def divided(total: float, claimants: Mapping[str, Claimant]) -> dict[str, float]:
     """Max-min fair shares: nobody gets more than it wants, and what does not divide goes by whole workers."""
     left = total
-    greedy = dict(sorted(demands.items(), key=lambda item: (-item[1].holds, item[0])))
+    greedy = dict(sorted(claimants.items(), key=lambda item: (-item[1].holds, item[0])))
     shares: dict[str, float] = {}
     while modest := [name for name, one in greedy.items() if one.wants <= left / len(greedy) + _EPSILON]:
         for name in modest:
@@ -109,11 +109,11 @@ def _share(crew: str, total: float, found: Sequence[Claim], scarce: str) -> floa
         by_crew: defaultdict[tuple[str, str], list[Claim]] = defaultdict(list)
         for claim in found:
             by_crew[claim.experiment, claim.owner.crew].append(claim)
-        inside: defaultdict[str, dict[str, Demand]] = defaultdict(dict)
+        inside: defaultdict[str, dict[str, Claimant]] = defaultdict(dict)
         for (experiment, name), own in by_crew.items():
-            inside[experiment][name] = _demand(own, scarce)
+            inside[experiment][name] = _claimant(own, scarce)
         shares: dict[str, float] = {}
-        outside = {experiment: Demand.together(crews.values()) for experiment, crews in inside.items()}
+        outside = {experiment: Claimant.together(crews.values()) for experiment, crews in inside.items()}
         for experiment, share in divided(total, outside).items():
             shares |= divided(share, inside[experiment])
         useless = {
@@ -126,14 +126,14 @@ def _share(crew: str, total: float, found: Sequence[Claim], scarce: str) -> floa
         found = [claim for claim in found if claim.owner.crew not in useless]
 
 
-def _demand(own: Sequence[Claim], scarce: str) -> Demand:
+def _claimant(own: Sequence[Claim], scarce: str) -> Claimant:
     """What the groups of one crew say: it wants more as long as one of them waits."""
     held = sum(claim.amount(scarce) for claim in own if claim.nodes)
     waiting = [claim for claim in own if not claim.nodes]
     wants = held
     if waiting:
         wants = math.inf if waiting[0].owner.elastic else sum(claim.amount(scarce) for claim in waiting)
-    return Demand(wants, held, max(each.get(scarce, 0.0) for claim in own for each in claim.bundles))
+    return Claimant(wants, held, max(each.get(scarce, 0.0) for claim in own for each in claim.bundles))
 
 
 class _Reach:

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from raysandbox.runtime.claims import Owner, claims, held_text
-from raysandbox.runtime.fairness import Demand, divided, fair_share
+from raysandbox.runtime.fairness import Claimant, divided, fair_share
 from raysandbox.runtime.placement import Resources
 from raysandbox.runtime.session import Cluster, Node
 from tests.chaos.raylets import raylets
@@ -20,21 +20,21 @@ ALL = math.inf
 
 
 @pytest.mark.parametrize(
-    ("total", "demands", "shares"),
+    ("total", "claimants", "shares"),
     [
-        (4, {"a": Demand(ALL)}, {"a": 4}),
-        (4, {"a": Demand(ALL, 4), "b": Demand(ALL)}, {"a": 2, "b": 2}),
-        (4, {"a": Demand(ALL), "b": Demand(1, 1)}, {"a": 3, "b": 1}),
-        (4, {"a": Demand(ALL), "b": Demand(ALL), "c": Demand(ALL)}, {"a": 2, "b": 1, "c": 1}),
-        (4, {"a": Demand(ALL, 1), "b": Demand(ALL, 1), "c": Demand(ALL, 2)}, {"a": 1, "b": 1, "c": 2}),
-        (2, {"a": Demand(ALL), "b": Demand(ALL, 1), "c": Demand(ALL, 1)}, {"a": 0, "b": 1, "c": 1}),
-        (1, {"a": Demand(ALL, 1, 0.25), "b": Demand(ALL, 0, 0.25)}, {"a": 0.5, "b": 0.5}),
-        (10, {"a": Demand(2), "b": Demand(3), "c": Demand(ALL)}, {"a": 2, "b": 3, "c": 5}),
-        (0, {"a": Demand(ALL)}, {"a": 0}),
+        (4, {"a": Claimant(ALL)}, {"a": 4}),
+        (4, {"a": Claimant(ALL, 4), "b": Claimant(ALL)}, {"a": 2, "b": 2}),
+        (4, {"a": Claimant(ALL), "b": Claimant(1, 1)}, {"a": 3, "b": 1}),
+        (4, {"a": Claimant(ALL), "b": Claimant(ALL), "c": Claimant(ALL)}, {"a": 2, "b": 1, "c": 1}),
+        (4, {"a": Claimant(ALL, 1), "b": Claimant(ALL, 1), "c": Claimant(ALL, 2)}, {"a": 1, "b": 1, "c": 2}),
+        (2, {"a": Claimant(ALL), "b": Claimant(ALL, 1), "c": Claimant(ALL, 1)}, {"a": 0, "b": 1, "c": 1}),
+        (1, {"a": Claimant(ALL, 1, 0.25), "b": Claimant(ALL, 0, 0.25)}, {"a": 0.5, "b": 0.5}),
+        (10, {"a": Claimant(2), "b": Claimant(3), "c": Claimant(ALL)}, {"a": 2, "b": 3, "c": 5}),
+        (0, {"a": Claimant(ALL)}, {"a": 0}),
     ],
 )
-def test_shares(total, demands, shares):
-    assert divided(total, demands) == shares
+def test_shares(total, claimants, shares):
+    assert divided(total, claimants) == shares
 
 
 NODES = Cluster(
