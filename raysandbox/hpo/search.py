@@ -38,6 +38,7 @@ from raysandbox.runtime.watcher_hub import Watchers, start_hub
 from raysandbox.sandbox.context import read_context_infos
 from raysandbox.sandbox.drafts import same_path
 from raysandbox.sandbox.experiment import RunResult, accounted, locate_run
+from raysandbox.sandbox.manifest import Manifest
 from raysandbox.sandbox.paths import PathMap, is_inside, standing
 from raysandbox.sandbox.plan import ExperimentPlan
 from raysandbox.sandbox.shared import SharedResults
@@ -361,7 +362,20 @@ class _SearchRun:
         infos = self.work_dir / TRIALS_FOLDER / best.name / "context_infos.json"
         if infos.exists():
             link_or_copy(infos, self.work_dir / "context_infos.json")
+        self._note_changed(best.name)
         return RunResult(self.work_dir, read_context_infos(infos), settings.max_iter_num, ())
+
+    def _note_changed(self, trial: str) -> None:
+        """Says what a trial made and is not as it was: its value was measured before, and stands."""
+        markers = self.work_dir / TRIALS_FOLDER / trial / "artifacts/markers"
+        memo = DigestMemo(cache_dir(self.plan.config.settings.cache_dir) / "digests")
+        changed = Manifest(markers, memo).changed()
+        if changed:
+            more = f" and {len(changed) - 1} more" if changed[1:] else ""
+            self._note(
+                f"the best trial, {trial}, was measured with files that have changed since: {changed[0]}{more}; "
+                "`raysandbox run best_config.yaml` makes them again"
+            )
 
     def _no_value(self, journal: Path) -> JobFailed:
         trials = read_trials(journal)

@@ -56,17 +56,20 @@ class Manifest:
 
     def find(self, key: str) -> Marker | None:
         """The marker of a finished job whose artefacts still stand unchanged, or None."""
-        path = self._folder / f"{key}.json"
-        try:
-            marker = Marker(**json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
-            return None  # absent, empty or torn: the job runs again
-        stands = self._memo.of_files(marker.digests)
-        return (
-            marker
-            if all(found == wanted for found, wanted in zip(stands, marker.digests.values(), strict=True))
-            else None
-        )
+        marker = _read(self._folder / f"{key}.json")
+        return None if marker is None or any(self._differing(marker.digests)) else marker
+
+    def changed(self) -> list[str]:
+        """Files that finished jobs made and that are gone, or not as the last of these jobs left them."""
+        digests: dict[str, str] = {}
+        for path in sorted(self._folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns):
+            marker = _read(path)
+            digests |= marker.digests if marker else {}
+        return sorted(self._differing(digests))
+
+    def _differing(self, digests: Mapping[str, str]) -> Iterator[str]:
+        stands = self._memo.of_files(digests)
+        return (path for (path, wanted), found in zip(digests.items(), stands, strict=True) if found != wanted)
 
     def digests(self, paths: Iterable[str], others: Collection[str]) -> dict[str, str]:
         """Content digests of every file at or below the paths.
@@ -84,6 +87,14 @@ class Manifest:
     def write(self, marker: Marker) -> None:
         """Puts a marker in place."""
         atomic_write(self._folder / f"{marker.key}.json", json.dumps(asdict(marker), ensure_ascii=False))
+
+
+def _read(path: Path) -> Marker | None:
+    """A marker; None where it is absent, empty or torn: its job runs again."""
+    try:
+        return Marker(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def _files(path: Path, others: Collection[str]) -> Iterator[Path]:

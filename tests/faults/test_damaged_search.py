@@ -125,7 +125,8 @@ def test_each_file(
         "report": lambda: write_report(search.work),
         "plan": search.plan,
     }
-    chosen = one_of_each_kind(snapshot.files())
+    # What a finished trial made is a result and no state: tests/hpo/test_search.py asks for what is said of it.
+    chosen = one_of_each_kind([p for p in snapshot.files() if not p.match("trials/*/kept.jsonl")])
     for path in snapshot.damaged(damage, chosen.__contains__):
         name = str(path.relative_to(search.live))
         problems += problems_with(path, name, acts)

@@ -53,6 +53,19 @@ def test_grid_to_its_end(workspace: Path) -> None:
     assert best.work_dir == WORK / "best"
 
 
+def test_what_the_best_trial_made_and_is_no_longer_so_is_said(workspace: Path) -> None:
+    hpo = {"method": "grid", "metric": ROWS_OUT, "parameters": {"text_length_filter.min_len": {"values": [5, 6]}}}
+    config = filtering(workspace, hpo)
+    run(config)
+    for trial, said in (("0000", False), ("0001", True)):
+        kept = WORK / f"trials/{trial}/kept.jsonl"
+        kept.write_bytes(kept.read_bytes()[:10])
+        run(config, resume=True)
+        notes = json.loads((WORK / "status.json").read_text())["notes"]
+        assert any(str(kept) in note for note in notes) == said, notes
+    assert [record.value for record in trials()] == [36, 35]
+
+
 def test_trials_share_jobs(workspace: Path) -> None:
     hpo = {"method": "grid", "metric": ROWS_OUT, "parameters": {"text_length_filter.min_len": {"values": [5, 6, 5]}}}
     run(filtering(workspace, {**hpo, "max_concurrent": 1}))

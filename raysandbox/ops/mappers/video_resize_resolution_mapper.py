@@ -56,6 +56,8 @@ class VideoResizeResolutionMapper(Mapper):
         width, height = video.width, video.height
         if self.min_width <= width <= self.max_width and self.min_height <= height <= self.max_height:
             return None
+        if not (width and height):
+            raise ValueError("the video does not say how large it is")
         target = derived_path(path, self.type_name, self.save_dir, self.model_dump(exclude={"save_dir"}))
         return Job("resize", path, (*self.target_size(width, height), target))
 
