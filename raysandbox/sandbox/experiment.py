@@ -35,7 +35,7 @@ from raysandbox.sandbox.references import resolve_reference
 from raysandbox.sandbox.resolve import Resolver
 from raysandbox.sandbox.schedule import MOST_AT_ONCE, Schedule
 from raysandbox.sandbox.shared import SharedResults
-from raysandbox.sandbox.state import RunFolder, Status, is_other_run, set_aside
+from raysandbox.sandbox.state import RunFolder, Status, give_room, is_other_run, set_aside
 from raysandbox.sandbox.view import RunView
 from raysandbox.watcher.watcher import WatchConfig
 
@@ -140,24 +140,28 @@ def accounted(status: Status, work_dir: Path, at_end: Callable[[Path], object]) 
             status.end("done", 0)
             at_end(work_dir)
     except RunInterrupted as error:
-        _say(status.end, "interrupted", 128 + error.signum, str(error))
-        _say(at_end, work_dir)
+        _say(work_dir, status.end, "interrupted", 128 + error.signum, str(error))
+        _say(work_dir, at_end, work_dir)
         raise
     except SandboxError as error:
-        _say(status.end, "failed", 1, str(error))
-        _say(at_end, work_dir)
+        _say(work_dir, status.end, "failed", 1, str(error))
+        _say(work_dir, at_end, work_dir)
         raise
     except BaseException as error:  # a defect: said in status.json, and told as it is
-        _say(status.end, "failed", 1, f"{type(error).__name__}: {error}")
+        _say(work_dir, status.end, "failed", 1, f"{type(error).__name__}: {error}")
         raise
 
 
-def _say(write: Callable[..., object], *args: Any) -> None:
-    """Writes down how a run ended, if the disk takes it: what is there stays as it is, and the error is told anyway."""
+def _say(work_dir: Path, write: Callable[..., object], *args: Any) -> None:
+    """Writes down how a run ended; on a full disk in the room that was kept for it. The error is told anyway."""
     try:
         write(*args)
-    except OSError as error:
-        logger.warning("%s", error)
+    except OSError:
+        give_room(work_dir)
+        try:
+            write(*args)
+        except OSError as error:
+            logger.warning("%s", error)
 
 
 class _Experiment:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -17,7 +18,7 @@ from raysandbox.core.files import atomic_write
 from raysandbox.core.redact import redact_text
 from raysandbox.sandbox.trials import TRIALS_FOLDER
 
-__all__ = ["JobState", "RunFolder", "Status", "is_other_run", "own_files", "set_aside"]
+__all__ = ["JobState", "RunFolder", "Status", "give_room", "is_other_run", "own_files", "set_aside"]
 
 State = Literal["running", "done", "failed", "config_error", "interrupted"]
 JobState = Literal["done", "cached", "failed", "pending"]
@@ -42,6 +43,7 @@ _OWN = (
 _PARAMS = "params.json"  # of a trial: by which parameters its values were made
 _PREVIOUS = "previous"
 _LOCK = ".lock"
+_ROOM_BYTES = 64 << 10  # that the lock of a live run keeps for its last words on a disk that is full
 
 
 @dataclass
@@ -122,6 +124,8 @@ class RunFolder:
         except OSError as error:
             lock.close()
             raise _unusable(self.path, error) from error
+        with contextlib.suppress(OSError):  # a disk with less room than that: the run will see for itself
+            os.write(lock.fileno(), b" " * _ROOM_BYTES)
         self._lock = lock
         return self
 
@@ -139,8 +143,15 @@ class RunFolder:
 
     def __exit__(self, *_: object) -> None:
         if self._lock is not None:
+            give_room(self.path)
             self._lock.close()
             self._lock = None
+
+
+def give_room(work_dir: Path) -> None:
+    """Frees the room that this process's lock of a work_dir keeps, for `status.json` to say how the run ended."""
+    with contextlib.suppress(OSError):
+        os.truncate(work_dir / _LOCK, len(str(os.getpid())))
 
 
 def _unusable(work_dir: Path, error: OSError) -> ConfigError:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 
 from raysandbox.api import run
 from raysandbox.config.schema import SandboxConfig
-from raysandbox.core.errors import ConfigError, JobFailed, JobTimeout, MissingMetricError, WorkDirBusyError
+from raysandbox.core.errors import ConfigError, JobFailed, JobTimeout, MissingMetricError, WorkDirBusyError, WriteFailed
 from raysandbox.core.events import read_events
 from raysandbox.sandbox.experiment import run_experiment
 from raysandbox.sandbox.state import RunFolder
@@ -266,7 +267,23 @@ def test_a_second_run_is_refused_with_the_pid_of_the_first(make_config: Make, wo
         process.kill()
         process.communicate()
     with RunFolder(workspace / "work"):
-        assert (workspace / "work/.lock").read_text() == str(os.getpid())
+        assert int((workspace / "work/.lock").read_text()) == os.getpid()
+
+
+def test_a_report_that_a_full_disk_refuses_fails_the_run(make_config: Make, workspace: Path) -> None:
+    tries: list[int] = []
+
+    def full(work_dir: Path) -> None:
+        tries.append((work_dir / ".lock").stat().st_size)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(work_dir / "report.md"))
+
+    with pytest.raises(WriteFailed, match=r"report\.md: No space left on device"):
+        run_experiment(make_config(CHAIN), at_end=full)
+    status = json.loads((workspace / "work/status.json").read_text())
+    assert (status["state"], status["exit"]) == ("failed", 1)
+    assert "report.md: No space left on device" in status["error"]
+    assert [size > 1000 for size in tries] == [True, True, False]  # the last one in the room that was kept
+    assert run_experiment(make_config(CHAIN), resume=True).iterations == 1
 
 
 def test_named_pipelines_share_the_last_output(make_config: Make, workspace: Path) -> None:
