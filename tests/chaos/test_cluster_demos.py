@@ -62,7 +62,8 @@ def test_the_video_demo(cluster: ChaosCluster) -> None:
         pytest.skip("needs `raysandbox env create vbench`")
     work = run(cluster, "video")
     assert len([*(work / "generated_videos").glob("*.mp4")]) == 4
-    nodes = {event.get("node") for event in read_events(work / "journal.jsonl") if event["event"] == "worker_started"}
+    started = [event for event in read_events(work / "journal.jsonl") if event["event"] == "worker_started"]
+    nodes = {event["node"] for event in started if "generate" in event["job"]}
     assert nodes
     assert "127.0.0.2" not in nodes  # the head has no GPU
 

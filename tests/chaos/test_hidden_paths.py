@@ -21,7 +21,8 @@ def test_outputs_that_a_node_does_not_share_are_refused_early(tmp_path: Path) ->
     demo = DEMOS["text"]
     with machines(tmp_path, (3,)) as cluster:
         demo.place(cluster.submitted)
-        arguments = demo.arguments(tmp_path / "home/cache")
+        one_by_one = ("-o", "max_parallel_jobs=1")  # else the job beside the training may be refused first
+        arguments = [*demo.arguments(tmp_path / "home/cache"), *one_by_one]
         hidden, log = tmp_path / "home/outputs", tmp_path / "job.log"
         assert cluster.submit(log, "hidden", hidden, *arguments).wait(timeout=400) == 1, log.read_text()
         output = " ".join(log.read_text().split())
