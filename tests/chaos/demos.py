@@ -31,7 +31,8 @@ from raysandbox.sandbox.trials import read_trials
 
 ROOT = Path(__file__).parents[2]
 _PACKAGE = re.compile(r"/[^\s\"']*/runtime_resources/working_dir_files/_ray_pkg_[0-9a-f]+")
-# What is done or found is the last attempt's count, and workers are those that it still needed; `best.` the best so far, in the order in which trials ended.
+# What is done or found is the last attempt's count, and workers are those that it needed; `best.` the best so far, in
+# the order in which trials ended.
 _UNLIKE = re.compile(
     r"second|prompts_encoded|videos_(done|found|made)$|_per_s|eta_s|time|gpu_|memory|busy|wait|workers$|^best\."
 )
