@@ -167,7 +167,7 @@ class DigestMemo:
             return next(self.of_files([path]))
         names = sorted(_shown_files(path))
         found = zip(names, self.of_files(f"{path}/{name}" for name in names), strict=True)
-        return digest([[name, value] for name, value in found if value is not None])
+        return digest([pair for pair in found if pair[1] is not None])
 
     def of_files(self, paths: Iterable[str | Path]) -> Iterator[str | None]:
         """SHA-256 of the content of each file; None where no file stands.
