@@ -148,6 +148,7 @@ class _SearchRun:
             self._prune()
             if best is None:
                 raise self._no_value(journal_path)
+            self._note_changed(journal_path)
             return best
 
     def _mark_interrupted(self, signum: int) -> None:
@@ -362,18 +363,20 @@ class _SearchRun:
         infos = self.work_dir / TRIALS_FOLDER / best.name / "context_infos.json"
         if infos.exists():
             link_or_copy(infos, self.work_dir / "context_infos.json")
-        self._note_changed(best.name)
         return RunResult(self.work_dir, read_context_infos(infos), settings.max_iter_num, ())
 
-    def _note_changed(self, trial: str) -> None:
-        """Says what a trial made and is not as it was: its value was measured before, and stands."""
-        markers = self.work_dir / TRIALS_FOLDER / trial / "artifacts/markers"
+    def _note_changed(self, journal: Path) -> None:
+        """Says what the best trial made and is not as it was: its value was measured before, and stands."""
+        best = best_trial(read_trials(journal), self.search.metric.goal)
+        if best is None:
+            return
+        markers = self.work_dir / TRIALS_FOLDER / best.name / "artifacts/markers"
         memo = DigestMemo(cache_dir(self.plan.config.settings.cache_dir) / "digests")
         changed = Manifest(markers, memo).changed()
         if changed:
             more = f" and {len(changed) - 1} more" if changed[1:] else ""
             self._note(
-                f"the best trial, {trial}, was measured with files that have changed since: {changed[0]}{more}; "
+                f"the best trial, {best.name}, was measured with files that have changed since: {changed[0]}{more}; "
                 "`raysandbox run best_config.yaml` makes them again"
             )
 
